@@ -1,0 +1,1 @@
+"""Data plane: writing and reading image data."""

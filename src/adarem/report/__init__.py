@@ -1,0 +1,1 @@
+"""Results plane: run directories to tables and figures."""
