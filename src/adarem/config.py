@@ -334,7 +334,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return raw
 
 
-# What may differ between two starts of one run without changing its result: where things lie, who computes, who watches.
+# What may differ between two starts of one run without changing its result: where things lie, who computes, who looks.
 _CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers")
 
 

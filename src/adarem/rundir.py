@@ -1,0 +1,313 @@
+"""The run directory: the one contract between planning, training and reporting.
+
+This is the only module that knows the file names inside a run. Standard library and yaml only. A run's status is
+derived from its files here and stored nowhere.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from adarem.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
+from adarem.errors import UserError
+
+Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
+FINISHED: tuple[Status, ...] = ("done", "diverged")
+
+# A run whose progress file is older than this and whose lock nobody holds is not running any more.
+STALE_SECONDS = 180.0
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode() if isinstance(data, str) else data
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            f.write(payload)
+            f.flush()
+            os.fsync(f.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+def _append_line(path: Path, record: dict[str, Any]) -> None:
+    """One write call for one line; a line left half-written by a crash is ended first, so that it spoils only itself."""
+    line = json.dumps(record, allow_nan=False) + "\n"
+    with open(path, "ab+") as f:
+        if f.tell() > 0:
+            f.seek(-1, os.SEEK_END)
+            if f.read(1) != b"\n":
+                line = "\n" + line
+        f.write(line.encode())
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a jsonl file and the number of lines that could not be read."""
+    records, bad = [], 0
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            bad += 1
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    return records, bad
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
+    return value
+
+
+def campaign(grid: str, data: str, scale: str) -> str:
+    """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
+    words = [grid]
+    if data != "imagenet":
+        words.append(data)
+    if scale not in ("paper", "rehearsal"):
+        words.append(scale)
+    return "-".join(words)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's directory, ``runs/<campaign>/<cell>/``."""
+
+    path: Path
+
+    # File names. Nothing outside this class spells them.
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def attempts_file(self) -> Path:
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def oscillation_file(self) -> Path:
+        return self.path / "oscillation.jsonl"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def correct_file(self) -> Path:
+        return self.path / "correct.npz"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    # config.yaml
+    def freeze(self, config: RunConfig) -> bool:
+        """Writes config.yaml; True if the run is new. Planning the same thing twice changes nothing.
+
+        Raises:
+            UserError: the directory holds another experiment under the same name.
+        """
+        text = "# Written by `adarem plan`. `adarem train` reads nothing else.\n" + yaml.safe_dump(
+            to_dict(config), sort_keys=False, allow_unicode=True
+        )
+        if not self.config_file.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
+            write_atomically(self.config_file, text)
+            return True
+        old = self.config()
+        if config_hash(old) != config_hash(config):
+            raise UserError(
+                f"{self.config_file}: planned before with other settings ({'; '.join(differing_keys(old, config))}); "
+                "use another runs_dir, or remove that run"
+            )
+        if old != config:  # only circumstances differ: another partition, another place of the data
+            write_atomically(self.config_file, text)
+        return False
+
+    def config(self) -> RunConfig:
+        """Raises UserError when config.yaml is missing, damaged or of another version."""
+        try:
+            raw = yaml.safe_load(self.config_file.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs") from None
+        except yaml.YAMLError as e:
+            where = getattr(e, "problem_mark", None)
+            line = f" at line {where.line + 1}" if where else ""
+            raise UserError(f"{self.config_file}: not valid YAML{line}; remove the run and plan it again") from None
+        try:
+            return from_dict(raw)
+        except UserError as e:
+            raise UserError(f"{self.config_file}: {e}") from None
+
+    # attempts.jsonl: a line when an attempt starts and a line when it ends, joined by the attempt's number
+    def start_attempt(self, record: dict[str, Any]) -> int:
+        number = len(self.attempts()) + 1
+        _append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
+        return number
+
+    def end_attempt(self, number: int, why: str, detail: str = "", **figures: Any) -> None:
+        """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
+        _append_line(
+            self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **figures}
+        )
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """One dict an attempt, in order; no ``end`` key when it never told how it ended."""
+        joined: dict[int, dict[str, Any]] = {}
+        for record in _read_lines(self.attempts_file)[0]:
+            joined.setdefault(int(record.get("attempt", 0)), {}).update(record)
+        return [joined[k] for k in sorted(joined)]
+
+    # metrics.jsonl
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """``record`` needs ``epoch`` (epochs completed, 1 to epochs) and ``split`` (train or val)."""
+        assert {"epoch", "split"} <= record.keys()
+        _append_line(self.metrics_file, record)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record an (epoch, split), the last written; in order of epoch."""
+        last = {
+            (r["epoch"], r["split"]): r for r in _read_lines(self.metrics_file)[0] if {"epoch", "split"} <= r.keys()
+        }
+        return [last[k] for k in sorted(last)]
+
+    def damaged_lines(self) -> int:
+        """Lines of metrics.jsonl and attempts.jsonl that no one can read; reported, never dropped in silence."""
+        return _read_lines(self.metrics_file)[1] + _read_lines(self.attempts_file)[1]
+
+    # progress.json: where a live run is, rewritten every few seconds
+    def write_progress(self, record: dict[str, Any]) -> None:
+        write_atomically(self.progress_file, json.dumps({"time": time.time(), "host": socket.gethostname(), **record}))
+
+    def progress(self) -> dict[str, Any] | None:
+        try:
+            return _read_json(self.progress_file)
+        except UserError:
+            return None  # being replaced, or cut by a full disk; the next write mends it
+
+    # result.json
+    def write_result(self, record: dict[str, Any]) -> None:
+        assert record["status"] in FINISHED
+        write_atomically(self.result_file, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's figures, or None. Raises UserError for a damaged file."""
+        return _read_json(self.result_file)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process that may write here. The kernel frees it when that process ends, however it ends.
+
+        Raises:
+            UserError: another process holds it; the message names its host, pid and Slurm job.
+        """
+        with open(self.lock_file, "a+") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                f.seek(0)
+                raise UserError(
+                    f"{self.path}: another process works on it ({f.read().strip() or 'owner unknown'})"
+                ) from None
+            f.truncate(0)
+            job = os.environ.get("SLURM_JOB_ID")
+            f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
+            f.flush()
+            yield
+
+    def locked(self) -> bool:
+        try:
+            with open(self.lock_file) as f:
+                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+
+    def status(self) -> Status:
+        """Derived, never stored. A damaged result.json counts as failed."""
+        try:
+            result = self.result()
+        except UserError:
+            return "failed"
+        if result is not None:
+            return "diverged" if result.get("status") == "diverged" else "done"
+        attempts = self.attempts()
+        if not attempts:
+            return "planned"
+        last = attempts[-1]
+        if "end" in last:
+            return "interrupted" if last.get("why") == "interrupted" else "failed"
+        progress = self.progress()
+        newest = max(last.get("start", 0.0), (progress or {}).get("time", 0.0))
+        if self.locked() or time.time() - newest < STALE_SECONDS and last.get("host") != socket.gethostname():
+            return "running"
+        return "failed"  # it began, holds no lock and never said why it stopped: killed
+
+
+def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
+    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
+    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
+    return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """The runs of one campaign, in order of name."""
+    if not folder.is_dir():
+        return []
+    return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
