@@ -50,7 +50,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 def _append_line(path: Path, record: dict[str, Any]) -> None:
-    """One write call for one line; a line left half-written by a crash is ended first, so that it spoils only itself."""
+    """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
     line = json.dumps(record, allow_nan=False) + "\n"
     with open(path, "ab+") as f:
         if f.tell() > 0:
@@ -298,6 +298,27 @@ class RunDir:
         if self.locked() or time.time() - newest < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
         return "failed"  # it began, holds no lock and never said why it stopped: killed
+
+
+def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
+    """Keeps the grid's title, axes, layout and selection rule beside its runs, for the report."""
+    text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
+        grid, sort_keys=False, allow_unicode=True
+    )
+    write_atomically(folder / "grid.yaml", text)
+
+
+def read_campaign(folder: Path) -> dict[str, Any]:
+    """Raises UserError when the folder was not made by ``adarem plan``."""
+    try:
+        grid = yaml.safe_load((folder / "grid.yaml").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no grid.yaml there; `adarem plan` makes it") from None
+    except yaml.YAMLError:
+        raise UserError(f"{folder / 'grid.yaml'}: not valid YAML; plan the grid again") from None
+    if not isinstance(grid, dict):
+        raise UserError(f"{folder / 'grid.yaml'}: holds no mapping; plan the grid again")
+    return grid
 
 
 def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
