@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adarem.errors import UserError
+
+# Networks known by name, beside timm:NAME and torchvision:NAME. adarem.models builds exactly these; a test compares them.
+MODELS = (
+    "resnet18",
+    "resnet50",
+    "mobilenet_v2_1.0",
+    "mobilenet_v2_0.5",
+    "shufflenet_v2_1.0",
+    "shufflenet_v2_0.5",
+)
 
 # Hyper-parameters that each optimizer takes beside lr and weight_decay, with the closed range of legal values
 # (None: a switch or a choice). The trainer's table in adarem.optim.table takes exactly these; a test compares them.
@@ -68,7 +79,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    name: str  # a name of adarem.models.MODELS, timm:NAME or torchvision:NAME
+    name: str  # one of MODELS, timm:NAME or torchvision:NAME
     label: str  # as the paper prints it
 
 
@@ -98,11 +109,11 @@ class ScaleConfig:
     name: str
     epochs: int
     global_batch_size: int
+    precision: Literal["fp32", "bf16", "fp16"]  # of autocast
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    precision: Literal["fp32", "bf16", "fp16"]
     channels_last: bool
     compile: bool
     deterministic: bool
@@ -207,28 +218,24 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
 def _build(cls: type, raw: Any, prefix: str) -> Any:
     if not isinstance(raw, Mapping):
         raise UserError(
-            f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(f.name for f in fields_of(cls))}"
+            f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(f.name for f in dataclasses.fields(cls))}"
         )
     raw = dict(raw)
     dot = f"{prefix}." if prefix else ""
     if cls is OptimizerConfig and "hyper" not in raw:
-        plain = {f.name for f in fields_of(cls)}
+        plain = {f.name for f in dataclasses.fields(cls)}
         raw["hyper"] = {k: raw.pop(k) for k in list(raw) if k not in plain}
     hints = typing.get_type_hints(cls)
     for k in raw:
         if k not in hints:
             raise UserError(f"{dot}{k}: no such key; {nearest(str(k), hints)}")
     values = {}
-    for f in fields_of(cls):
+    for f in dataclasses.fields(cls):
         if f.name in raw:
             values[f.name] = _coerce(raw[f.name], hints[f.name], dot + f.name)
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise UserError(f"{dot}{f.name}: missing")
     return cls(**values)
-
-
-def fields_of(cls: type) -> tuple[dataclasses.Field, ...]:
-    return dataclasses.fields(cls)
 
 
 def _require(ok: bool, message: str) -> None:
@@ -301,6 +308,11 @@ def _check(c: RunConfig) -> None:
     _require(
         c.schedule.name != "step" or (len(c.schedule.milestones) > 0 and c.schedule.gamma > 0),
         "schedule.milestones, schedule.gamma: a step schedule needs milestones and a positive gamma",
+    )
+    known = c.model.name in MODELS or re.fullmatch(r"(timm|torchvision):[\w.]+", c.model.name)
+    _require(
+        bool(known),
+        f"model.name={c.model.name}: unknown model; {nearest(c.model.name, MODELS)} (or timm:NAME, torchvision:NAME)",
     )
     _check_world_size(s.global_batch_size, c.cluster.world_size)
     _check_optimizer(c.optimizer)

@@ -160,23 +160,30 @@ class RunDir:
         Raises:
             UserError: the directory holds another experiment under the same name.
         """
+        self.check(config)
         text = "# Written by `adarem plan`. `adarem train` reads nothing else.\n" + yaml.safe_dump(
             to_dict(config), sort_keys=False, allow_unicode=True
         )
         if not self.config_file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
-                raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
             write_atomically(self.config_file, text)
             return True
+        old = self.config()
+        if old != config:  # only circumstances differ: another partition, another place of the data
+            write_atomically(self.config_file, text)
+        return False
+
+    def check(self, config: RunConfig) -> None:
+        """Raises UserError when ``freeze`` of this config would be refused; writes nothing."""
+        if not self.config_file.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
+            return
         old = self.config()
         if config_hash(old) != config_hash(config):
             raise UserError(
                 f"{self.config_file}: planned before with other settings ({'; '.join(differing_keys(old, config))}); "
                 "use another runs_dir, or remove that run"
             )
-        if old != config:  # only circumstances differ: another partition, another place of the data
-            write_atomically(self.config_file, text)
-        return False
 
     def config(self) -> RunConfig:
         """Raises UserError when config.yaml is missing, damaged or of another version."""
