@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from adarem.errors import UserError
 
-# Networks known by name, beside timm:NAME and torchvision:NAME. adarem.models builds exactly these; a test compares them.
+# Networks known by name, beside timm:NAME and torchvision:NAME. adarem.models builds exactly these; a test compares.
 MODELS = (
     "resnet18",
     "resnet50",

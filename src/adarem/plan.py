@@ -242,7 +242,7 @@ def _no_such_key(key: str, cfg: DictConfig) -> UserError:
 
 
 def _check_library_models(names: set[str]) -> None:
-    """A misspelt timm: or torchvision: name must not wait for the queue; a child process looks it up, torch stays out."""
+    """A misspelt timm: or torchvision: name must not wait for the queue; a child process looks it up, without torch here."""
     if names:
         done = subprocess.run([sys.executable, "-m", "adarem.models", *sorted(names)], capture_output=True, text=True)
         if done.returncode:

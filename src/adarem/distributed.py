@@ -1,0 +1,153 @@
+"""The ranks of one run: who they are, and the few things they say to each other outside of DDP."""
+
+import datetime
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from adarem.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    hosts: tuple[str, ...]  # of each rank, in order
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums over ranks in place, and returns the tensor."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in order of rank."""
+        values = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value."""
+        box = [value]
+        if self.world_size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def sync_buffers(self, model: torch.nn.Module) -> None:
+        """Gives every rank the buffers (BatchNorm's running statistics) of rank 0, as a checkpoint would hold them."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def close(self) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _from_environment() -> tuple[int, int, int]:
+    """Rank, world size and local rank as torchrun or srun says; a lone process is rank 0 of 1."""
+    env = os.environ
+    if "RANK" in env:
+        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
+    # Inside a job but outside of srun (an interactive shell on a node) there is no step, and this is a lone process.
+    if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env and "MASTER_ADDR" in env:
+        return int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), int(env["SLURM_LOCALID"])
+    return 0, 1, 0
+
+
+def start_world(device: str, timeout_seconds: float) -> World:
+    """Joins the other ranks: NCCL on CUDA, gloo on the CPU.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        timeout_seconds: a collective that a rank waits for longer ends the run.
+
+    Raises:
+        UserError: fewer GPUs on this host than ranks, or no rendezvous.
+    """
+    rank, world_size, local_rank = _from_environment()
+    if device == "cuda":
+        found = torch.cuda.device_count()
+        if local_rank >= found:
+            raise UserError(
+                f"cluster.ranks_per_node: rank {rank} needs GPU {local_rank} on {socket.gethostname()}, which has {found}; "
+                "lower it, or use cluster.device=cpu"
+            )
+        target = torch.device("cuda", local_rank)
+        torch.cuda.set_device(target)
+    else:
+        target = torch.device("cpu")
+    hosts = (socket.gethostname(),)
+    if world_size > 1:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
+        for key in ("MASTER_ADDR", "MASTER_PORT"):
+            if key not in os.environ:
+                raise UserError(
+                    f"{key} is not set, so {world_size} ranks can't meet; start with torchrun or slurm/run.sbatch"
+                )
+        dist.init_process_group(
+            "nccl" if device == "cuda" else "gloo",
+            timeout=datetime.timedelta(seconds=timeout_seconds),
+            device_id=target if device == "cuda" else None,
+        )
+        names: list[Any] = [None] * world_size
+        dist.all_gather_object(names, socket.gethostname())
+        hosts = tuple(names)
+    return World(rank, world_size, local_rank, target, hosts)
+
+
+class Agreement:
+    """Ranks agree on a code (0: go on) one step late, so that no rank waits for another because of it.
+
+    Each call hands in this rank's code and returns the largest code of the call before over all ranks: the same value
+    on every rank at the same call. It travels over gloo on the host and never touches the device.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._alone = world.world_size == 1
+        self._group = None if self._alone else dist.new_group(backend="gloo")
+        self._pending: tuple[Any, torch.Tensor] | None = None
+
+    def exchange(self, code: int) -> int:
+        if self._alone:
+            return code
+        agreed = self.settle()
+        flag = torch.tensor([code])
+        self._pending = (dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self._group, async_op=True), flag)
+        return agreed
+
+    def settle(self) -> int:
+        """The result of the last exchange; afterwards nothing is under way."""
+        if self._pending is None:
+            return 0
+        work, flag = self._pending
+        work.wait()
+        self._pending = None
+        return int(flag)
+
+
+class StopRequest:
+    """Remembers a signal that asks for an orderly end; a second Ctrl-C ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: str | None = None
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self.signal is not None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self.signal = signal.Signals(number).name
