@@ -1,0 +1,289 @@
+"""AdaRem as a ``torch.optim`` optimizer, built like torch's own: class, functional form, three implementations."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import (
+    Optimizer,
+    ParamsT,
+    _default_to_fused_or_foreach,
+    _use_grad_for_differentiable,
+    _view_as_real,
+)
+
+from adarem.optim.single import _single_tensor_adarem
+from adarem.optim.state import (
+    check_capturable,
+    check_fused,
+    init_state,
+    restore_state_dtypes,
+    step_to_tensor,
+)
+
+__all__ = ["AdaRem", "adarem"]
+
+# torch renamed it; both names are private, neither exists in all of torch >= 2.6.
+_graph_capture_check = next(
+    getattr(Optimizer, name)
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+    if hasattr(Optimizer, name)
+)
+
+
+class AdaRem(Optimizer):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        beta: float = 0.9,
+        lam: float = 0.999,
+        decay_every: int = 1,
+        eps: float = 0.0,
+        weight_decay: float = 0.0,
+        *,
+        scope: str = "tensor",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        self._build(
+            params,
+            {
+                "lr": lr,
+                "beta": beta,
+                "lam": lam,
+                "decay_every": decay_every,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "scope": scope,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+
+    def _build(self, params: ParamsT, defaults: dict) -> None:
+        self._check_group(defaults)
+        super().__init__(params, defaults)
+
+    def _check_group(self, group: dict) -> None:
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
+            if not 0.0 <= group[key] < math.inf:
+                raise ValueError(f"Invalid {name}: {group[key]}")
+        for key in ("beta", "lam"):
+            if not 0.0 <= group[key] <= 1.0:
+                raise ValueError(f"Invalid {key} value: {group[key]}")
+        every = group["decay_every"]
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"Invalid decay_every value: {every}")
+        if group["scope"] not in ("tensor", "model"):
+            raise ValueError(f"Invalid scope value: {group['scope']}")
+        if group["fused"] and group["differentiable"]:
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if group["fused"] and group["foreach"]:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+    def add_param_group(self, param_group: dict) -> None:
+        if isinstance(param_group, dict):
+            self._check_group({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        # Read by torch.amp.GradScaler: True hands grad_scale and found_inf to step instead of synchronising.
+        return all(group["fused"] for group in self.param_groups)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("decay_every", 1)
+            group.setdefault("eps", 0.0)
+            group.setdefault("scope", "tensor")
+            group.setdefault("maximize", False)
+            group.setdefault("foreach", None)
+            group.setdefault("capturable", False)
+            group.setdefault("differentiable", False)
+            group.setdefault("fused", None)
+            for p in group["params"]:
+                step_to_tensor(self.state.get(p, {}), p, group)
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
+
+        Args:
+            state_dict (dict): what :meth:`state_dict` returned.
+        """
+        with restore_state_dtypes(self):
+            super().load_state_dict(state_dict)
+
+    def _init_group(self, group, params, grads, exp_avgs, maxima, state_steps) -> bool:
+        has_complex = False
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            if p.grad.is_sparse:
+                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+            if p.numel() == 0:
+                continue  # nothing to update, and the maximum of nothing does not exist
+            has_complex |= torch.is_complex(p)
+            state = self.state[p]
+            if "exp_avg" not in state:
+                if group["fused"]:
+                    check_fused(p)
+                init_state(state, p, group)
+            if group["differentiable"] and state["step"].requires_grad:
+                raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
+            params.append(p)
+            grads.append(p.grad)
+            exp_avgs.append(state["exp_avg"])
+            maxima.append(state["exp_avg_max"])
+            state_steps.append(state["step"])
+        return has_complex
+
+    def _model_maximum(self) -> Tensor | None:
+        """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
+        maxima = [
+            self.state[p]["exp_avg_max"]
+            for group in self.param_groups
+            if group["scope"] == "model"
+            for p in group["params"]
+            if "exp_avg_max" in self.state.get(p, {})
+        ]
+        if not maxima:
+            return None
+        return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
+
+    @_use_grad_for_differentiable
+    def step(self, closure=None):
+        """Performs a single optimization step.
+
+        Args:
+            closure (Callable, optional): A closure that reevaluates the model and returns the loss.
+        """
+        _graph_capture_check(self)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        model_maximum = self._model_maximum()
+        for group in self.param_groups:
+            self._step_group(group, model_maximum if group["scope"] == "model" else None)
+        return loss
+
+    def _step_group(self, group: dict, model_maximum: Tensor | None) -> None:
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        exp_avgs: list[Tensor] = []
+        maxima: list[Tensor] = []
+        state_steps: list[Tensor] = []
+        has_complex = self._init_group(group, params, grads, exp_avgs, maxima, state_steps)
+        adarem(
+            params,
+            grads,
+            exp_avgs,
+            maxima,
+            state_steps,
+            model_maximum=model_maximum,
+            has_complex=has_complex,
+            **{k: group[k] for k in _GROUP_KEYS},
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+
+
+_GROUP_KEYS = (
+    "lr",
+    "beta",
+    "lam",
+    "decay_every",
+    "eps",
+    "weight_decay",
+    "maximize",
+    "foreach",
+    "capturable",
+    "differentiable",
+    "fused",
+)
+
+
+def adarem(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    maxima: list[Tensor],
+    state_steps: list[Tensor],
+    model_maximum: Tensor | None = None,
+    has_complex: bool = False,
+    foreach: bool | None = None,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    *,
+    lr: float | Tensor | list,
+    beta: float,
+    lam: float,
+    decay_every: int,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    """Functional API that performs AdaRem algorithm computation. See :class:`~adarem.AdaRem` for details.
+
+    Updates ``params``, ``exp_avgs`` (m), ``maxima`` (0-dim, max|m| of each tensor) and ``state_steps`` in place.
+
+    Args:
+        model_maximum (Tensor, optional): 0-dim; divides every tensor's m in place of its own maximum.
+        lr: one rate for all, or a list with one rate (float or 0-dim tensor) for each parameter.
+    """
+    if foreach is None and fused is None:
+        _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
+    if not all(isinstance(t, Tensor) for t in state_steps):
+        raise RuntimeError("API has changed, `state_steps` argument must contain a list of singleton tensors")
+    if capturable:
+        check_capturable(params, state_steps)
+    if has_complex:
+        params, grads, exp_avgs = list(params), list(grads), list(exp_avgs)
+        _view_as_real(params, grads, exp_avgs)
+    if fused:
+        func = _fused_adarem
+    elif foreach:
+        func = _multi_tensor_adarem
+    else:
+        func = _single_tensor_adarem
+    func(
+        params,
+        grads,
+        exp_avgs,
+        maxima,
+        state_steps,
+        model_maximum,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+        lr=lr,
+        beta=beta,
+        lam=lam,
+        decay_every=decay_every,
+        eps=eps,
+        weight_decay=weight_decay,
+        maximize=maximize,
+        capturable=capturable,
+        differentiable=differentiable,
+    )
+
+
+def _multi_tensor_adarem(*args, **kwargs) -> None:
+    raise NotImplementedError
+
+
+def _fused_adarem(*args, **kwargs) -> None:
+    raise NotImplementedError

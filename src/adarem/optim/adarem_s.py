@@ -1,0 +1,270 @@
+"""AdaRem-S: AdaRem on a sphere for the scale-invariant parameters, plain AdaRem for all others."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT, _default_to_fused_or_foreach
+
+from adarem.optim.adarem import _GROUP_KEYS, AdaRem, _multi_tensor_adarem
+from adarem.optim.single import _single_tensor_adarem
+from adarem.optim.sphere import norm, project, sphere_rates
+from adarem.optim.state import check_capturable, wide_dtype
+
+__all__ = ["AdaRemS", "adarems"]
+
+
+class AdaRemS(AdaRem):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        beta: float = 0.9,
+        lam: float = 0.999,
+        decay_every: int = 1,
+        eps: float = 0.0,
+        weight_decay: float = 0.0,
+        radius: float | None = None,
+        sphere: str = "model",
+        slr: bool = True,
+        *,
+        scope: str = "tensor",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        self._build(
+            params,
+            {
+                "lr": lr,
+                "beta": beta,
+                "lam": lam,
+                "decay_every": decay_every,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "radius": radius,
+                "sphere": sphere,
+                "slr": slr,
+                "spherical": False,
+                "scope": scope,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+
+    def _check_group(self, group: dict) -> None:
+        super()._check_group(group)
+        if group["sphere"] not in ("model", "tensor"):
+            raise ValueError(f"Invalid sphere value: {group['sphere']}")
+        for key in ("slr", "spherical"):
+            if not isinstance(group[key], bool):
+                raise ValueError(f"Invalid {key} value: {group[key]}")
+        radius = group["radius"]
+        if radius is not None and not 0.0 < radius < math.inf:
+            raise ValueError(f"Invalid radius value: {radius}")
+        if group["spherical"] and group["slr"]:
+            _check_decay(group["lr"], group["weight_decay"])
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["spherical"]:
+            self._place_on_sphere(group)
+
+    @torch.no_grad()
+    def _place_on_sphere(self, group: dict) -> None:
+        """Refuses what has no direction; with a given radius, θ̂₀ = R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
+        params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
+        norms = [norm([p]) for p in params]
+        for i, n in enumerate(norms):
+            if not 0 < n.item() < math.inf:
+                raise ValueError(
+                    f"Invalid spherical parameter at index {i}, shape {tuple(params[i].shape)}: "
+                    f"its norm is {n.item()}, and a sphere needs a positive finite one"
+                )
+        if group["radius"] is None or not params:
+            return  # the radius is the norm at the first step: weights loaded until then count
+        if group["sphere"] == "model":
+            norms = [torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))] * len(params)
+        for p, n in zip(params, norms, strict=True):
+            alpha = n.to(p.device) / group["radius"]
+            self.state[p]["radius"] = torch.full_like(alpha, group["radius"])
+            self.state[p]["alpha"] = alpha.clone()
+            # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
+            if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
+                p.div_(alpha.to(p.device))
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("radius", None)
+            group.setdefault("sphere", "model")
+            group.setdefault("slr", True)
+            group.setdefault("spherical", False)
+
+    def _init_sphere(self, group: dict, params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The alphas of ``params``, and the radii that the step must bring them to: one a tensor, or one in all."""
+        new = [p for p in params if "radius" not in self.state[p]]
+        if new:
+            everyone = [p for p in group["params"] if p.numel()]
+            known = [self.state[p]["radius"] for p in everyone if "radius" in self.state.get(p, {})]
+            common = None
+            if group["sphere"] == "model":
+                common = known[0] if known else norm(everyone)
+            for p in new:
+                radius = norm([p]) if common is None else common
+                # one tensor each: states that share storage would not survive a state_dict round trip
+                self.state[p]["radius"] = radius.detach().to(p.device).clone()
+                self.state[p]["alpha"] = torch.ones((), dtype=wide_dtype(p.device), device=p.device)
+        alphas = [self.state[p]["alpha"] for p in params]
+        if group["sphere"] == "tensor":
+            return alphas, [self.state[p]["radius"] for p in params]
+        radius = self.state[params[0]]["radius"]
+        idle = [p for p in group["params"] if p.grad is None and p.numel()]
+        if idle:  # they lie on the sphere too, but a step does not touch a parameter without gradient
+            radius = (radius.square() - norm(idle).to(radius.device).square()).sqrt()
+        return alphas, [radius]
+
+    def _step_group(self, group: dict, model_maximum: Tensor | None) -> None:
+        if not group["spherical"]:
+            super()._step_group(group, model_maximum)
+            return
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        exp_avgs: list[Tensor] = []
+        maxima: list[Tensor] = []
+        state_steps: list[Tensor] = []
+        has_complex = self._init_group(group, params, grads, exp_avgs, maxima, state_steps)
+        if not params:
+            return
+        alphas, radii = self._init_sphere(group, params)
+        adarems(
+            params,
+            grads,
+            exp_avgs,
+            maxima,
+            state_steps,
+            alphas,
+            radii,
+            model_maximum=model_maximum,
+            has_complex=has_complex,
+            slr=group["slr"],
+            **{k: group[k] for k in _GROUP_KEYS},
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+
+
+def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
+    if not isinstance(lr, Tensor) and not lr * weight_decay < 1:
+        raise ValueError(f"Invalid weight_decay value: {weight_decay}; lr * weight_decay must be below 1 on the sphere")
+
+
+def adarems(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    maxima: list[Tensor],
+    state_steps: list[Tensor],
+    alphas: list[Tensor],
+    radii: list[Tensor],
+    model_maximum: Tensor | None = None,
+    has_complex: bool = False,
+    foreach: bool | None = None,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    *,
+    slr: bool,
+    lr: float | Tensor,
+    beta: float,
+    lam: float,
+    decay_every: int,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+) -> None:
+    """Functional API that performs AdaRem-S's step on a sphere. See :class:`~adarem.AdaRemS` for details.
+
+    Args:
+        alphas: 0-dim, one a parameter: norm of the equivalent Euclidean network over the radius; updated in place.
+        radii: 0-dim, one a parameter, or a single one when all parameters lie on one sphere together.
+    """
+    if foreach is None and fused is None:
+        _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
+    if capturable:
+        check_capturable(params, state_steps)
+    if slr:
+        _check_decay(lr, weight_decay)
+    if has_complex:
+        params = [torch.view_as_real(p) if torch.is_complex(p) else p for p in params]
+        grads = [torch.view_as_real(g) if torch.is_complex(g) else g for g in grads]
+        exp_avgs = [torch.view_as_real(m) if torch.is_complex(m) else m for m in exp_avgs]
+    if fused:
+        func = _fused_adarems
+    elif foreach:
+        func = _multi_tensor_adarems
+    else:
+        func = _single_tensor_adarems
+    func(
+        params,
+        grads,
+        exp_avgs,
+        maxima,
+        state_steps,
+        alphas,
+        radii,
+        model_maximum,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+        slr=slr,
+        lr=lr,
+        beta=beta,
+        lam=lam,
+        decay_every=decay_every,
+        eps=eps,
+        weight_decay=weight_decay,
+        maximize=maximize,
+        capturable=capturable,
+        differentiable=differentiable,
+    )
+
+
+def _on_sphere(step, foreach: bool, args: tuple, alphas, radii, model_maximum, slr, lr, weight_decay, settings) -> None:
+    """AdaRem's step by ``step`` at the sphere's learning rate, then the way back."""
+    params, differentiable = args[0], settings["differentiable"]
+    decay: float | Tensor = 1.0
+    rate: float | Tensor | list = lr
+    if slr:  # the sphere's learning rate stands for the decay
+        keep_tensors = differentiable or settings["capturable"] or torch.compiler.is_compiling()
+        rate = sphere_rates(lr, weight_decay, alphas, keep_tensors)
+        decay = 1 - lr * weight_decay
+    step(*args, model_maximum, lr=rate, weight_decay=0.0 if slr else weight_decay, **settings)
+    if not slr:
+        alphas = [a.clone() for a in alphas]  # Algorithm 2 has no alpha: leave it
+    project(params, alphas, radii, decay, foreach=foreach, differentiable=differentiable)
+
+
+def _single_tensor_adarems(
+    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, lr, weight_decay, **settings
+) -> None:
+    args = (params, grads, exp_avgs, maxima, state_steps)
+    _on_sphere(_single_tensor_adarem, False, args, alphas, radii, model_maximum, slr, lr, weight_decay, settings)
+
+
+def _multi_tensor_adarems(
+    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, lr, weight_decay, **settings
+) -> None:
+    args = (params, grads, exp_avgs, maxima, state_steps)
+    _on_sphere(_multi_tensor_adarem, True, args, alphas, radii, model_maximum, slr, lr, weight_decay, settings)
+
+
+def _fused_adarems(*args, **kwargs) -> None:
+    raise NotImplementedError

@@ -1,0 +1,107 @@
+"""Parameter groups: which parameters are scale-invariant, which decay; made here for every optimizer alike."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# On a scale-invariant parameter |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is a generic
+# cosine. Gradients smaller than this share of the largest are rounding themselves (a bias in front of a BatchNorm).
+_COSINE = 1e-9
+_SHARE = 1e-9
+_PIXELS = 200_000  # values a channel that the example batch aims at; see _batch
+
+
+def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
+    """Names of the trainable parameters that the network's output does not see the length of.
+
+    For these ⟨∇L, θ⟩ = 0 for every loss L (property 1 in section 3.4 of the paper). One backward pass in float64
+    through a copy with random weights tells; the model, its gradients, its BatchNorm statistics and torch's random
+    state stay as they are. The answer depends only on the architecture and the input's shape, so all ranks agree.
+
+    Args:
+        model (nn.Module): any network; BatchNorms decide with the statistics of the batch, as in training.
+        example_input (Tensor): a batch that the network takes, of any batch size; if it is floating, only its shape
+            counts.
+
+    Returns:
+        list[str]: in the order of ``model.named_parameters()``; empty for a network without normalisation.
+    """
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
+        probe = copy.deepcopy(model).to(torch.float64).eval()  # eval: no dropout
+        for module in probe.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+                module.eps = 1e-30  # eps is what breaks the invariance, by eps / variance
+        draw = torch.Generator().manual_seed(0)
+        params = {n: p for n, p in probe.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for p in params.values():  # a zero or constant initial value would look invariant by chance
+                fan_in = max(p[0].numel(), 1) if p.dim() > 1 else 4
+                p.copy_(torch.randn(p.shape, generator=draw, dtype=torch.float64) / fan_in**0.5)
+        out = _tensor(probe(_batch(example_input, draw).to(device)))
+        target = torch.randn(out.shape, generator=draw, dtype=torch.float64).to(device)
+        grads = torch.autograd.grad((out * target).sum(), list(params.values()), allow_unused=True)
+    dots, sizes = {}, {}
+    for (name, p), g in zip(params.items(), grads, strict=True):
+        if g is not None and p.numel():
+            dots[name] = abs((g * p.detach()).sum().item())
+            sizes[name] = (g.norm() * p.detach().norm()).item()
+    largest = max(sizes.values(), default=0.0)
+    return [n for n in dots if sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]]
+
+
+def _batch(example: Tensor, draw: torch.Generator) -> Tensor:
+    """Enough samples that BatchNorm over 1 × 1 pixels still has a spread: 4 large images, up to 16 small ones."""
+    if not example.is_floating_point():
+        return example
+    n = min(16, max(4, _PIXELS // max(1, example[0].numel())))
+    return torch.randn((n, *example.shape[1:]), generator=draw, dtype=torch.float64)
+
+
+def _tensor(output) -> Tensor:
+    """The network's output, or the first tensor in it."""
+    while not isinstance(output, Tensor):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
+
+
+def param_groups(
+    model: nn.Module,
+    example_input: Tensor | None = None,
+    *,
+    weight_decay: float = 0.0,
+    decay_norm_and_bias: bool = True,
+) -> list[dict]:
+    """Parameter groups for an optimizer: spherical or not, decayed or not. Every trainable parameter is in one group.
+
+    Args:
+        model (nn.Module): the network.
+        example_input (Tensor, optional): see :func:`scale_invariant`, which finds the spherical parameters with it;
+            without it no group is marked spherical.
+        weight_decay (float, optional): of the groups that decay. (default: 0)
+        decay_norm_and_bias (bool, optional): False gives parameters with at most one dimension (norm weights, biases)
+            a weight decay of 0. (default: True)
+
+    Returns:
+        list[dict]: non-empty groups with ``params``, ``param_names`` (which parameters they are), ``weight_decay`` and,
+        if an example input was given, ``spherical``.
+    """
+    spherical = set() if example_input is None else set(scale_invariant(model, example_input))
+    groups: dict[tuple[bool, bool], dict] = {}
+    trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    for name, p in trainable:
+        decays = decay_norm_and_bias or p.dim() > 1
+        key = (name in spherical, decays)
+        group = groups.setdefault(
+            key, {"params": [], "param_names": [], "weight_decay": weight_decay if decays else 0.0}
+        )
+        if example_input is not None:
+            group["spherical"] = key[0]
+        group["params"].append(p)
+        group["param_names"].append(name)
+    ids = [id(p) for group in groups.values() for p in group["params"]]
+    assert len(ids) == len(set(ids)) and set(ids) == {id(p) for _, p in trainable}, "a parameter is missing or doubled"
+    return [groups[key] for key in sorted(groups, reverse=True)]

@@ -1,0 +1,69 @@
+"""The sphere of AdaRem-S: its radius, its learning rate and the way back onto it.
+
+The parameters of a group with ``spherical=True`` lie on one sphere (``sphere="model"``) or each on its own
+(``sphere="tensor"``). ``radii`` has one 0-dim tensor a sphere, so its length tells the two apart.
+"""
+
+import torch
+from torch import Tensor
+
+from adarem.optim.state import rates, wide_dtype
+
+
+def _real(p: Tensor) -> Tensor:
+    return torch.view_as_real(p) if torch.is_complex(p) else p
+
+
+def norm(params: list[Tensor]) -> Tensor:
+    """‖θ‖ of all ``params`` together: 0-dim, float64, on the first one's device."""
+    device = params[0].device
+    norms = [torch.linalg.vector_norm(_real(p.detach()), dtype=wide_dtype(device)).to(device) for p in params]
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def sphere_rates(lr: float | Tensor, weight_decay: float, alphas: list[Tensor], keep_tensors: bool) -> list:
+    """lr / ((1 - lr weight_decay) alpha²) for each parameter: SLR, with alpha the equivalent network's norm over R.
+
+    Floats for parameters on the CPU, where reading a tensor costs nothing; else 0-dim tensors, never read on the host.
+    """
+    (lr,) = rates(lr, 1)
+    alpha = torch.stack([a.to(alphas[0].device) for a in alphas])
+    lrs = lr / ((1 - lr * weight_decay) * alpha.square())
+    if keep_tensors or lrs.device.type != "cpu":
+        return list(lrs.unbind())
+    return lrs.tolist()
+
+
+def project(
+    params: list[Tensor],
+    alphas: list[Tensor],
+    radii: list[Tensor],
+    decay: float | Tensor,
+    *,
+    foreach: bool,
+    differentiable: bool,
+) -> None:
+    """θ ← R θ / ‖θ‖ and alpha ← decay · alpha · ‖θ‖ / R, for each sphere."""
+    if not params:
+        return
+    if foreach:
+        norms = list(torch._foreach_norm([p.float() if p.element_size() < 4 else p for p in params]))
+    else:
+        wide = [p.float() if p.element_size() < 4 else p for p in params]
+        norms = [torch.linalg.vector_norm(p.clone() if differentiable else p) for p in wide]
+    device = alphas[0].device
+    norms = torch.stack([n.to(device, alphas[0].dtype) for n in norms])
+    if len(radii) == 1:
+        shrink = (radii[0].to(device) / torch.linalg.vector_norm(norms)).expand(len(params))
+    else:
+        shrink = torch.stack([r.to(device) for r in radii]) / norms
+    if foreach and len(radii) == 1:
+        torch._foreach_mul_(params, shrink[0].to(params[0].dtype))
+    elif foreach:
+        torch._foreach_mul_(params, list(shrink.to(params[0].dtype).unbind()))
+    else:
+        for p, c in zip(params, shrink.unbind(), strict=True):
+            p.mul_(c.to(p.device))
+    grown = (decay / shrink).unbind()
+    for alpha, g in zip(alphas, grown, strict=True):
+        alpha.mul_(g.to(alpha.device))
