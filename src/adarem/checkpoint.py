@@ -89,24 +89,28 @@ class CheckpointWriter:
             raise error
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest checkpoint that is whole, and one line for each damaged one that was set aside.
-
-    Returns:
-        The state on the CPU, or None where there is no whole checkpoint; and the messages.
-    """
+def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint, or None; and one line for each damaged one, which is renamed out of the way."""
     notes = []
     for _, digest, path in reversed(_files(folder)):
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest()[:16] == digest:
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if state.get("format") != FORMAT:
-                raise UserError(
-                    f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; "
-                    "finish the run with the version that wrote it, or remove its checkpoints"
-                )
-            return state, notes
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] == digest:
+            return path, notes
         aside = path.with_suffix(".damaged")
         path.replace(aside)
         notes.append(f"{path.name}: damaged (checksum differs), set aside as {aside.name}")
     return None, notes
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state of a checkpoint that ``find_newest`` found, on the CPU. Nothing in it is executed.
+
+    Raises:
+        UserError: written by a version of another format.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; "
+            "finish the run with the version that wrote it, or remove its checkpoints"
+        )
+    return state

@@ -4,6 +4,7 @@ import datetime
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,8 +83,8 @@ def start_world(device: str, timeout_seconds: float) -> World:
         found = torch.cuda.device_count()
         if local_rank >= found:
             raise UserError(
-                f"cluster.ranks_per_node: rank {rank} needs GPU {local_rank} on {socket.gethostname()}, which has {found}; "
-                "lower it, or use cluster.device=cpu"
+                f"cluster.ranks_per_node: rank {rank} needs GPU {local_rank} on {socket.gethostname()}, which has "
+                f"{found}; lower it, or use cluster.device=cpu"
             )
         target = torch.device("cuda", local_rank)
         torch.cuda.set_device(target)
@@ -143,11 +144,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._since = 0.0
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
-        if number == signal.SIGINT and self.signal is not None:
+        now = time.monotonic()
+        # One Ctrl-C arrives twice, from the terminal and from torchrun; a second one comes later than that.
+        if number == signal.SIGINT and self.signal is not None and now - self._since > 2.0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        self.signal = signal.Signals(number).name
+        if self.signal is None:
+            self.signal, self._since = signal.Signals(number).name, now

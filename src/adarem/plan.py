@@ -54,6 +54,36 @@ class Plan:
         for cell in self.cells:
             cell.run.freeze(cell.config)
 
+    def describe(self) -> str:
+        """The cells as a plain table, and where they lie."""
+        rows = [("cell", "model", "optimizer", "lr", "weight decay", "seed", "status")]
+        for cell in self.cells:
+            c = cell.config
+            status = "new" if cell.new else cell.run.status()
+            rows.append(
+                (
+                    c.cell,
+                    c.model.label,
+                    c.optimizer.label,
+                    f"{c.optimizer.lr:g}",
+                    f"{c.optimizer.weight_decay:g}",
+                    str(c.seed),
+                    status,
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        table = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        c = self.cells[0].config
+        head = [
+            f"{self.grid['name']}: {self.grid['title']}",
+            f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
+            f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
+        ]
+        if c.rehearsal:
+            head.append(f"REHEARSAL: {c.rehearsal}")
+        new = sum(cell.new for cell in self.cells)
+        return "\n".join([*head, "", *table, "", f"{len(self.cells)} cells, {new} new, in {self.folder}"])
+
 
 def config_dir() -> Path:
     """The ``configs/`` folder: $ADAREM_CONFIGS, that of the working directory, or that of the checkout."""
@@ -242,7 +272,7 @@ def _no_such_key(key: str, cfg: DictConfig) -> UserError:
 
 
 def _check_library_models(names: set[str]) -> None:
-    """A misspelt timm: or torchvision: name must not wait for the queue; a child process looks it up, without torch here."""
+    """A misspelt timm: or torchvision: name must not wait for the queue. A child looks it up: no torch here."""
     if names:
         done = subprocess.run([sys.executable, "-m", "adarem.models", *sorted(names)], capture_output=True, text=True)
         if done.returncode:

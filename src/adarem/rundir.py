@@ -6,21 +6,26 @@ derived from its files here and stored nowhere.
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import re
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from adarem.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
 from adarem.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
@@ -254,6 +259,31 @@ class RunDir:
     def result(self) -> dict[str, Any] | None:
         """The finished run's figures, or None. Raises UserError for a damaged file."""
         return _read_json(self.result_file)
+
+    # correct.npz
+    def write_correct(self, correct: Mapping[str, Sequence[bool]]) -> None:
+        """Keeps which images were right, one bit each, in dataset order, under the names given (top1, top5)."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        arrays = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
+        np.savez(buffer, n=len(next(iter(correct.values()))), **arrays)
+        write_atomically(self.correct_file, buffer.getvalue())
+
+    def correct(self) -> dict[str, "np.ndarray"] | None:
+        """The bool arrays that ``write_correct`` kept, or None before the final evaluation."""
+        import numpy as np
+
+        if not self.correct_file.exists():
+            return None
+        try:
+            with np.load(self.correct_file, allow_pickle=False) as f:
+                n = int(f["n"])
+                return {k: np.unpackbits(f[k], count=n).astype(bool) for k in f.files if k != "n"}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(
+                f"{self.correct_file}: damaged; remove it and result.json, and train the run again"
+            ) from None
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

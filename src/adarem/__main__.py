@@ -1,0 +1,151 @@
+"""The command line. Each verb is imported when it is asked for, so that none pays for another's libraries."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adarem import exitcodes
+from adarem.errors import UserError
+
+_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from adarem.plan import make_plan
+
+    plan = make_plan(args.overrides)
+    if not args.dry_run:
+        plan.write()
+    print(plan.describe())
+    return exitcodes.OK
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from adarem.plan import make_plan
+
+    plan = make_plan(args.overrides)
+    from adarem.data.prepare import prepare
+
+    data = plan.cells[0].config.data
+    for split, fingerprint in prepare(data, workers=args.workers, verify=args.verify).items():
+        print(
+            f"{split}: {fingerprint['num_images']:,} images, {len(fingerprint['classes']):,} classes, "
+            f"content {fingerprint['content_hash'][:16]}"
+        )
+    return exitcodes.OK
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from adarem.launch import launch
+    from adarem.plan import make_plan
+
+    return launch(make_plan(args.overrides), dry_run=args.dry_run)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from adarem.train import train
+
+    return train(args.run_dir)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from adarem.status import status
+
+    chosen = _settings(args.settings, {"grid": "", "data": "", "runs_dir": "runs"})
+    return status(
+        runs_dir=Path(chosen["runs_dir"]), grid=chosen["grid"] or None, data=chosen["data"] or None, as_json=args.json
+    )
+
+
+def _report(args: argparse.Namespace) -> int:
+    from adarem.report import make_report
+
+    chosen = _settings(args.settings, {"grid": "table2", "data": "", "runs_dir": "runs", "results_dir": "results"})
+    print(
+        make_report(
+            grid=chosen["grid"],
+            runs_dir=Path(chosen["runs_dir"]),
+            results_dir=Path(chosen["results_dir"]),
+            data=chosen["data"] or None,
+        )
+    )
+    return exitcodes.OK
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from adarem.doctor import doctor
+
+    if not args.overrides:
+        return doctor(None)
+    from adarem.plan import make_plan
+
+    return doctor(make_plan(args.overrides).cells[0].config)
+
+
+def _settings(pairs: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
+    """``key=value`` words of the verbs that read run directories and so know nothing of Hydra."""
+    from adarem.config import nearest
+
+    chosen = dict(defaults)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in defaults:
+            raise UserError(f"{pair!r}: not a setting of this command; {nearest(key, defaults)}")
+        chosen[key] = value
+    return chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
+    prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint beside them")
+    prepare.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)"
+    )
+    prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
+    plan = verb("plan", _plan, "show a grid's cells and make their run directories")
+    plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")
+    launch = verb("launch", _launch, "plan a grid, then start every cell that is not finished, here or on Slurm")
+    launch.add_argument("--dry-run", action="store_true", help="print the exact commands, start nothing")
+    for with_overrides in (doctor, prepare, plan, launch):
+        with_overrides.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES)
+    status = verb("status", _status, "show where every cell of a grid stands")
+    status.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs")
+    status.add_argument("--json", action="store_true", help="for programs")
+    train = verb("train", _train, "train one run directory, or go on with it (one rank: torchrun or srun starts them)")
+    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report = verb("report", _report, "build a grid's table and figures from its run directories")
+    report.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as e:
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0" or args.verb != "train":
+            print(f"adarem {args.verb}: {e}", file=sys.stderr)
+        return exitcodes.USER_ERROR
+    except BrokenPipeError:  # `adarem plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exitcodes.FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

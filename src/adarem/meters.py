@@ -1,0 +1,92 @@
+"""Clocks and gauges of the training loop. None of them makes the host wait for the device."""
+
+import math
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+_SHOW_EVERY_SECONDS = 1.0
+
+
+class EpochClock:
+    """Times the part of an epoch that this attempt trains."""
+
+    def __init__(self, global_batch_size: int) -> None:
+        self._batch = global_batch_size
+        self._began = self._shown = time.perf_counter()
+        self._steps = 0
+        self.waited = 0.0  # seconds without a batch
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the request for a batch."""
+        begin = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - begin
+        self._steps += 1
+
+    def due(self) -> bool:
+        """Whether it is time to show something again."""
+        now = time.perf_counter()
+        if now - self._shown < _SHOW_EVERY_SECONDS:
+            return False
+        self._shown = now
+        return True
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def images_per_s(self) -> float:
+        return self._steps * self._batch / self.seconds()
+
+    def seconds_a_step(self) -> float:
+        return self.seconds() / max(self._steps, 1)
+
+
+class LossWatch:
+    """Reads the running loss behind the device's back: a copy is started each step and read when it has arrived.
+
+    On the CPU the reading is always the newest; on CUDA it may be a few steps old.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._buffer = torch.zeros(2, dtype=torch.float64, pin_memory=self._cuda)
+        self._event = torch.cuda.Event() if self._cuda else None
+        self._under_way = False
+        self._loss_sum, self._images = 0.0, 0.0
+
+    def observe(self, loss_sum: Tensor, images: Tensor) -> None:
+        """Hands in an epoch's sum of losses and number of images so far, 0-dim tensors on the device."""
+        self._read()
+        if self._under_way:
+            return
+        self._buffer.copy_(torch.stack([loss_sum, images]), non_blocking=True)
+        if self._event is not None:
+            self._event.record()
+        self._under_way = True
+        self._read()
+
+    def _read(self) -> None:
+        if self._under_way and (self._event is None or self._event.query()):
+            self._loss_sum, self._images = self._buffer.tolist()
+            self._under_way = False
+
+    def not_finite(self) -> bool:
+        self._read()
+        return not math.isfinite(self._loss_sum)
+
+    def loss(self) -> float | None:
+        """Mean loss of the epoch so far on this rank; None before the first reading."""
+        return self._loss_sum / self._images if self._images else None
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: of the GPU's allocator on CUDA, of the process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,150 @@
+"""Mirrors one run directory to Weights & Biases, from a process of its own.
+
+The run directory is the truth and wandb a copy of it, made by a child process that reads what training writes. So a
+wandb that fails, hangs or can't be reached costs the copy and never a step of training. An offline run always starts
+from the first record, so that the newest one under ``RUN_DIR/wandb`` is complete.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from adarem.config import RunConfig, config_hash, to_dict
+from adarem.errors import UserError
+from adarem.rundir import RunDir
+
+_POLL_SECONDS = 3.0
+_FINISH_SECONDS = 30.0
+
+
+class Mirror:
+    """The child process, seen from rank 0."""
+
+    def __init__(self, run: RunDir, config: RunConfig) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        if config.wandb.mode != "disabled":
+            with open(run.path / "wandb.log", "ab") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "adarem.mirror", str(run.path), str(os.getpid())],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C is for training; the mirror ends when its input does
+                )
+
+    def close(self) -> None:
+        """Lets the mirror send what is left, for a while; then it goes."""
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(_FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _mode(config: RunConfig) -> str:
+    if config.wandb.mode != "auto":
+        return config.wandb.mode
+    if os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    import netrc
+
+    has_key = bool(os.environ.get("WANDB_API_KEY"))
+    if not has_key:
+        try:
+            has_key = any("wandb" in host for host in netrc.netrc().hosts)
+        except (OSError, netrc.NetrcParseError):
+            has_key = False
+    return "online" if has_key else "offline"
+
+
+def run_id(run: RunDir, config: RunConfig) -> str:
+    """Stable over attempts, requeues and machines: the same cell of the same campaign is the same wandb run."""
+    return hashlib.sha256(f"{run.path.parent.name}/{config.cell}/{config_hash(config)}".encode()).hexdigest()[:12]
+
+
+def mirror(run: RunDir, parent: int | None) -> None:
+    """Sends what the run directory holds, and while process ``parent`` trains, what it goes on to write."""
+    config = run.config()
+    import wandb
+
+    session = wandb.init(
+        project=config.wandb.project,
+        entity=config.wandb.entity,
+        id=run_id(run, config),
+        name=config.cell,
+        group=run.path.parent.name,
+        tags=[config.grid, config.model.label, config.optimizer.label, config.data.label]
+        + (["rehearsal"] if config.rehearsal else []),
+        notes=f"REHEARSAL: {config.rehearsal}" if config.rehearsal else None,
+        config=to_dict(config),
+        dir=str(run.path),
+        mode=_mode(config),
+        resume="allow",
+        settings=wandb.Settings(silent=True, x_disable_stats=False, console="off"),
+    )
+    session.define_metric("epoch")
+    for pattern in ("train/*", "val/*"):
+        session.define_metric(pattern, step_metric="epoch")
+    sent: set[str] = set()
+    newest_step = session.step  # of an online run that goes on
+    ended = False
+    while True:
+        for record in run.metrics():
+            key = json.dumps(record, sort_keys=True)
+            if key not in sent and record["step"] >= newest_step:
+                _log(session, record)
+            sent.add(key)
+        progress = run.progress()
+        if progress and not ended and progress["step"] > max((r["step"] for r in run.metrics()), default=-1):
+            live = {f"live/{k}": progress[k] for k in ("loss", "images_per_s") if progress.get(k) is not None}
+            session.log(live, step=progress["step"])
+        if ended or parent is None:
+            break
+        ended = _input_ended(_POLL_SECONDS)
+    result = run.result()
+    if result:
+        final = (
+            "status",
+            "top1",
+            "top5",
+            "val_loss",
+            "train_loss",
+            "best_top1",
+            "best_epoch",
+            "images_per_s",
+            "gpu_hours",
+        )
+        session.summary.update({k: result[k] for k in final if result.get(k) is not None})
+    session.finish(exit_code=0 if result else 1)
+
+
+def _log(session: Any, record: dict[str, Any]) -> None:
+    split = record["split"]
+    skip = ("split", "step", "epoch", "time")
+    values = {f"{split}/{k}": v for k, v in record.items() if k not in skip and v is not None}
+    session.log({"epoch": record["epoch"], **values}, step=record["step"])
+
+
+def _input_ended(seconds: float) -> bool:
+    """Waits; True once rank 0 has closed the pipe, by choice or by dying."""
+    import select
+
+    readable, _, _ = select.select([sys.stdin], [], [], seconds)
+    return bool(readable) and not os.read(sys.stdin.fileno(), 1)
+
+
+if __name__ == "__main__":
+    try:
+        began = time.time()
+        mirror(RunDir(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    except UserError as error:
+        sys.exit(str(error))

@@ -1,0 +1,205 @@
+"""Trains one run directory. A fresh start, a resume, a requeue and a debugging session are the same call."""
+
+import json
+import statistics
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from adarem import exitcodes
+from adarem.checkpoint import find_newest, load
+from adarem.config import RunConfig, config_hash, identity
+from adarem.display import Display, duration
+from adarem.distributed import StopRequest, World, start_world
+from adarem.errors import UserError
+from adarem.mirror import Mirror
+from adarem.models import build_model, count_parameters
+from adarem.optim.table import build_optimizer
+from adarem.provenance import describe_attempt, slurm_job
+from adarem.rundir import FINISHED, RunDir
+from adarem.tasks import Evaluation, ImageTask
+from adarem.trainer import Diverged, Interrupted, Trainer
+
+# A rank that waits this long for another ends the run: longer than an evaluation or a first compile.
+COLLECTIVE_TIMEOUT_SECONDS = 600.0
+
+T = TypeVar("T")
+
+
+def train(path: Path) -> int:
+    """One rank of a run's training; torchrun or srun starts as many as the run has.
+
+    Returns:
+        An exit code of ``adarem.exitcodes``.
+
+    Raises:
+        UserError: on every rank, when something that the user can mend is wrong on any of them.
+    """
+    run = RunDir(path.absolute())
+    config = run.config()
+    stop = StopRequest()
+    world = start_world(config.cluster.device, COLLECTIVE_TIMEOUT_SECONDS)
+    try:
+        with ExitStack() as stack:
+            _together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
+            if world.broadcast(run.status()) in FINISHED:
+                if world.is_main:
+                    print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
+                return exitcodes.OK
+            return _attempt(run, config, world, stop)
+    finally:
+        world.close()
+
+
+def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) -> int:
+    with ExitStack() as stack:
+        display = stack.enter_context(Display(run, config.cell, slurm_job())) if world.is_main else None
+        attempt = run.start_attempt(describe_attempt(world)) if world.is_main else 0
+
+        def end(why: str, detail: str) -> None:
+            if display is not None:
+                run.end_attempt(attempt, why, detail)
+                display.note(f"{why}: {detail}")
+
+        try:
+            trainer, notes = _build(run, config, world)
+            if display is not None:
+                stack.callback(Mirror(run, config).close)
+                for note in notes:
+                    display.note(note)
+            evaluation = trainer.fit(stop, display.show if display else lambda record: None)
+            if display is not None:
+                result = _result(run, config, world, trainer, evaluation)
+                run.write_correct(evaluation.correct)
+                run.write_result(result)
+            end(
+                "done",
+                f"top-1 {evaluation.top1:.2f} %, top-5 {evaluation.top5:.2f} % on {evaluation.images} images, "
+                f"{duration(trainer.position.seconds)} of training",
+            )
+            code = exitcodes.OK
+        except Diverged as e:
+            if display is not None:
+                run.write_result(
+                    {
+                        "status": "diverged",
+                        "reason": str(e),
+                        "step": trainer.position.step,
+                        "epoch": trainer.position.step // trainer.task.steps_per_epoch + 1,
+                        "config_hash": config_hash(config),
+                        "fingerprint": trainer.task.fingerprint,
+                    }
+                )
+            end("diverged", f"{e}; lower optimizer.lr or look at the data")
+            code = exitcodes.DIVERGED
+        except Interrupted as e:
+            end("interrupted", f"{e}; go on with: adarem train {run.path}")
+            code = exitcodes.REQUEUE
+        except BaseException as e:
+            end("failed", f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0]}")
+            raise
+        world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
+        return code
+
+
+def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[str]]:
+    """The parts of a run at its last checkpoint, and what there is to say about how it was restored."""
+    if config.cluster.threads_per_rank:
+        torch.set_num_threads(config.cluster.threads_per_rank)
+    if config.train.deterministic:
+        torch.use_deterministic_algorithms(True)
+    task = _together(world, lambda: ImageTask(config, world))
+    model = build_model(config.model.name, config.data.num_classes, config.seed).to(world.device)
+    if config.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = _together(
+        world,
+        lambda: build_optimizer(
+            config.optimizer.name,
+            model,
+            lr=config.optimizer.lr,
+            weight_decay=config.optimizer.weight_decay,
+            hyper=config.optimizer.hyper,
+            steps_per_epoch=task.steps_per_epoch,
+            example_input=task.example_input().to(world.device),
+            decay_norm_and_bias=config.train.decay_norm_and_bias,
+        ),
+    )
+    trainer = Trainer(config, run, world, task, model, optimizer)
+    # Rank 0 chooses, so that all ranks load the same file.
+    newest, notes = world.broadcast(find_newest(run.checkpoints) if world.is_main else None)
+    if newest is None:
+        hosts = ", ".join(sorted(set(world.hosts)))
+        start = f"{count_parameters(model):,} parameters, {world.world_size} ranks on {hosts} ({world.device.type})"
+        return trainer, [*notes, f"starting, {start}"]
+    state = _together(world, lambda: load(newest))
+    _together(world, lambda: _check_checkpoint(run, config, task, state))
+    trainer.restore(state)
+    return trainer, [*notes, f"going on from step {trainer.position.step} of {trainer.total_steps}"]
+
+
+def _check_checkpoint(run: RunDir, config: RunConfig, task: ImageTask, state: dict[str, Any]) -> None:
+    mine = json.loads(json.dumps(identity(config)))
+    differing = [k for k in sorted({*mine, *state["identity"]}) if mine.get(k) != state["identity"].get(k)]
+    if differing:
+        raise UserError(
+            f"{run.checkpoints}: made with other settings of {', '.join(differing)}; "
+            "restore config.yaml, or remove the run and plan it again"
+        )
+    prints = {split: f["content_hash"] for split, f in task.fingerprint.items()}
+    if state["data"] != prints:
+        raise UserError(
+            f"{run.path}: the data in {config.data.beton_dir} changed since this run began; "
+            "put the old files back, or remove the run and plan it again"
+        )
+
+
+def _together(world: World, build: Callable[[], T]) -> T:
+    """Runs ``build`` on every rank; if it fails for a user's mistake on any, every rank raises that UserError."""
+    value, error = None, None
+    try:
+        value = build()
+    except UserError as e:
+        error = str(e)
+    errors = world.gather(error)
+    for rank, message in enumerate(errors):
+        if message is not None:
+            raise UserError(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
+    return value  # type: ignore[return-value]
+
+
+def _result(run: RunDir, config: RunConfig, world: World, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
+    position, attempts = trainer.position, run.attempts()
+    rates = [m["images_per_s"] for m in run.metrics() if m["split"] == "train"]
+    cuda = world.device.type == "cuda"
+    return {
+        "status": "done",
+        "epochs": config.scale.epochs,
+        "steps": position.step,
+        "top1": evaluation.top1,
+        "top5": evaluation.top5,
+        "val_loss": evaluation.loss,
+        "train_loss": position.train_loss,
+        "best_top1": position.best_top1,
+        "best_epoch": position.best_epoch,
+        "parameters": count_parameters(trainer.model),
+        "config_hash": config_hash(config),
+        "fingerprint": trainer.task.fingerprint,
+        "evaluation": {
+            "resize": config.data.eval_resize,
+            "crop": config.data.eval_crop,
+            "images": evaluation.images,
+            "stored_max_side": config.data.write.max_side if config.data.backend == "ffcv" else None,
+            "backend": config.data.backend,
+        },
+        "world_size": world.world_size,
+        "device": attempts[-1]["device"],
+        "seconds": position.seconds,
+        "gpu_hours": position.seconds / 3600 * world.world_size if cuda else None,
+        "images_per_s": statistics.median(rates),
+        "commit": attempts[-1]["commit"],
+        "dirty": attempts[-1]["dirty"],
+    }

@@ -1,0 +1,245 @@
+"""The training loop, top to bottom. It knows steps, epochs and ranks, and nothing of images or files' names."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from adarem.checkpoint import CheckpointWriter
+from adarem.config import RunConfig, identity
+from adarem.distributed import Agreement, StopRequest, World
+from adarem.meters import EpochClock, LossWatch, peak_memory_bytes
+from adarem.rundir import RunDir
+from adarem.schedule import learning_rate
+from adarem.tasks import Evaluation, ImageTask
+
+_GO_ON, _STOP, _NOT_FINITE = 0, 1, 2
+
+
+class Diverged(Exception):
+    """The loss is not finite any more; no checkpoint holds that state."""
+
+
+class Interrupted(Exception):
+    """A signal asked for an end; everything up to here is in a checkpoint."""
+
+
+@dataclass
+class Position:
+    """How far a run has come: what a checkpoint keeps beside the model's and the optimizer's state."""
+
+    step: int = 0  # optimizer steps done
+    totals: list[list[float]] = field(default_factory=list)  # of an epoch left in the middle, one row a rank
+    seconds: float = 0.0  # spent training, over all attempts
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    train_loss: float | None = None  # mean over the last whole epoch
+
+
+class Trainer:
+    """Trains one run from its last checkpoint to its last epoch. Rank 0 alone writes to the run directory."""
+
+    def __init__(
+        self, config: RunConfig, run: RunDir, world: World, task: ImageTask, model: nn.Module, optimizer: Optimizer
+    ) -> None:
+        self.config, self.run, self.world, self.task = config, run, world, task
+        self.model, self.optimizer = model, optimizer
+        self.position = Position()
+        self.total_steps = config.scale.epochs * task.steps_per_epoch
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.scale.precision == "fp16")
+        self._checkpoints = CheckpointWriter(run.checkpoints)
+        self._checkpoint_seconds = 0.0
+        self._agreement = Agreement(world)
+        self._watch = LossWatch(world.device)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes over a checkpoint's state; the number of ranks may have changed since."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])
+
+    def fit(self, stop: StopRequest, show: Callable[[dict[str, Any]], None]) -> Evaluation:
+        """Trains to the last epoch and returns the evaluation after it.
+
+        Args:
+            stop: asks for an orderly end; one rank's asking is enough.
+            show: called on rank 0 every second or so with what a person wants to see.
+
+        Raises:
+            Diverged: the loss was not finite.
+            Interrupted: ``stop`` was asked for, and a checkpoint of the last step is on disk.
+        """
+        network = self._wrap()
+        self._began = time.perf_counter() - self.position.seconds
+        evaluation = None
+        while self.position.step < self.total_steps:
+            epoch = self.position.step // self.task.steps_per_epoch
+            clock = EpochClock(self.config.scale.global_batch_size)
+            totals = self._train_epoch(network, epoch, clock, stop, show)
+            evaluation = self._finish_epoch(epoch, totals, clock, show)
+        self._checkpoints.wait()
+        self.position.seconds = time.perf_counter() - self._began
+        # None for a run that was stopped after its last step: it is evaluated again, with the same outcome.
+        return evaluation or self._evaluate()
+
+    def _train_epoch(
+        self,
+        network: nn.Module,
+        epoch: int,
+        clock: EpochClock,
+        stop: StopRequest,
+        show: Callable[[dict[str, Any]], None],
+    ) -> Tensor:
+        """The rest of an epoch from the current step on; returns this rank's totals over the whole epoch."""
+        totals = self._totals_so_far()
+        first = self.position.step % self.task.steps_per_epoch
+        with self.task.batches(epoch, first) as batches:
+            for _ in range(first, self.task.steps_per_epoch):
+                code = _NOT_FINITE if self._watch.not_finite() else _STOP if stop.signal else _GO_ON
+                agreed = self._agreement.exchange(code)
+                if agreed == _NOT_FINITE:
+                    raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.position.step}")
+                if agreed == _STOP:
+                    self._checkpoint(totals)
+                    self._checkpoints.wait()
+                    raise Interrupted(f"{stop.signal or 'a signal on another rank'} at step {self.position.step}")
+                with clock.waiting():
+                    batch = next(batches)
+                totals += self._step(network, batch)
+                self._watch.observe(totals[0], totals[-1])
+                if self.world.is_main and clock.due():
+                    show(self._progress(epoch, clock, self._watch.loss()))
+        self._agreement.settle()
+        return totals
+
+    def _step(self, network: nn.Module, batch: Any) -> Tensor:
+        """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
+        lr = self._lr(self.position.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # Dropout draws from a generator that is seeded by the step and the rank: nothing to keep, nothing to replay.
+        torch.manual_seed(
+            (self.config.seed * self.total_steps + self.position.step) * self.world.world_size + self.world.rank
+        )
+        loss, totals = self.task.loss(network, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.position.step += 1
+        return totals
+
+    def _finish_epoch(
+        self, epoch: int, totals: Tensor, clock: EpochClock, show: Callable[[dict[str, Any]], None]
+    ) -> Evaluation | None:
+        """Records, evaluates where due, and checkpoints. The records come first: a crash repeats them at worst."""
+        train_seconds, images_per_s = clock.seconds(), clock.images_per_s()
+        summed = self.world.sum(totals)
+        if not bool(torch.isfinite(summed).all()):
+            raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.position.step}")
+        figures = self.task.figures(summed)
+        self.position.train_loss = figures["loss"]
+        self._record(
+            epoch,
+            "train",
+            **figures,
+            lr=self._lr(self.position.step - 1),
+            images_per_s=images_per_s,
+            data_wait=clock.waited / train_seconds,
+            seconds_train=train_seconds,
+            seconds_checkpoint=self._checkpoint_seconds,  # that the loop waited for since the last record
+            peak_memory_bytes=peak_memory_bytes(self.world.device),
+        )
+        self._checkpoint_seconds = 0.0
+        last = self.position.step == self.total_steps
+        evaluation = None
+        if last or (epoch + 1) % self.config.train.eval_every == 0:
+            begin = time.perf_counter()
+            evaluation = self._evaluate()
+            if evaluation.top1 > self.position.best_top1:
+                self.position.best_top1, self.position.best_epoch = evaluation.top1, epoch + 1
+            self._record(
+                epoch,
+                "val",
+                loss=evaluation.loss,
+                top1=evaluation.top1,
+                top5=evaluation.top5,
+                images=evaluation.images,
+                seconds_eval=time.perf_counter() - begin,
+            )
+        if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
+            self._checkpoint(torch.zeros_like(totals))
+        if self.world.is_main:
+            done = {"epoch_done": True, "top1": evaluation.top1 if evaluation else None}
+            show(self._progress(epoch, clock, figures["loss"]) | done)
+        return evaluation
+
+    def _evaluate(self) -> Evaluation:
+        self.world.sync_buffers(self.model)
+        return self.task.evaluate(self.model)
+
+    def _checkpoint(self, totals: Tensor) -> None:
+        begin = time.perf_counter()
+        self.position.totals = self.world.gather(totals.tolist())
+        self.position.seconds = time.perf_counter() - self._began
+        if self.world.is_main:
+            state = {
+                "identity": identity(self.config),
+                "data": {split: f["content_hash"] for split, f in self.task.fingerprint.items()},
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "position": asdict(self.position),
+            }
+            self._checkpoints.save(self.position.step, state)
+        self._checkpoint_seconds += time.perf_counter() - begin
+
+    def _totals_so_far(self) -> Tensor:
+        """This rank's share of the totals of an epoch that an earlier attempt left in the middle, else zeros."""
+        rows = self.position.totals or [[0.0] * len(self.task.TOTALS)]
+        table = torch.tensor(rows, dtype=torch.float64, device=self.world.device)
+        if len(rows) == self.world.world_size:
+            return table[self.world.rank].clone()
+        return table.sum(dim=0) if self.world.is_main else torch.zeros_like(table[0])
+
+    def _wrap(self) -> nn.Module:
+        network: nn.Module = self.model
+        if self.world.world_size > 1:
+            ids = [self.world.local_rank] if self.world.device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+        return torch.compile(network) if self.config.train.compile else network
+
+    def _lr(self, step: int) -> float:
+        s = self.config.schedule
+        return learning_rate(
+            s.name,
+            self.config.optimizer.lr,
+            step,
+            total_steps=self.total_steps,
+            steps_per_epoch=self.task.steps_per_epoch,
+            warmup_epochs=s.warmup_epochs,
+            milestones=s.milestones,
+            gamma=s.gamma,
+        )
+
+    def _record(self, epoch: int, split: str, **figures: float | int | None) -> None:
+        if self.world.is_main:
+            record = {"epoch": epoch + 1, "split": split, "step": self.position.step, "time": time.time()}
+            self.run.append_metrics(record | figures)
+
+    def _progress(self, epoch: int, clock: EpochClock, loss: float | None) -> dict[str, Any]:
+        return {
+            "epoch": epoch + 1,
+            "epochs": self.config.scale.epochs,
+            "step": self.position.step,
+            "steps": self.total_steps,
+            "loss": loss,
+            "images_per_s": clock.images_per_s(),
+            "seconds_left": clock.seconds_a_step() * (self.total_steps - self.position.step),
+        }
