@@ -229,12 +229,14 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
         if "." in key and OmegaConf.select(plain, key, default=_ABSENT) is _ABSENT:
             raise _no_such_key(key, plain)
     cfg = _compose([*lines, *shared])
+    if OmegaConf.is_missing(cfg.data, "root"):
+        raise UserError(
+            "data.root: has no value; name the data set's folder, data.root=/data/imagenet, or take data=digits"
+        )
     try:
         raw = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as e:
-        missing = [k for k in OmegaConf.missing_keys(cfg) if not k.startswith("grid")]
-        hint = "; give the data set's folder: data.root=/data/imagenet" if "data.root" in missing else ""
-        raise UserError(f"{', '.join(sorted(missing)) or _first_line(e)}: has no value{hint}") from None
+        raise UserError(_first_line(e)) from None
     for key in ("root", "beton_dir"):
         raw["data"][key] = os.path.abspath(raw["data"][key])
     in_name = {
