@@ -1,0 +1,201 @@
+"""What Slurm is told and asked: sbatch lines, the queue, and whether a job that ended starts again.
+
+Standard library only.
+slurm/run.sbatch calls ``python -m adarem.slurm again RUN_DIR EXIT_CODE`` once its ranks are gone.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from adarem import exitcodes
+from adarem.config import ClusterConfig
+from adarem.errors import UserError
+from adarem.rundir import RunDir, write_atomically
+
+FAILURES_ALLOWED = 3  # in a row without a new checkpoint
+
+
+def script(name: str) -> Path:
+    """``slurm/<name>`` of the checkout."""
+    for root in (Path(__file__).parents[2], Path.cwd()):
+        if (root / "slurm" / name).is_file():
+            return root / "slurm" / name
+    raise UserError(f"slurm/{name}: not found; start `adarem launch` in a checkout of the repository")
+
+
+def folder(campaign: Path) -> Path:
+    """Where a campaign keeps what it handed to Slurm: array lists, job logs, counts of failures."""
+    return campaign / "slurm"
+
+
+def job_name(campaign: Path, suffix: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", f"{campaign.name}-{suffix}")
+
+
+def _output(campaign: Path, pattern: str) -> str:
+    logs = str(folder(campaign))
+    if "\\" in logs:  # a backslash switches Slurm's patterns off
+        raise UserError(f"{logs}: Slurm cannot write logs to a path with a backslash; choose another runs_dir")
+    return f"--output={logs.replace('%', '%%')}/{pattern}"
+
+
+def _site(cluster: ClusterConfig) -> list[str]:
+    asked = [("partition", cluster.partition), ("account", cluster.account)]
+    return [f"--{flag}={value}" for flag, value in asked if value] + list(cluster.extra)
+
+
+def array_command(campaign: Path, token: str, cells: int, cluster: ClusterConfig, after: str | None) -> list[str]:
+    """The sbatch line of one array of ``cells`` runs; ``after`` is the id of the job that prepares the data."""
+    limit = f"%{cluster.max_parallel}" if cluster.max_parallel else ""
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name={job_name(campaign, token)}",
+        f"--array=0-{cells - 1}{limit}",
+        f"--nodes={cluster.nodes}",
+        f"--ntasks-per-node={cluster.ranks_per_node}",
+        # run.sbatch asks for GPUs by itself; 0 takes that back
+        f"--gpus-per-node={cluster.ranks_per_node if cluster.device == 'cuda' else 0}",
+        f"--cpus-per-task={cluster.cpus_per_rank}",
+        *([f"--time={cluster.time}"] if cluster.time else []),
+        _output(campaign, "%A_%a.out"),
+        *([f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []),
+        *_site(cluster),
+        str(script("run.sbatch")),
+        str(array_list(campaign, token)),
+    ]
+
+
+def prepare_command(campaign: Path, run: RunDir, key: str, cluster: ClusterConfig) -> list[str]:
+    """The job that writes the run's data; of the jobs with the same ``key`` (one data set) one runs at a time."""
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name=adarem-prepare-{key}",
+        "--dependency=singleton",
+        f"--cpus-per-task={cluster.cpus_per_rank * cluster.ranks_per_node}",
+        _output(campaign, "prepare-%j.out"),
+        *_site(cluster),
+        str(script("prepare.sbatch")),
+        str(run.path),
+    ]
+
+
+def report_command(campaign: Path, arguments: list[str], cluster: ClusterConfig, after: list[str]) -> list[str]:
+    """The job that makes the tables once every job in ``after`` has ended, well or not."""
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name={job_name(campaign, 'report')}",
+        f"--dependency=afterany:{':'.join(after)}",
+        _output(campaign, "report-%j.out"),
+        *_site(cluster),
+        str(script("report.sbatch")),
+        *arguments,
+    ]
+
+
+def submit(command: list[str], env: dict[str, str]) -> str:
+    """Runs one sbatch line, without a shell, and returns the job's id.
+
+    Raises:
+        UserError: sbatch refused; the message holds its words.
+    """
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"sbatch refused the job ({'; '.join(words)}); see cluster.* in the config")
+    return done.stdout.strip().split(";")[0]  # "id" or "id;cluster"
+
+
+def array_list(campaign: Path, token: str) -> Path:
+    """The file that maps an array's tasks to runs: the name of one cell a line."""
+    return folder(campaign) / f"{token}.txt"
+
+
+def queued(campaign: Path) -> dict[str, str]:
+    """Cells of a campaign that wait or run in Slurm's queue, with their job: ``{"resnet18-sgdm-s0": "12_0"}``.
+
+    Every submission leaves its list of cells in the campaign's folder, under the name that its job has in the queue:
+    the two together tell, even when the launcher died right after sbatch.
+
+    Raises:
+        UserError: squeue does not answer, so that nobody can tell.
+    """
+    lists = {job_name(campaign, p.stem): p for p in folder(campaign).glob("*.txt")}
+    if not lists:
+        return {}
+    ask = ["squeue", "--noheader", "--array", "--format=%F %K %j", f"--name={','.join(sorted(lists))}"]
+    try:
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        raise UserError("squeue does not answer within 2 minutes; nothing was submitted, try again later") from None
+    if done.returncode:
+        raise UserError(f"squeue: {done.stderr.strip()}; nothing was submitted, try again when Slurm answers")
+    cells = {}
+    for line in done.stdout.splitlines():
+        job, task, name = line.split(maxsplit=2)
+        if name in lists and task.isdigit():
+            names = lists[name].read_text().splitlines()
+            cells[names[int(task)]] = f"{job}_{task}"
+    return cells
+
+
+def again(run: RunDir, code: int) -> bool:
+    """Whether Slurm shall start a job again whose ranks ended with ``code``.
+
+    Yes after an interruption, and after a failure as long as fewer than FAILURES_ALLOWED in a row left no new
+    checkpoint; then the run is marked failed. A job that somebody cancelled stays cancelled.
+    """
+    count_file = folder(run.path.parent) / f"{run.path.name}.failures.json"
+    final = (exitcodes.OK, exitcodes.DIVERGED, exitcodes.USER_ERROR)
+    if code in final or _cancelled():
+        count_file.unlink(missing_ok=True)
+        return False
+    if code == exitcodes.REQUEUE:
+        return True
+    # srun reports the highest code of all ranks: ranks killed because another had ended hide a 75. The attempt tells.
+    attempts = run.attempts()
+    mark = {
+        "checkpoints": sorted(p.name for p in run.checkpoints.glob("[!.]*")),
+        "interrupted": sum(a.get("why") == "interrupted" for a in attempts),
+    }
+    try:
+        before = json.loads(count_file.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        before = {}
+    failures = before.get("failures", 0) + 1 if before.get("mark") == mark else 1
+    if failures < FAILURES_ALLOWED:
+        write_atomically(count_file, json.dumps({"failures": failures, "mark": mark}))
+        print(f"{run.path}: failed, {failures} of {FAILURES_ALLOWED} times without a new checkpoint; starts again")
+        return True
+    count_file.unlink(missing_ok=True)
+    why = f"failed {failures} times without a new checkpoint"
+    number = attempts[-1]["attempt"] if attempts else run.start_attempt({"slurm_job": os.environ.get("SLURM_JOB_ID")})
+    run.end_attempt(number, "failed", f"{why}; the last exit code was {code}")
+    print(f"{run.path}: {why}; does not start again by itself: mend the cause, then `adarem launch`")
+    return False
+
+
+def _cancelled() -> bool:
+    """True when this job is already being taken down: requeueing would bring back what somebody cancelled."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    state = subprocess.run(["squeue", "--noheader", f"--jobs={job}", "--format=%T"], capture_output=True, text=True)
+    return state.returncode == 0 and state.stdout.strip() not in ("RUNNING", "")
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 3 or argv[0] != "again" or not argv[2].isdigit():
+        print("usage: python -m adarem.slurm again RUN_DIR EXIT_CODE", file=sys.stderr)
+        return exitcodes.USER_ERROR
+    return 0 if again(RunDir(Path(argv[1])), int(argv[2])) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,15 @@
+import os
+
+import pytest
+from cluster import cluster, missing
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """The environment in which sbatch talks to a real two-node cluster."""
+    if reason := missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"the Slurm tests cannot run: {reason}")
+        pytest.skip(f"the Slurm tests cannot run: {reason}")
+    with cluster() as env:
+        yield env

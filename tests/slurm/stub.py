@@ -1,0 +1,71 @@
+"""Stands in for .venv/bin/python in tests of launching: a rank, a prepare or a report without torch, in 0.1 s.
+
+What a rank does stands in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "wait"}. A waiting rank acts
+as the trainer does on a signal: a checkpoint, a word on why, exit code 75; started again, it finishes.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from adarem import exitcodes
+from adarem.rundir import RunDir
+
+
+def train(run: RunDir) -> int:
+    rank, world = int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_NTASKS"])
+    order = run.path / "stub.json"
+    do = json.loads(order.read_text())["do"] if order.exists() else "finish"
+    asked: list[int] = []
+    for s in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(s, lambda number, _frame: asked.append(number))
+    seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    (run.path / f"rank{rank}.json").write_text(json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
+    checkpoint = run.checkpoints / "1.pt"
+    resumed = checkpoint.exists()
+    if rank == 0:
+        attempt = run.start_attempt({"slurm_job": os.environ["SLURM_JOB_ID"], "resumed_from_step": int(resumed)})
+    if do == "fail":
+        return exitcodes.FAILED
+    if do == "wait" and not resumed:
+        while not asked:
+            time.sleep(0.05)
+        time.sleep(0.5)  # every rank has heard of it
+        if rank == 0:
+            run.checkpoints.mkdir()
+            checkpoint.touch()
+            run.end_attempt(attempt, "interrupted", signal.Signals(asked[0]).name)
+        return exitcodes.REQUEUE
+    if rank == 0:
+        run.end_attempt(attempt, "done")
+        run.write_result({"status": "done", "top1": 50.0})
+    return exitcodes.OK
+
+
+def main(argv: list[str]) -> int:
+    assert argv[0] == "-m"
+    if argv[1] == "adarem.slurm":
+        os.execv(sys.executable, [sys.executable, *argv])
+    verb, arguments = argv[2], argv[3:]
+    if verb == "train":
+        return train(RunDir(Path(arguments[0])))
+    if verb == "prepare":
+        data = RunDir(Path(arguments[0])).config().data
+        Path(data.beton_dir).mkdir(parents=True)
+        for split in ("train", "val"):
+            (Path(data.beton_dir) / f"{split}.beton").touch()
+        return 0
+    assert verb == "report"
+    given = dict(a.split("=", 1) for a in arguments)
+    folder = next(p for p in Path(given["runs_dir"]).iterdir())
+    given["status"] = {p.parent.name: RunDir(p.parent).status() for p in folder.glob("*/config.yaml")}
+    Path(given["results_dir"]).mkdir(parents=True, exist_ok=True)
+    (Path(given["results_dir"]) / "report.json").write_text(json.dumps(given))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
