@@ -180,7 +180,9 @@ class RunDir:
     def check(self, config: RunConfig) -> None:
         """Raises UserError when ``freeze`` of this config would be refused; writes nothing."""
         if not self.config_file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+            # Another planner may be writing the same file at this moment.
+            if any(name != self.config_file.name and not name.endswith(".partial") for name in found):
                 raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
             return
         old = self.config()
