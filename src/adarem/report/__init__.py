@@ -1,1 +1,18 @@
-"""Results plane: run directories to tables and figures."""
+"""Results plane: run directories to tables, figures and claims. Reads run directories and nothing else."""
+
+from pathlib import Path
+
+
+def make_report(
+    *, grid: str, runs_dir: Path, results_dir: Path, data: str | None = None, scale: str | None = None
+) -> str:
+    """Writes runs.csv, tables/<grid>.{md,csv,tex}, figures and report.html; returns the table and the paths as text.
+
+    Without ``data`` it takes the paper's own setting, else the only campaign of that grid.
+
+    Raises:
+        UserError: no runs of that grid, a damaged grid.yaml, or a rehearsal that would overwrite a reproduction.
+    """
+    from adarem.report.make import make
+
+    return make(grid=grid, runs_dir=Path(runs_dir), results_dir=Path(results_dir), data=data, scale=scale)

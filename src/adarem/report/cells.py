@@ -1,0 +1,213 @@
+"""One frame for every output: the cells of a table, each with its runs, the paper's value and the statistics."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import adarem
+from adarem.errors import UserError
+from adarem.report import statistics
+from adarem.report.collect import Campaign, Run, fingerprints
+from adarem.report.statistics import Summary
+
+
+@dataclass(frozen=True)
+class Metric:
+    label: str
+    lower_is_better: bool
+
+
+METRICS = {
+    "top1": Metric("Top-1", False),
+    "top5": Metric("Top-5", False),
+    "perplexity": Metric("Perplexity", True),
+}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's numbers for one table, as printed there."""
+
+    source: str = ""
+    values: Mapping[tuple[str, str, str], str] = field(default_factory=dict)  # (model, optimizer, metric)
+
+
+def read_paper(name: str | None, results_dir: Path) -> Paper:
+    """``results/paper/<name>``: in ``results_dir``, else beside the source. An empty Paper when ``name`` is None."""
+    if name is None:
+        return Paper()
+    places = [results_dir / "paper" / name, Path(adarem.__file__).parents[2] / "results" / "paper" / name]
+    path = next((p for p in places if p.exists()), None)
+    if path is None:
+        raise UserError(f"{places[0]}: not there; the paper's numbers come with the repository, in results/paper/")
+    with open(path, newline="") as f:
+        rows = list(csv.DictReader(f))
+    return Paper(rows[0]["source"], {(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows})
+
+
+@dataclass
+class Cell:
+    """One model under one optimizer, by one metric, over all seeds."""
+
+    model: str
+    optimizer: str
+    variant: str  # settings off the grid's axes
+    metric: str
+    paper: str  # as printed in the paper; "" where it has none
+    runs: list[Run]
+    planned: int
+    data: str = ""  # letter of the data that it was trained on, where a table mixes several
+    mixed: bool = False  # its own seeds saw different data
+    best: bool = False
+    best_in_paper: bool = False
+    verdict: str = ""
+
+    @property
+    def values(self) -> list[float]:
+        """The final figure of each finished seed."""
+        return [v for r in self.runs if (v := r.value(self.metric)) is not None]
+
+    @property
+    def summary(self) -> Summary | None:
+        return statistics.summarize(self.values) if self.values and not self.mixed else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours − the paper's, in points."""
+        return self.summary.mean - float(self.paper) if self.summary and self.paper else None
+
+    @property
+    def ours(self) -> str:
+        """The cell's text: a figure, or the state of the run that got furthest."""
+        if self.mixed:
+            return "mixed data"
+        states = [r.state for r in self.runs if r.value(self.metric) is None]
+        if self.summary:
+            lost = [s for s in ("div.", "failed") if s in states]
+            text = self.summary.text() + (f" [{self.data}]" if self.data else "")
+            return f"{text} ({', '.join(f'{states.count(s)} {s}' for s in lost)})" if lost else text
+        for start in ("div.", "failed", "ep", "stopped"):
+            hit = [s for s in states if s.startswith(start)]
+            if hit:
+                return hit[0]
+        return "—"
+
+    @property
+    def n(self) -> str:
+        """Finished seeds, ``1 of 3`` while some are missing."""
+        return str(len(self.values)) if len(self.values) == self.planned else f"{len(self.values)} of {self.planned}"
+
+
+@dataclass
+class Table:
+    """Everything that a table's renderers need."""
+
+    campaign: Campaign
+    paper: Paper
+    cells: list[Cell]
+    labels: dict[str, str]  # models and optimizers as printed
+    rows: list[tuple[str, str, str]]  # (model, variant, metric), in the paper's order
+    columns: list[str]  # optimizers
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.campaign.grid.get("name", self.campaign.name))
+
+    @property
+    def title(self) -> str:
+        text = f"{self.paper.source or self.name}. {self.campaign.grid.get('title', '')}".rstrip(". ")
+        return f"REHEARSAL of {text}" if self.campaign.rehearsal else text
+
+    def cell(self, row: tuple[str, str, str], optimizer: str) -> Cell:
+        return next(c for c in self.cells if (c.model, c.variant, c.metric) == row and c.optimizer == optimizer)
+
+    def row_label(self, row: tuple[str, str, str]) -> str:
+        model, variant, metric = row
+        text = f"{self.labels[model]} {METRICS[metric].label}"
+        return f"{text} ({variant})" if variant else text
+
+    @property
+    def complete(self) -> bool:
+        return all(len(c.values) == c.planned for c in self.cells)
+
+
+def _ordered(first: list[str], then: set[str]) -> list[str]:
+    return [*first, *sorted(then - set(first))]
+
+
+def _mark_data(cells: list[Cell]) -> None:
+    """Letters for the data sets of a table that mixes several, and the cells whose own seeds do."""
+    seen = sorted({fingerprints(r) for c in cells for r in c.runs if r.status == "done"})
+    for c in cells:
+        own = {fingerprints(r) for r in c.runs if r.status == "done"}
+        c.mixed = len(own) > 1
+        if len(seen) > 1 and len(own) == 1:
+            c.data = f"data {chr(ord('A') + seen.index(own.pop()) % 26)}"
+
+
+def _mark_best(cells: list[Cell]) -> None:
+    """Bold as the paper's: the best of a row, ties included; ours only among two or more comparable cells."""
+    lower = METRICS[cells[0].metric].lower_is_better
+    pick = min if lower else max
+    printed = [float(c.paper) for c in cells if c.paper]
+    shown = [round(c.summary.mean, 2) for c in cells if c.summary]
+    comparable = len(shown) > 1 and not any(c.data or c.mixed for c in cells)
+    for c in cells:
+        c.best_in_paper = bool(c.paper) and float(c.paper) == pick(printed)
+        c.best = comparable and c.summary is not None and round(c.summary.mean, 2) == pick(shown)
+
+
+def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
+    """The table of a campaign, whatever is finished of it.
+
+    Raises:
+        UserError: grid.yaml lacks axes or metrics, or names a metric that no table knows.
+    """
+    grid: dict[str, Any] = campaign.grid
+    axes = grid.get("axes")
+    if not isinstance(axes, dict) or not {"model", "optimizer"} <= axes.keys() or not grid.get("metrics"):
+        raise UserError(f"{campaign.folder / 'grid.yaml'}: needs axes.model, axes.optimizer, metrics; plan it again")
+    if unknown := [m for m in grid["metrics"] if m not in METRICS]:
+        raise UserError(f"{campaign.folder / 'grid.yaml'}: metrics: {unknown[0]}: valid: {', '.join(METRICS)}")
+    runs = campaign.runs
+    models = _ordered(list(axes["model"]), {r.config.model.name for r in runs})
+    optimizers = _ordered(list(axes["optimizer"]), {r.config.optimizer.name for r in runs})
+    variants = sorted({r.variant for r in runs}) or [""]
+    seeds = len(grid.get("seeds") or [0])
+    by_cell: dict[tuple[str, str, str], list[Run]] = {}
+    for r in runs:
+        by_cell.setdefault((r.config.model.name, r.variant, r.config.optimizer.name), []).append(r)
+    labels = {n: n for n in [*models, *optimizers]}
+    labels |= {r.config.model.name: r.config.model.label for r in runs}
+    labels |= {r.config.optimizer.name: r.config.optimizer.label for r in runs}
+    cells, rows = [], []
+    for model in models:
+        for variant in variants:
+            if variant and not any((model, variant, o) in by_cell for o in optimizers):
+                continue
+            for metric in grid["metrics"]:
+                rows.append((model, variant, metric))
+                for o in optimizers:
+                    own = by_cell.get((model, variant, o), [])
+                    value = paper.values.get((model, o, metric), "")
+                    cells.append(Cell(model, o, variant, metric, value, own, max(len(own), seeds)))
+    table = Table(campaign, paper, cells, labels, rows, optimizers, note)
+    _mark_data(cells)
+    for row in rows:
+        _mark_best([table.cell(row, o) for o in optimizers])
+    for c in cells:
+        c.verdict = _verdict(c, campaign.rehearsal is not None)
+    return table
+
+
+def _verdict(c: Cell, rehearsal: bool) -> str:
+    if rehearsal or not c.paper:
+        return "—"
+    if c.mixed:
+        return "mixed data"
+    diverged = sum(r.status == "diverged" for r in c.runs)
+    lower = METRICS[c.metric].lower_is_better
+    return statistics.verdict(c.values, float(c.paper), planned=c.planned, diverged=diverged, lower_is_better=lower)[0]

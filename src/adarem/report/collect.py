@@ -1,0 +1,249 @@
+"""Run directories to memory: each run read once, what can't be read named, nothing dropped and nothing made 0."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from adarem.config import RunConfig, config_hash, identity
+from adarem.errors import UserError
+from adarem.rundir import RunDir, Status, campaign, read_campaign
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+# What the report reads of result.json, first in the order of runs.csv.
+FIGURES = (
+    "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
+    "parameters", "seconds", "gpu_hours", "images_per_s",
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """One run directory as it stood when it was read."""
+
+    dir: RunDir
+    config: RunConfig
+    status: Status
+    result: dict[str, Any]  # empty unless done or diverged
+    attempts: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    progress: dict[str, Any]
+    problems: list[str] = field(default_factory=list)  # in words; shown under the table
+
+    @property
+    def name(self) -> str:
+        return f"{self.dir.path.parent.name}/{self.dir.path.name}"
+
+    def value(self, metric: str) -> float | None:
+        """The final epoch's figure in result.json of a run that is done; None otherwise."""
+        value = self.result.get(metric) if self.status == "done" else None
+        return float(value) if _is_number(value) else None
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed, by progress.json and metrics.jsonl."""
+        told = [self.progress.get("epoch"), *(r["epoch"] for r in self.metrics[-2:])]
+        return max((int(e) for e in told if _is_number(e)), default=0)
+
+    @property
+    def state(self) -> str:
+        """A cell's text for a run without a figure."""
+        return {
+            "planned": "—",
+            "running": f"ep {self.epoch}/{self.config.scale.epochs}",
+            "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
+            "failed": "failed",
+            "diverged": "div.",
+            "done": "failed",  # done without this figure: result.json lacks it
+        }[self.status]
+
+    @property
+    def variant(self) -> str:
+        """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
+        return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(self.config.overrides.items()))
+
+    def curve(self, split: str, key: str) -> list[tuple[int, float]]:
+        """(epoch, value) where ``metrics.jsonl`` has a finite value."""
+        return [(r["epoch"], float(r[key])) for r in self.metrics if r["split"] == split and _is_number(r.get(key))]
+
+
+@dataclass
+class Campaign:
+    """All runs of one grid on one data set at one scale."""
+
+    folder: Path
+    grid: dict[str, Any]
+    runs: list[Run]
+    unreadable: list[str]  # one line a directory that is no readable run
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def rehearsal(self) -> str | None:
+        """The rehearsal's line, or None when every run counts as a reproduction."""
+        return next((r.config.rehearsal for r in self.runs if r.config.rehearsal), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
+    """A damaged file is a line in ``problems``, whatever it holds."""
+    try:
+        return read()
+    except (UserError, OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        problems.append(str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
+        return empty
+
+
+def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[str, Any]]) -> list[str]:
+    """What makes a result.json unfit for a table, in words."""
+    wrong = []
+    if not any(_is_number(result.get(k)) for k in ("top1", "perplexity")):
+        wrong.append("result.json says done and holds no finite final figure")
+    if result.get("config_hash") not in (None, config_hash(config)):
+        wrong.append("result.json was made with other settings than config.yaml holds")
+    if result.get("epochs") not in (None, config.scale.epochs):
+        wrong.append(f"result.json is of epoch {result['epochs']}, the config asks for {config.scale.epochs}")
+    last = [r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs]
+    told, final = (last[0].get("top1") if last else None), result.get("top1")
+    if _is_number(told) and _is_number(final) and abs(told - final) > 1e-3:
+        wrong.append(f"result.json has top1 {final:g}, metrics.jsonl {told:g} for that epoch")
+    return wrong
+
+
+def read_run(path: Path) -> Run | str:
+    """A run, or one line on why the directory is none. Never raises for what a directory holds."""
+    run, problems = RunDir(path), []
+    if not run.config_file.exists():
+        return f"{path.parent.name}/{path.name}: holds no config.yaml, so no one can tell which cell it is"
+    config = _attempt(run.config, None, problems)
+    if config is None:
+        return f"{path.parent.name}/{path.name}: {problems[0]}"
+    status = _attempt(run.status, "failed", problems)
+    result = _attempt(run.result, None, [])  # status() has named a damaged one
+    metrics = _attempt(run.metrics, [], problems)
+    whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in ("train", "val")]
+    damaged = _attempt(run.damaged_lines, 0, problems) + len(metrics) - len(whole)
+    if damaged:
+        problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
+    if result is None and run.result_file.exists():
+        problems.append("result.json is damaged; remove it and train again")
+    if status == "done" and (wrong := _check_result(config, result or {}, whole)):
+        problems += wrong
+        status, result = "failed", None
+    attempts = _attempt(run.attempts, [], problems)
+    return Run(run, config, status, result or {}, attempts, whole, run.progress() or {}, problems)
+
+
+def read_runs(folder: Path) -> Campaign:
+    """Everything under ``runs/<campaign>/``. Raises UserError when the folder has no readable grid.yaml."""
+    grid = read_campaign(folder)
+    runs, unreadable = [], []
+    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
+        d = RunDir(path)
+        if not any(f.exists() for f in (d.config_file, d.attempts_file, d.metrics_file, d.result_file, d.checkpoints)):
+            continue  # Slurm's logs and the like
+        run = read_run(path)
+        (unreadable.append(run) if isinstance(run, str) else runs.append(run))
+    return Campaign(folder, grid, runs, unreadable)
+
+
+def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None = None) -> tuple[Path, str]:
+    """The folder of a grid's runs, and a line on the choice where there was one (else empty).
+
+    Without ``data``, the paper's own setting goes first, then the only other one.
+
+    Raises:
+        UserError: no run there, or several folders and no way to choose.
+    """
+    found = sorted(
+        p.name
+        for p in (runs_dir.iterdir() if runs_dir.is_dir() else ())
+        if (p / "grid.yaml").exists() and (p.name == grid or p.name.startswith(f"{grid}-"))
+    )
+    type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
+    if data is not None or scale is not None:
+        name = campaign(grid, data or "imagenet", scale or "paper")
+        if name not in found:
+            others = f" (there are runs of {', '.join(found)})" if found else ""
+            raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
+        return runs_dir / name, ""
+    if not found:
+        raise UserError(f"{runs_dir}: no runs of {grid} there; type: {type_this}")
+    if grid in found:
+        rest = [n for n in found if n != grid]
+        note = f"Taken: {grid}. Also there: {', '.join(rest)} (choose with data=…)." if rest else ""
+        return runs_dir / grid, note
+    if len(found) > 1:
+        raise UserError(f"{runs_dir}: runs of {' and '.join(found)} are there; choose with data=… (and scale=…)")
+    return runs_dir / found[0], ""
+
+
+def _fingerprint(result: dict[str, Any], split: str) -> str:
+    part = (result.get("fingerprint") or {}).get(split) or {}
+    return str(part.get("content_hash", ""))
+
+
+def fingerprints(run: Run) -> tuple[str, str]:
+    """Content hashes of the training and validation data that a finished run saw; empty where unknown."""
+    return _fingerprint(run.result, "train"), _fingerprint(run.result, "val")
+
+
+def runs_frame(runs: list[Run]) -> "pd.DataFrame":
+    """One row a run, one column a setting or figure; strings as written to runs.csv."""
+    import pandas as pd
+
+    rows = []
+    for r in runs:
+        last = r.attempts[-1] if r.attempts else {}
+        train, val = fingerprints(r)
+        row = {"run": r.name, "campaign": r.dir.path.parent.name, "status": r.status, "seed": r.config.seed}
+        row |= {"rehearsal": r.config.rehearsal or "", "variant": r.variant}
+        row |= {k: r.result.get(k, "") for k in FIGURES}
+        row |= {"commit": r.result.get("commit", last.get("commit", ""))}
+        row |= {"dirty": r.result.get("dirty", last.get("dirty", ""))}
+        row |= {"world_size": r.result.get("world_size", r.config.cluster.world_size)}
+        row |= {"device": r.result.get("device", last.get("device", "")), "attempts": len(r.attempts)}
+        row |= {"slurm_job": last.get("slurm_job") or "", "fingerprint.train": train, "fingerprint.val": val}
+        row |= {"problems": "; ".join(r.problems)}
+        row |= {k: v for k, v in identity(r.config).items() if k not in row and not k.startswith("overrides")}
+        rows.append({k: _plain(v) for k, v in row.items()})
+    return pd.DataFrame(rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
+    if isinstance(value, list):
+        return " ".join(map(_plain, value))
+    return "" if value is None else str(value)
+
+
+def update_runs_csv(path: Path, current: Campaign, runs_dir: Path) -> None:
+    """Rows of ``current`` and of every campaign already in the file, read again where its folder still exists."""
+    import pandas as pd
+
+    frames = [runs_frame(current.runs)]
+    if path.exists() and path.stat().st_size:
+        old = pd.read_csv(path, dtype=str, keep_default_na=False)
+        for name, rows in old.groupby("campaign"):
+            if name == current.name:
+                continue
+            folder = runs_dir / name
+            again = runs_frame(read_runs(folder).runs) if (folder / "grid.yaml").exists() else rows
+            frames.append(again)
+    frames = [f for f in frames if len(f)]
+    if not frames:
+        return
+    whole = pd.concat(frames, ignore_index=True).fillna("").sort_values("run", kind="stable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.to_csv(path, index=False)

@@ -1,0 +1,79 @@
+"""The fairness sheet: what each optimizer was given, and who chose it."""
+
+from adarem.report.cells import Table
+from adarem.report.collect import Run
+
+# How torch, pytorch_optimizer and our own optimizers apply weight decay.
+DECAY = {
+    "sgd": "added to the gradient",
+    "sgdm": "added to the gradient",
+    "adam": "added to the gradient",
+    "adabound": "added to the gradient",
+    "rmsprop": "added to the gradient",
+    "adamw": "decoupled, × lr",
+    "adarem": "decoupled, × lr",
+    "adarem_s": "sphere: through the sphere lr; others: decoupled, × lr",
+}
+# What the paper states: base rates (all but plain SGD's momentum twin), λ once an epoch, cosine without warm-up,
+# 100 epochs, batch 1024. Everything else is ours.
+PAPER_LR = {"sgd": 0.4, "sgdm": 0.4, "adarem": 0.4, "adarem_s": 0.4} | {"adam": 0.004, "adamw": 0.004}
+PAPER_LR |= {"adabound": 0.004, "rmsprop": 0.0001}
+PAPER_LAM = 0.999
+
+
+def effective_lr(name: str, lr: float, hyper: dict) -> float:
+    """Step per unit of a constant gradient: lr (1 − dampening) / (1 − momentum).
+
+    Adam, AdamW, RMSprop and AdaBound divide by the gradient's own size, so theirs is a length and not a rate.
+    """
+    momentum = float(hyper.get("momentum", 0.0))
+    return lr * (1.0 - float(hyper.get("dampening", 0.0))) / (1.0 - momentum) if momentum < 1 else float("inf")
+
+
+def _row(run: Run, configurations: int) -> list[str]:
+    o, s = run.config.optimizer, run.config.scale
+    lr = f"{o.lr:g}" + (" (paper)" if PAPER_LR.get(o.name) == o.lr else " (ours)")
+    rest = []
+    for k, v in o.hyper.items():
+        if k not in ("dampening", "nesterov") or v:
+            paper = k == "lam" and v == PAPER_LAM
+            rest.append(f"{'λ' if k == 'lam' else k} {v}{' (paper)' if paper else ''}")
+    return [
+        o.label + (f" ({run.variant})" if run.variant else ""),
+        lr,
+        f"{effective_lr(o.name, o.lr, dict(o.hyper)):g}",
+        f"{o.weight_decay:g}, {DECAY[o.name]}",
+        ", ".join(rest) or "—",
+        str(s.epochs),
+        str(s.global_batch_size),
+        f"{configurations} configuration{'s' * (configurations > 1)}",
+    ]
+
+
+def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
+    """Header, one row an optimizer and variant, and notes on what the paper leaves open."""
+    header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
+    runs = table.campaign.runs
+    rows = []
+    for o in table.columns:
+        own = [r for r in runs if r.config.optimizer.name == o]
+        seen: dict[str, Run] = {}
+        for r in own:
+            seen.setdefault(r.variant, r)
+        rows += [_row(r, len(seen)) for r in seen.values()]
+    notes = [
+        "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
+        "by the gradient's own size, so their lr can't be read against the others'.",
+        "The paper states the base rates, λ, the cosine schedule without warm-up, 100 epochs and batch 1024. It says "
+        "that grid searches chose the rest and leaves their results out, so weight decay, β's, seeds, augmentation, "
+        "label smoothing and precision are our choice, made once and not tuned.",
+    ]
+    if runs:
+        c = runs[0].config
+        t, d = c.train, c.data
+        notes.append(
+            f"Ours, alike for all: precision {c.scale.precision}, label smoothing {t.label_smoothing:g}, weight decay "
+            f"on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}, random resized crop {d.train_crop} px of "
+            f"{d.crop_area[0]:g} to {d.crop_area[1]:g} of the area, flip {d.flip:g}."
+        )
+    return header, rows, notes

@@ -1,0 +1,194 @@
+"""The paper's curves from a campaign's metrics: one row a network, one line an optimizer."""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adarem.report.cells import Table
+from adarem.report.collect import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, told apart by the colour-blind; the line style tells them apart in black and white.
+STYLES: dict[str, tuple[str, str | tuple]] = {
+    "sgdm": ("#000000", "-"),
+    "adam": ("#E69F00", "--"),
+    "adamw": ("#56B4E9", "-."),
+    "adabound": ("#009E73", (0, (5, 1, 1, 1, 1, 1))),
+    "rmsprop": ("#CC79A7", ":"),
+    "adarem": ("#D55E00", "-"),
+    "adarem_s": ("#0072B2", "-"),
+    "sgd": ("#7F7F7F", "--"),
+}
+
+MARKERS = {"adarem": "o", "adarem_s": "s"}
+
+Points = list[tuple[float, float]]
+
+
+def train_loss(run: Run) -> Points:
+    return run.curve("train", "loss")
+
+
+def test_error(run: Run) -> Points:
+    return [(e, 100.0 - v) for e, v in run.curve("val", "top1")]
+
+
+def _hours(run: Run) -> dict[int, float]:
+    """Hours of training, evaluation and checkpoints up to the end of each epoch, lost attempts left out."""
+    hours, total = {}, 0.0
+    by_epoch: dict[int, float] = {}
+    for r in run.metrics:
+        spent = sum(float(r.get(k) or 0.0) for k in ("seconds_train", "seconds_checkpoint", "seconds_eval"))
+        by_epoch[r["epoch"]] = by_epoch.get(r["epoch"], 0.0) + spent
+    for epoch in sorted(by_epoch):
+        total += by_epoch[epoch] / 3600.0
+        hours[epoch] = total
+    return hours
+
+
+def error_by_hours(run: Run) -> Points:
+    hours = _hours(run)
+    return [(hours[int(e)], v) for e, v in test_error(run)]
+
+
+def error_by_device_hours(run: Run) -> Points:
+    world = run.result.get("world_size", run.config.cluster.world_size)
+    return [(h * world, v) for h, v in error_by_hours(run)]
+
+
+def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: str, label: str) -> None:
+    """Mean over the finished seeds with a band of ± one sample deviation; every other seed alone and thin.
+
+    The k-th recorded epochs of the seeds are averaged. × stands where a run diverged.
+    """
+    color, style = STYLES.get(name, ("#666666", "-"))
+    ours = name.startswith("adarem")
+    finished = [np.asarray(p, dtype=float) for r in runs if r.status == "done" and (p := points(r))]
+    look = {"color": color, "linestyle": style, "zorder": 3 + ours}
+    if finished:
+        many = f" (n={len(finished)})" if len(finished) > 1 else ""
+        length = min(len(c) for c in finished)
+        stack = np.stack([c[:length] for c in finished])
+        x, y = stack.mean(axis=0).T
+        marks = {"marker": MARKERS[name], "markersize": 4, "markevery": max(1, length // 8)} if ours else {}
+        ax.plot(x, y, linewidth=1.9 if ours else 1.4, label=label + many, **look, **marks)
+        if len(finished) > 1:
+            spread = stack[:, :, 1].std(axis=0, ddof=1)
+            ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.18, linewidth=0)
+    for r in runs:
+        if r.status != "done" and (p := points(r)):
+            x, y = np.asarray(p, dtype=float).T
+            ax.plot(x, y, linewidth=0.9, label=None if finished else f"{label} ({r.state})", **look)
+            if r.status == "diverged":
+                ax.plot(x[-1:], y[-1:], color=color, marker="x", markersize=8, linestyle="none", zorder=6)
+
+
+def _zoom(ax: "Axes", below: float | None = None) -> None:
+    """Cuts the first epochs' peak, so that the end of training, which the claims are about, can be seen apart."""
+    ends = [line.get_ydata() for line in ax.get_lines() if len(line.get_ydata()) > 1]
+    if not ends:
+        return
+    every = np.concatenate([np.asarray(y, dtype=float) for y in ends])
+    low, high = float(every.min()), float(np.quantile(every, 0.97))
+    last = max(float(y[-1]) for y in ends)
+    high = max(high, last)
+    pad = 0.06 * max(high - low, 1e-9)
+    ax.set_ylim(max(0.0, low - pad), high + pad if below is None else min(high + pad, below))
+
+
+def draw(table: Table, panels: list[tuple[str, str, Callable[[Run], Points], float | None]], title: str) -> "Figure":
+    """One row of panels a network; ``panels`` are (y label, x label, points of a run, largest y)."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(row[0] for row in table.rows))
+    rehearsal = table.campaign.rehearsal
+    # Inches, so that the head and the foot keep their size whatever the number of rows.
+    head, foot, row = 0.62, 0.45 if rehearsal else 0.05, 2.9
+    height = head + foot + row * len(models)
+    fig = Figure(figsize=(9.0, height), dpi=150)
+    axes = fig.subplots(len(models), len(panels), squeeze=False)
+    variants = list(dict.fromkeys(r[1] for r in table.rows))
+    for i, model in enumerate(models):
+        for j, (y_label, x_label, points, below) in enumerate(panels):
+            ax = axes[i][j]
+            for name in table.columns:
+                for variant in variants:
+                    own = [
+                        r
+                        for r in table.campaign.runs
+                        if (r.config.model.name, r.config.optimizer.name, r.variant) == (model, name, variant)
+                    ]
+                    label = table.labels[name] + (f" {variant}" if variant else "")
+                    _line(ax, own, points, name, label)
+            _zoom(ax, below)
+            ax.set_title(f"{table.labels[model]}: {y_label.split(' (')[0].lower()}", fontsize=10)
+            ax.set_ylabel(y_label, fontsize=9)
+            if i == len(models) - 1:
+                ax.set_xlabel(x_label, fontsize=9)
+            ax.tick_params(labelsize=8)
+            ax.grid(True, color="#DDDDDD", linewidth=0.6)
+            ax.spines[["top", "right"]].set_visible(False)
+            if not ax.get_lines():
+                ax.text(
+                    0.5, 0.5, "no epoch finished", ha="center", va="center", transform=ax.transAxes, color="#777777"
+                )
+            if rehearsal:
+                ax.text(
+                    0.5, 0.5, "REHEARSAL", transform=ax.transAxes, ha="center", va="center", rotation=20,
+                    fontsize=30, color="#B00020", alpha=0.13, weight="bold", zorder=1,
+                )  # fmt: skip
+    handles = {}
+    for ax in axes.flat:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    fig.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
+    if handles:
+        fig.legend(
+            list(handles.values()), list(handles), loc="upper center", ncols=min(6, len(handles)), fontsize=8.5,
+            frameon=False, bbox_to_anchor=(0.5, 1 - 0.3 / height), columnspacing=1.2, handlelength=2.4,
+        )  # fmt: skip
+    if rehearsal:
+        text = textwrap.fill(f"REHEARSAL, not a reproduction. {rehearsal}.", 120)
+        fig.text(0.5, 0.08 / height, text, ha="center", va="bottom", fontsize=8, color="#B00020")
+    fig.tight_layout(rect=(0, foot / height, 1, 1 - head / height))
+    return fig
+
+
+def save(fig: "Figure", stem: Path) -> list[Path]:
+    """``<stem>.png`` and ``<stem>.svg``, the same bytes for the same data."""
+    import matplotlib
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")]
+    with matplotlib.rc_context({"svg.hashsalt": "adarem", "svg.fonttype": "path"}):
+        fig.savefig(paths[0], metadata={"Software": None})
+        fig.savefig(paths[1], metadata={"Date": None, "Creator": "adarem report"})
+    return paths
+
+
+_CURVES = [
+    ("Train loss", "Epoch", train_loss, None),
+    ("Test error (%)", "Epoch", test_error, 100.0),
+]
+
+
+def write_figures(table: Table, folder: Path) -> list[Path]:
+    """The paper's figure of this grid, and test error against wall time and device hours beside it."""
+    name = str(table.campaign.grid.get("figure") or f"{table.name}-curves")
+    head = f"{name.replace('figure', 'Figure ')}. " if name.startswith("figure") else ""
+    stamp = "REHEARSAL of " if table.campaign.rehearsal else ""
+    data = next((r.config.data.label for r in table.campaign.runs), "")
+    paths = save(draw(table, _CURVES, f"{stamp}{head}Train loss and test error on {data}"), folder / name)
+    cuda = any(r.config.cluster.device == "cuda" for r in table.campaign.runs)
+    unit = "GPU hours" if cuda else "core hours (ranks × hours)"
+    panels = [
+        ("Test error (%)", "hours of training, evaluation and checkpoints", error_by_hours, 100.0),
+        ("Test error (%)", unit, error_by_device_hours, 100.0),
+    ]
+    return paths + save(draw(table, panels, f"{stamp}{table.name}: test error against time on {data}"),
+                        folder / f"{table.name}-time")  # fmt: skip

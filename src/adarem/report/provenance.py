@@ -1,0 +1,180 @@
+"""Where a table's numbers come from, and whether its cells may be compared."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from adarem.config import identity
+from adarem.report.collect import Campaign, Run, fingerprints
+
+# Settings that a grid varies on purpose, or that name a cell.
+_AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
+
+
+def _groups(pairs: Iterable[tuple[Any, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for value, name in pairs:
+        if value not in (None, ""):
+            names = groups.setdefault(str(value), [])
+            if name not in names:
+                names.append(name)
+    return groups
+
+
+def _spell(groups: dict[str, list[str]]) -> str:
+    """``3f2a (5 runs), 9c1d (resnet18-adam-s0)``: the largest group first, small ones by name."""
+    ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
+    return ", ".join(f"{v} ({', '.join(names) if len(names) <= 3 else f'{len(names)} runs'})" for v, names in ordered)
+
+
+def _short(commit: Any) -> str:
+    return str(commit)[:9] if commit else ""
+
+
+def _commits(run: Run) -> list[tuple[str, bool]]:
+    """(commit, dirty) of every attempt, and of the result."""
+    told = [*run.attempts, run.result]
+    return [(_short(t.get("commit")), bool(t.get("dirty"))) for t in told if t.get("commit")]
+
+
+def _figures(runs: list[Run], key: str) -> list[str]:
+    return list(dict.fromkeys(str(r.result[key]) for r in runs if r.result.get(key) is not None))
+
+
+def facts(campaign: Campaign) -> list[tuple[str, str]]:
+    """The header of a table: (what, text)."""
+    runs = campaign.runs
+    if not runs:
+        return []
+    done = [r for r in runs if r.status == "done"]
+    c = runs[0].config
+    out = [("Data", _data(campaign))]
+    scales = dict.fromkeys(
+        f"{x.epochs} epochs, global batch {x.global_batch_size}" for x in (r.config.scale for r in runs)
+    )
+    schedule = f"{c.schedule.name} learning rate" + (
+        f", {c.schedule.warmup_epochs:g} epochs of warm-up" if c.schedule.warmup_epochs else ", no warm-up"
+    )
+    out.append(("Scale", f"{'; '.join(scales)}, {schedule}"))
+    out.append(("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))))
+    commits = _groups((f"{k}{' (dirty)' if d else ''}", r.dir.path.name) for r in runs for k, d in _commits(r))
+    out.append(("Commit", ", ".join(commits) or "no run has started"))
+    world = _figures(done, "world_size") or sorted({str(r.config.cluster.world_size) for r in runs})
+    devices = _figures(done, "device") or sorted({r.config.cluster.device for r in runs})
+    out.append(("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"))
+    out.append(("Evaluation", _evaluation(campaign)))
+    out.append(("Selection", str(campaign.grid.get("selection", "final epoch"))))
+    out.append(("Runs", _states(runs)))
+    return out
+
+
+def _states(runs: list[Run]) -> str:
+    counts: dict[str, int] = {}
+    for r in runs:
+        counts[r.status] = counts.get(r.status, 0) + 1
+    return ", ".join(f"{n} {s}" for s, n in counts.items())
+
+
+def _data(campaign: Campaign) -> str:
+    r = next((r for r in campaign.runs if r.status == "done"), campaign.runs[0])
+    parts = []
+    for split, word in (("train", "training"), ("val", "validation")):
+        f = (r.result.get("fingerprint") or {}).get(split) or {}
+        if f.get("num_images"):
+            parts.append(f"{f['num_images']:,} {word} images ({str(f.get('content_hash', ''))[:12]})")
+    return f"{r.config.data.label}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _evaluation(campaign: Campaign) -> str:
+    texts = {}
+    for r in campaign.runs:
+        d, e = r.config.data, r.result.get("evaluation") or {}
+        size = f"stored with a longest side of {e.get('stored_max_side', d.write.max_side)} px ({d.write.mode})"
+        view = f"shorter side resized to {e.get('resize', d.eval_resize)}, centre crop {e.get('crop', d.eval_crop)}"
+        texts[f"{size}, {view}, read by {e.get('backend', d.backend)}"] = None
+    return "; or ".join(texts)
+
+
+def warnings(campaign: Campaign) -> list[str]:
+    """Why the cells of this table may not be alike, one line each; empty when nothing is known against it."""
+    runs, out = campaign.runs, []
+    started = [r for r in runs if r.attempts or r.result]
+    done = [r for r in runs if r.status == "done"]
+
+    def differ(what: str, groups: dict[str, list[str]], tail: str = "") -> None:
+        if len(groups) > 1:
+            out.append(f"{what}: {_spell(groups)}{tail}")
+
+    prints = _groups((" / ".join(h[:12] or "unknown" for h in fingerprints(r)), r.dir.path.name) for r in done)
+    differ("Cells saw different data, so nothing is in bold and no two of them are compared", prints)
+    differ(
+        "Cells were made by different commits", _groups((k, r.dir.path.name) for r in started for k, _ in _commits(r))
+    )
+    dirty = sorted({r.dir.path.name for r in started if any(d for _, d in _commits(r))})
+    if dirty:
+        named = ", ".join(dirty) if len(dirty) <= 3 else f"{len(dirty)} runs"
+        out.append(f"Made with uncommitted changes, so the commit does not tell the code: {named}")
+    worlds = [(a.get("world_size"), r.dir.path.name) for r in started for a in r.attempts]
+    worlds += [(r.result.get("world_size"), r.dir.path.name) for r in started]
+    differ("Cells were trained at different world sizes", _groups(worlds))
+    differ("Cells were trained on different devices", _groups((r.result.get("device"), r.dir.path.name) for r in done))
+    torches = [((a.get("versions") or {}).get("torch"), r.dir.path.name) for r in started for a in r.attempts]
+    differ("Cells were trained with different versions of torch", _groups(torches))
+    off = _groups((r.variant, r.dir.path.name) for r in runs)
+    if off:
+        out.append(f"Settings off the grid's own, in rows of their own: {_spell(off)}")
+    out += _differing_settings(runs)
+    out += _counts(done)
+    return out
+
+
+def _differing_settings(runs: list[Run]) -> list[str]:
+    """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind."""
+    pairs: dict[str, list[tuple[str, str]]] = {}
+    for r in runs:
+        varied = {str(k) for k in r.config.overrides}
+        for k, v in identity(r.config).items():
+            if k in varied or k.startswith(_AXES[:4]):
+                continue
+            key = k
+            if k.startswith("optimizer."):
+                key = f"{k} of {r.config.optimizer.label}"
+            elif k.startswith("model."):
+                key = f"{k} of {r.config.model.name}"
+            pairs.setdefault(key, []).append((str(v), r.dir.path.name))
+    out = []
+    for key, values in pairs.items():
+        groups = _groups(values)
+        if len(groups) > 1:
+            out.append(f"Cells differ in {key}: {_spell(groups)}")
+    return out
+
+
+def _counts(done: list[Run]) -> list[str]:
+    """Runs that were not evaluated on the whole genuine set, or not trained on it."""
+    groups: dict[str, list[str]] = {}
+    for r in done:
+        prints = r.result.get("fingerprint") or {}
+        for split, expected in (("train", r.config.data.expected_train), ("val", r.config.data.expected_val)):
+            there = (prints.get(split) or {}).get("num_images")
+            if expected and there and there != expected:
+                text = f"{split} holds {there:,} images, {r.config.data.label} has {expected:,}"
+                groups.setdefault(text, []).append(r.dir.path.name)
+        seen = (r.result.get("evaluation") or {}).get("images")
+        held = (prints.get("val") or {}).get("num_images")
+        if seen and held and seen != held:
+            groups.setdefault(f"evaluation counted {seen:,} images of {held:,}", []).append(r.dir.path.name)
+    return [f"{_spell({text: names})}" for text, names in groups.items()]
+
+
+def problems(campaign: Campaign) -> list[str]:
+    """Corrupt, half-written and failed runs by name, one line each."""
+    out = list(campaign.unreadable)
+    for r in campaign.runs:
+        out += [f"{r.name}: {p}" for p in r.problems]
+        last = r.attempts[-1] if r.attempts else {}
+        if r.status == "failed" and not r.problems:
+            out.append(f"{r.name}: failed: {last.get('detail') or 'it stopped without a word (killed?)'}; see its log")
+        if r.status == "diverged":
+            reason = r.result.get("reason", "no reason given")
+            out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
+    return out

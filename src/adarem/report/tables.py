@@ -1,0 +1,306 @@
+"""A Table as Markdown, CSV, LaTeX and text for the screen, all from the same lines."""
+
+import csv
+import io
+import re
+import shutil
+import textwrap
+from dataclasses import dataclass
+
+from adarem.report import provenance, statistics
+from adarem.report.cells import METRICS, Cell, Table
+from adarem.report.fairness import fairness_sheet
+
+FAILED = "Failed, diverged or unreadable"
+POWER = "What the seeds could show"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed line of the table: what it is of, which figure, and a text per column with its weight."""
+
+    row: str
+    kind: str  # paper, ours, difference, n, verdict
+    texts: list[tuple[str, bool]]  # (text, bold)
+
+
+def lines(table: Table) -> list[Line]:
+    """The paper's value, ours, the difference and n for every row; the verdict too unless it is a rehearsal."""
+    out = []
+    rehearsal = table.campaign.rehearsal is not None
+    for row in table.rows:
+        cells = [table.cell(row, o) for o in table.columns]
+        label = table.row_label(row)
+        kinds = [
+            ("paper", [(c.paper or "—", c.best_in_paper) for c in cells]),
+            ("ours", [(c.ours, c.best) for c in cells]),
+            ("difference", [(_difference(c, rehearsal), False) for c in cells]),
+            ("n", [(c.n, False) for c in cells]),
+        ]
+        if not rehearsal:
+            kinds.append(("verdict", [(c.verdict, False) for c in cells]))
+        out += [Line(label, kind, texts) for kind, texts in kinds]
+    return out
+
+
+def _difference(c: Cell, rehearsal: bool) -> str:
+    if c.difference is None:
+        return "—"
+    return f"({_signed(c.difference)})" if rehearsal else _signed(c.difference)
+
+
+def _signed(x: float) -> str:
+    return f"{x:+.2f}".replace("-", "−")
+
+
+def legend(table: Table) -> list[str]:
+    """How to read the table, in sentences."""
+    out = []
+    if table.campaign.rehearsal:
+        out.append(
+            "A rehearsal: the paper's values are of ImageNet, so the differences, in brackets, measure nothing "
+            "and no verdict is drawn."
+        )
+    out.append(
+        "Ours: mean ± sample standard deviation over n finished seeds (no ± with one seed). "
+        "Difference: ours − paper, in points. Bold: best of its row. "
+        "— is not finished, div. diverged, ep k/N still training."
+    )
+    if not table.campaign.rehearsal and table.paper.values:
+        out.append(statistics.VERDICT_RULE)
+    return out
+
+
+def power_notes(table: Table) -> list[str]:
+    """The smallest difference that this number of seeds could have shown, one line a metric."""
+    out = []
+    for metric in table.campaign.grid["metrics"]:
+        cells = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
+        if not cells:
+            continue
+        pooled = statistics.pooled_deviation([c.values for c in cells])
+        label = METRICS[metric].label
+        if pooled is None:
+            out.append(
+                f"{label}: one seed a cell, so no deviation is known and no difference between optimizers can be "
+                'told from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
+            )
+            continue
+        sd, freedom = pooled
+        n = min(len(c.values) for c in cells if len(c.values) > 1)
+        out.append(
+            f"{label}: smallest difference of two cells that {n} seeds each could have shown (80 % power, 5 %, "
+            f"two-sided t): {statistics.smallest_detectable(sd, n):.2f} points; pooled deviation {sd:.3f} with "
+            f"{freedom} degrees of freedom."
+        )
+    return out
+
+
+def test_notes(table: Table) -> list[str]:
+    """Welch's t of AdaRem or AdaRem-S (else the first column) against the others; empty with one seed or mixed data.
+
+    Holm's correction runs over all of the table's comparisons, the columns' and the rows'.
+    """
+    pairs, names = [], []
+    ours = [o for o in table.columns if o.startswith("adarem")] or table.columns[:1]
+    for row in table.rows:
+        able = [c for c in (table.cell(row, o) for o in table.columns) if len(c.values) >= 2 and not c.mixed]
+        for a in (c for c in able if c.optimizer in ours):
+            for b in able:
+                twice = b.optimizer in ours and table.columns.index(b.optimizer) <= table.columns.index(a.optimizer)
+                if a.data == b.data and not twice:
+                    pairs.append((a.values, b.values))
+                    names.append((table.row_label(row), table.labels[a.optimizer], table.labels[b.optimizer]))
+    tests = statistics.welch(pairs)
+    return [
+        f"{row}: {a} − {b} = {_signed(t.difference)} ± {t.half_width:.2f} (95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
+        for (row, a, b), t in zip(names, tests, strict=True)
+    ]
+
+
+def sections(table: Table) -> list[tuple[str, list[str]]]:
+    """(heading, lines) of what stands under a table; empty ones left out."""
+    c = table.campaign
+    runs = []
+    for cell in table.cells:
+        if cell.metric == c.grid["metrics"][0]:
+            of = f"{table.labels[cell.model]}, {table.labels[cell.optimizer]}" + (
+                f", {cell.variant}" if cell.variant else ""
+            )
+            runs += [f"{of}: {r.name}: {r.status}, {_trace(r)}" for r in cell.runs]
+    found = [
+        ("Warnings", provenance.warnings(c)),
+        (FAILED, provenance.problems(c)),
+        (POWER, power_notes(table)),
+        ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
+        ("Runs", runs),
+    ]
+    return [(heading, text) for heading, text in found if text]
+
+
+def _trace(run) -> str:
+    commits = dict.fromkeys(str(a.get("commit", ""))[:9] + "+" * bool(a.get("dirty")) for a in run.attempts)
+    return f"commit {', '.join(k for k in commits if k) or '—'}"
+
+
+def markdown(table: Table) -> str:
+    """The whole table with its header, warnings, tests and runs."""
+    c = table.campaign
+    out = [f"# {table.title}", ""]
+    if c.rehearsal:
+        out += [f"> **REHEARSAL, not a reproduction.** {c.rehearsal}.", ""]
+    out += [f"- {what}: {text}" for what, text in provenance.facts(c)]
+    out += ["", "| | | " + " | ".join(table.labels[o] for o in table.columns) + " |"]
+    out.append("| --- | --- |" + " ---: |" * len(table.columns))
+    last = None
+    for line in lines(table):
+        texts = [f"**{t}**" if bold else t for t, bold in line.texts]
+        out.append(f"| {line.row if line.row != last else ''} | {line.kind} | " + " | ".join(texts) + " |")
+        last = line.row
+    for sentence in legend(table):
+        out += ["", sentence]
+    shown = dict(sections(table))
+    for heading in ("Warnings", FAILED):
+        if heading in shown:
+            out += ["", f"## {heading}", "", *(f"- {t}" for t in shown.pop(heading))]
+    out += ["", "## Settings of each optimizer", "", *_sheet(table)]
+    for heading, text in shown.items():
+        out += ["", f"## {heading}", "", *(f"- {t}" for t in text)]
+    return "\n".join(out) + "\n"
+
+
+def _sheet(table: Table) -> list[str]:
+    header, rows, notes = fairness_sheet(table)
+    out = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * (len(header) - 1)]
+    out += ["| " + " | ".join(r) + " |" for r in rows]
+    return [*out, *(line for n in notes for line in ("", n))]
+
+
+CSV_COLUMNS = (
+    "table", "campaign", "rehearsal", "data", "scale", "model", "optimizer", "variant", "metric", "paper", "ours",
+    "sd", "ci95_low", "ci95_high", "n", "planned", "difference", "state", "verdict", "best", "best_in_paper",
+    "mixed_data", "values", "runs", "commits",
+)  # fmt: skip
+
+
+def to_csv(table: Table) -> str:
+    """One row a cell, numbers bare; ``runs`` and ``commits`` say where they come from."""
+    f = io.StringIO()
+    w = csv.DictWriter(f, CSV_COLUMNS, lineterminator="\n")
+    w.writeheader()
+    for c in table.cells:
+        s = c.summary
+        config = c.runs[0].config if c.runs else None
+        h = s.half_width if s and s.half_width is not None else None
+        commits = {str(a.get("commit")) + ("+dirty" if a.get("dirty") else "") for r in c.runs for a in r.attempts}
+        w.writerow(
+            {
+                "table": table.name,
+                "campaign": table.campaign.name,
+                "rehearsal": table.campaign.rehearsal or "",
+                "data": config.data.name if config else "",
+                "scale": config.scale.name if config else "",
+                "model": c.model,
+                "optimizer": c.optimizer,
+                "variant": c.variant,
+                "metric": c.metric,
+                "paper": c.paper,
+                "ours": f"{s.mean:.4f}" if s else "",
+                "sd": f"{s.sd:.4f}" if s and s.sd is not None else "",
+                "ci95_low": f"{s.mean - h:.4f}" if h is not None else "",
+                "ci95_high": f"{s.mean + h:.4f}" if h is not None else "",
+                "n": len(c.values),
+                "planned": c.planned,
+                "difference": f"{c.difference:.4f}" if c.difference is not None else "",
+                "state": c.ours if not s else "done" if len(c.values) == c.planned else "partial",
+                "verdict": c.verdict,
+                "best": int(c.best),
+                "best_in_paper": int(c.best_in_paper),
+                "mixed_data": c.data or ("mixed" if c.mixed else ""),
+                "values": " ".join(f"{v:g}" for v in c.values),
+                "runs": " ".join(r.name for r in c.runs),
+                "commits": " ".join(sorted(commits)),
+            }
+        )
+    return f.getvalue()
+
+
+_TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+_TEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "−": "$-$", "±": r"$\pm$", "α": r"$\alpha$"}
+
+
+def _tex(text: str) -> str:
+    return re.sub("|".join(map(re.escape, _TEX)), lambda m: _TEX[m[0]], text)
+
+
+def latex(table: Table) -> str:
+    """A ``table`` float for a document that loads booktabs."""
+    c = table.campaign
+    caption = _tex(f"{table.title}. " + "; ".join(f"{k}: {v}" for k, v in provenance.facts(c)[:4]) + ".")
+    if c.rehearsal:
+        caption = rf"\textbf{{REHEARSAL, not a reproduction.}} {_tex(c.rehearsal)}. " + caption
+    out = [
+        "% Written by `adarem report`. Needs \\usepackage{booktabs} and \\usepackage{graphicx}.",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{table.campaign.name}}}",
+        r"\resizebox{\linewidth}{!}{%",
+        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & & " + " & ".join(_tex(table.labels[o]) for o in table.columns) + r" \\",
+    ]
+    last = None
+    for line in lines(table):
+        texts = [rf"\textbf{{{_tex(t)}}}" if bold else _tex(t) for t, bold in line.texts]
+        if line.row != last:
+            out.append(r"\midrule")
+        out.append(f"{_tex(line.row) if line.row != last else ''} & {line.kind} & " + " & ".join(texts) + r" \\")
+        last = line.row
+    out += [r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}"]
+    return "\n".join(out) + "\n"
+
+
+def screen(table: Table, width: int | None = None) -> str:
+    """The table, its header and its warnings as plain text.
+
+    An optimizer a line here, whatever the paper's layout: that fits 80 columns without cutting a number.
+    """
+    c = table.campaign
+    width = width or max(80, min(120, shutil.get_terminal_size((100, 24)).columns))
+    kinds = ["paper", "ours", "difference", "n"] + ([] if c.rehearsal else ["verdict"])
+    of_row: dict[str, dict[str, Line]] = {}
+    for line in lines(table):
+        of_row.setdefault(line.row, {})[line.kind] = line
+    body = [["", *kinds]]
+    for row, by_kind in of_row.items():
+        body.append([row])
+        for i, o in enumerate(table.columns):
+            texts = [by_kind[k].texts[i] for k in kinds]
+            body.append([f"  {table.labels[o]}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
+    full = [b for b in body if len(b) > 1]
+    widths = [max(len(b[i]) for b in full) for i in range(len(full[0]))]
+    out = [table.title, ""]
+    for b in body:
+        texts = [b[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(b[1:], widths[1:], strict=False))]
+        out.append("  ".join(texts).rstrip())
+        if b is body[0]:
+            out.append("─" * (sum(widths) + 2 * len(widths) - 2))
+
+    def say(text: str) -> None:
+        out.extend(textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False))
+
+    out.append("")
+    if c.rehearsal:
+        say(f"REHEARSAL, not a reproduction: {c.rehearsal}.")
+        out.append("")
+    for what, text in provenance.facts(c):
+        say(f"{what}: {text}")
+    say("*best of its row*; ± sample standard deviation over n seeds; — not finished; div. diverged")
+    found = dict(sections(table))
+    for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (POWER, "Note")):
+        for text in found.get(heading, []):
+            say(f"{mark}: {text}")
+    if table.note:
+        say(f"Note: {table.note}")
+    return "\n".join(out) + "\n"
