@@ -226,7 +226,7 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
     for o in off_axes:
         _check_key(o, plain)
     for key in choice:
-        if "." in key and OmegaConf.select(plain, key, default=_ABSENT) is _ABSENT:
+        if "." in key and not _has_key(plain, key):
             raise _no_such_key(key, plain)
     cfg = _compose([*lines, *shared])
     if OmegaConf.is_missing(cfg.data, "root"):
@@ -255,12 +255,15 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
     return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
 
 
-_ABSENT = object()
+def _has_key(cfg: DictConfig, key: str) -> bool:
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent)
+    return isinstance(node, DictConfig) and leaf in list(node.keys())  # `in node` is False for a key without a value
 
 
 def _check_key(override: Override, cfg: DictConfig) -> None:
     key = override.get_key_element()
-    if "." in key and not key.startswith(("+", "~")) and OmegaConf.select(cfg, key, default=_ABSENT) is _ABSENT:
+    if "." in key and not key.startswith(("+", "~")) and not _has_key(cfg, key):
         raise _no_such_key(key, cfg)
 
 

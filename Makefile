@@ -1,0 +1,50 @@
+# `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  SEEDS="0 1 2"  OVERRIDES="scale.epochs=30"
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+IMAGENET ?=
+SEEDS ?=
+OVERRIDES ?=
+export PYTHON IMAGENET SEEDS OVERRIDES
+
+HARNESS := .venv/.harness-ready
+TESTS := .venv/.tests-ready
+
+.PHONY: help setup reproduce-table1 reproduce-table2 report status doctor test lint clean-runs
+
+help: ## list every target
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
+	  | while IFS=$$'\t' read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
+
+setup: $(HARNESS) ## system packages, virtual environment and pinned Python packages
+
+$(HARNESS): pyproject.toml constraints.txt scripts/setup.sh
+	@scripts/setup.sh harness
+	@touch $@
+
+$(TESTS): $(HARNESS) scripts/setup.sh
+	@scripts/setup.sh tests
+	@touch $@
+
+reproduce-table1: $(HARNESS) ## Table 1 and Figure 5: six networks, SGDM against AdaRem-S (rehearsal without IMAGENET=)
+	@scripts/reproduce.sh table1
+
+reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimizers (rehearsal without IMAGENET=)
+	@scripts/reproduce.sh table2
+
+report: $(HARNESS) ## tables and figures again, from the runs there are
+	@for grid in table1 table2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
+
+status: $(HARNESS) ## where every run stands
+	@.venv/bin/adarem status
+
+doctor: $(HARNESS) ## what this machine has and needs
+	@.venv/bin/adarem doctor
+
+test: $(TESTS) ## the whole test suite, real Slurm cluster included where this machine can start one
+	@.venv/bin/python -m pytest
+
+lint: $(TESTS) ## ruff, check and format
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
