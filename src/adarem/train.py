@@ -99,7 +99,8 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             end("interrupted", f"{e}; go on with: adarem train {run.path}")
             code = exitcodes.REQUEUE
         except BaseException as e:
-            end("failed", f"{type(e).__name__}: {(str(e).strip().splitlines() or [''])[0]}")
+            message = (str(e).strip().splitlines() or [""])[0]
+            end("failed", message if isinstance(e, UserError) else f"{type(e).__name__}: {message}")
             raise
         world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
         return code
@@ -120,7 +121,7 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
         lambda: build_optimizer(
             config.optimizer.name,
             model,
-            lr=config.optimizer.lr,
+            lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
             hyper=config.optimizer.hyper,
             steps_per_epoch=task.steps_per_epoch,

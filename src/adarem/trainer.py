@@ -219,7 +219,7 @@ class Trainer:
         s = self.config.schedule
         return learning_rate(
             s.name,
-            self.config.optimizer.lr,
+            self.config.optimizer.lr * self.config.scale.lr_factor,
             step,
             total_steps=self.total_steps,
             steps_per_epoch=self.task.steps_per_epoch,
