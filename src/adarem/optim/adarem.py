@@ -12,12 +12,15 @@ from torch.optim.optimizer import (
     _view_as_real,
 )
 
+from adarem.optim.foreach import _multi_tensor_adarem
+from adarem.optim.fused import _fused_adarem
 from adarem.optim.single import _single_tensor_adarem
 from adarem.optim.state import (
     check_capturable,
     check_fused,
     init_state,
     restore_state_dtypes,
+    step_for_fused,
     step_to_tensor,
 )
 
@@ -139,6 +142,8 @@ class AdaRem(Optimizer):
                 if group["fused"]:
                     check_fused(p)
                 init_state(state, p, group)
+            elif group["fused"]:
+                step_for_fused(state, p)
             if group["differentiable"] and state["step"].requires_grad:
                 raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
             params.append(p)
@@ -279,11 +284,3 @@ def adarem(
         capturable=capturable,
         differentiable=differentiable,
     )
-
-
-def _multi_tensor_adarem(*args, **kwargs) -> None:
-    raise NotImplementedError
-
-
-def _fused_adarem(*args, **kwargs) -> None:
-    raise NotImplementedError

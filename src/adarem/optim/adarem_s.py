@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT, _default_to_fused_or_foreach
 
-from adarem.optim.adarem import _GROUP_KEYS, AdaRem, _multi_tensor_adarem
+from adarem.optim.adarem import _GROUP_KEYS, AdaRem
+from adarem.optim.foreach import _multi_tensor_adarem
+from adarem.optim.fused import _fused_adarem
 from adarem.optim.single import _single_tensor_adarem
 from adarem.optim.sphere import norm, project, sphere_rates
 from adarem.optim.state import check_capturable, wide_dtype
@@ -266,5 +268,8 @@ def _multi_tensor_adarems(
     _on_sphere(_multi_tensor_adarem, True, args, alphas, radii, model_maximum, slr, lr, weight_decay, settings)
 
 
-def _fused_adarems(*args, **kwargs) -> None:
-    raise NotImplementedError
+def _fused_adarems(
+    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, **settings
+) -> None:
+    lists = (params, grads, exp_avgs, maxima, state_steps, model_maximum)
+    _fused_adarem(*lists, alphas=alphas, radii=radii, slr=slr, **settings)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from adarem.optim.state import coefficients, rates
+from adarem.optim.state import abs_max, coefficients, rates
 
 
 def _single_tensor_adarem(
@@ -57,5 +57,5 @@ def _single_tensor_adarem(
             param.add_(update, alpha=-lrs[i])
 
         exp_avg.lerp_(grad, 1 - beta)
-        maximum.copy_(exp_avg.abs().amax())
+        maximum.copy_(abs_max(exp_avg))
         state_steps[i] += 1

@@ -34,6 +34,17 @@ def sphere_rates(lr: float | Tensor, weight_decay: float, alphas: list[Tensor], 
     return lrs.tolist()
 
 
+def _norms(params: list[Tensor], wide: torch.dtype, foreach: bool, differentiable: bool) -> list[Tensor]:
+    """‖θ‖ of each parameter to the rounding of its type at least."""
+    if not foreach:
+        return [torch.linalg.vector_norm(p.clone() if differentiable else p, dtype=wide) for p in params]
+    if params[0].device.type == "cpu":
+        # A float32 norm on the CPU adds the squares up naively: 4e-5 off for 2 million elements. sum() does not, and
+        # is five times as fast as a float64 norm.
+        return [p.to(dtype=torch.promote_types(p.dtype, torch.float32)).square().sum().sqrt() for p in params]
+    return list(torch._foreach_norm([p.float() if p.element_size() < 4 else p for p in params]))
+
+
 def project(
     params: list[Tensor],
     alphas: list[Tensor],
@@ -46,11 +57,7 @@ def project(
     """θ ← R θ / ‖θ‖ and alpha ← decay · alpha · ‖θ‖ / R, for each sphere."""
     if not params:
         return
-    if foreach:
-        norms = list(torch._foreach_norm([p.float() if p.element_size() < 4 else p for p in params]))
-    else:
-        wide = [p.float() if p.element_size() < 4 else p for p in params]
-        norms = [torch.linalg.vector_norm(p.clone() if differentiable else p) for p in wide]
+    norms = _norms(params, alphas[0].dtype, foreach, differentiable)
     device = alphas[0].device
     norms = torch.stack([n.to(device, alphas[0].dtype) for n in norms])
     if len(radii) == 1:

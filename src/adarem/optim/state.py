@@ -43,6 +43,13 @@ def step_to_tensor(state: dict, p: Tensor, group: dict) -> None:
         )
 
 
+def step_for_fused(state: dict, p: Tensor) -> None:
+    """The fused kernels count in float32 on the parameter's device; a state from another implementation may not."""
+    step = state["step"]
+    if step.dtype != torch.float32 or step.device != p.device:
+        state["step"] = step.to(device=p.device, dtype=torch.float32)
+
+
 @contextmanager
 def restore_state_dtypes(optimizer: Optimizer) -> Iterator[None]:
     """While open, load_state_dict on ``optimizer`` keeps each state's own type.
@@ -108,6 +115,12 @@ def coefficients(
         known[s] if s in known else known.setdefault(s, lam ** (int(s) // decay_every))
         for s in (step.item() for step in state_steps)
     ]
+
+
+def abs_max(m: Tensor) -> Tensor:
+    """max|m| without a temporary of m's size; 0-dim, NaN if any element is."""
+    low, high = torch.aminmax(m)
+    return torch.maximum(high, -low)
 
 
 def rates(lr: float | Tensor | list, n: int) -> list[float] | list[Tensor]:

@@ -1,0 +1,197 @@
+"""The fused CPU step: ``cpu_kernel.cpp``, compiled when it is first asked for, called through ctypes.
+
+A C++ compiler is all that it needs, no torch headers and no build system; compiling takes a few seconds once for each
+machine and the result is kept in ``$XDG_CACHE_HOME/adarem`` (``~/.cache/adarem``). Without a compiler ``fused=True``
+is refused and everything else works.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name("cpu_kernel.cpp")
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+# Tried in turn: all the processor has and threads; a compiler without OpenMP (Apple's); one without -march=native.
+_TUNING = (("-march=native", "-fopenmp"), ("-march=native",), ())
+
+
+class _Args(ctypes.Structure):
+    """The struct of the same fields in cpu_kernel.cpp."""
+
+    _fields_ = [
+        ("tensors", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("numel", "params", "grads", "exp_avgs", "maxima", "steps")),
+        ("shared_maximum", ctypes.c_void_p),
+        ("alphas", ctypes.c_void_p),
+        ("radii", ctypes.c_void_p),
+        ("spheres", ctypes.c_int64),
+        ("slr", ctypes.c_int64),
+        *((name, ctypes.c_double) for name in ("lr", "beta", "lam", "eps", "weight_decay", "sign", "grad_scale")),
+        ("decay_every", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+    ]
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(name):
+            return name
+    raise RuntimeError(
+        "`fused=True` on the CPU needs a C++ compiler: install g++ or clang++, set CXX, or leave fused unset"
+    )
+
+
+def _processor() -> str:
+    """What -march=native depends on: a cache in a shared home serves unlike machines."""
+    try:
+        text = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+        return "\n".join(line for line in text.splitlines() if line.startswith(("model name", "flags", "Features")))
+    except OSError:
+        return platform.processor()
+
+
+def _cache_dir() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adarem"
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(base, os.W_OK):
+            return base
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="adarem-"))
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    Raises:
+        RuntimeError: there is no C++ compiler, or it fails; the message has its last line.
+    """
+    cxx = _compiler()
+    source = _SOURCE.read_bytes()
+    version = subprocess.run([cxx, "--version"], capture_output=True, text=True).stdout
+    key = hashlib.sha256("\0".join([source.decode(), version, _processor(), repr((_FLAGS, _TUNING))]).encode())
+    target = _cache_dir() / f"cpu_kernel-{key.hexdigest()[:16]}.so"
+    if not target.exists():
+        _compile(cxx, target)
+    return ctypes.CDLL(str(target))
+
+
+def _compile(cxx: str, target: Path) -> None:
+    # Ranks of one job may all come here at once: each compiles for itself, the last rename wins.
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        built = Path(scratch) / target.name
+        for tuning in _TUNING:
+            done = subprocess.run(
+                [cxx, *_FLAGS, *tuning, str(_SOURCE), "-o", str(built)], capture_output=True, text=True
+            )
+            if done.returncode == 0:
+                os.replace(built, target)
+                return
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    raise RuntimeError(f"`fused=True` on the CPU: {cxx} could not compile {_SOURCE.name}: {last}")
+
+
+def available() -> bool:
+    """Whether ``fused=True`` works on the CPU here; compiles the kernels if they are not compiled yet."""
+    try:
+        library()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _pointers(tensors: list[Tensor]):
+    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
+
+
+def fused_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    maxima: list[Tensor],
+    state_steps: list[Tensor],
+    model_maximum: Tensor | None,
+    *,
+    alphas: list[Tensor] | None,
+    radii: list[Tensor],
+    slr: bool,
+    lr: float | Tensor,
+    beta: float,
+    lam: float,
+    decay_every: int,
+    eps: float,
+    weight_decay: float,
+    maximize: bool,
+    grad_scale: Tensor | None,
+) -> None:
+    """One step over CPU tensors of one dtype; with ``radii`` a step on the sphere."""
+    layouts = [_dense(*tensors) for tensors in zip(params, grads, exp_avgs, strict=True)]
+    dense_params, dense_grads, dense_exp_avgs = zip(*layouts, strict=True)
+    shared = None if model_maximum is None else model_maximum.to("cpu", maxima[0].dtype)
+    numel = (ctypes.c_int64 * len(params))(*[p.numel() for p in params])
+    arrays = {  # alive until the call returns
+        "params": _pointers(dense_params),
+        "grads": _pointers(dense_grads),
+        "exp_avgs": _pointers(dense_exp_avgs),
+        "maxima": _pointers(maxima),
+        "steps": _pointers(state_steps),
+        "alphas": _pointers(alphas or []),
+        "radii": _pointers(radii),
+    }
+    args = _Args(
+        tensors=len(params),
+        numel=ctypes.addressof(numel),
+        shared_maximum=None if shared is None else shared.data_ptr(),
+        spheres=len(radii),
+        slr=slr,
+        lr=float(lr),
+        beta=beta,
+        lam=lam,
+        eps=eps,
+        weight_decay=weight_decay,
+        sign=-1.0 if maximize else 1.0,
+        grad_scale=0.0 if grad_scale is None else float(grad_scale),
+        decay_every=decay_every,
+        threads=torch.get_num_threads(),
+        **{name: ctypes.addressof(array) for name, array in arrays.items()},
+    )
+    name = str(params[0].dtype).removeprefix("torch.")
+    getattr(library(), f"adarem_{name}")(ctypes.byref(args))
+    for (p, g, m), (dp, dg, dm) in zip(zip(params, grads, exp_avgs, strict=True), layouts, strict=True):
+        for original, dense in ((p, dp), (m, dm), *([(g, dg)] if grad_scale is not None else [])):
+            if dense is not original:
+                original.copy_(dense)
+    # ctypes writes behind autograd's back: graphs that saved a parameter must notice, as after any in-place operation.
+    torch.autograd.graph.increment_version([*params, *exp_avgs, *maxima, *state_steps])
+
+
+def _dense(p: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three in one dense layout, so that the k-th element in memory is the same element: copies where needed."""
+    if p.is_contiguous() and g.is_contiguous() and m.is_contiguous():
+        return p, g, m
+    if p.stride() == g.stride() == m.stride() and is_dense(p):
+        return p, g, m
+    return p.contiguous(), g.contiguous(), m.contiguous()
+
+
+def is_dense(p: Tensor) -> bool:
+    """Whether the elements fill their piece of memory without gaps or overlaps, in any order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
