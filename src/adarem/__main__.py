@@ -23,12 +23,16 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from adarem.plan import make_plan
+    from adarem.rundir import RunDir
 
-    plan = make_plan(args.overrides)
+    if len(args.overrides) == 1 and RunDir(Path(args.overrides[0])).config_file.is_file():
+        data = RunDir(Path(args.overrides[0])).config().data  # the launcher asks so: what the run will read
+    else:
+        from adarem.plan import make_plan
+
+        data = make_plan(args.overrides).cells[0].config.data
     from adarem.data.prepare import prepare
 
-    data = plan.cells[0].config.data
     for split, fingerprint in prepare(data, workers=args.workers, verify=args.verify).items():
         print(
             f"{split}: {fingerprint['num_images']:,} images, {len(fingerprint['classes']):,} classes, "
@@ -62,13 +66,16 @@ def _status(args: argparse.Namespace) -> int:
 def _report(args: argparse.Namespace) -> int:
     from adarem.report import make_report
 
-    chosen = _settings(args.settings, {"grid": "table2", "data": "", "runs_dir": "runs", "results_dir": "results"})
+    chosen = _settings(
+        args.settings, {"grid": "table2", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
+    )
     print(
         make_report(
             grid=chosen["grid"],
             runs_dir=Path(chosen["runs_dir"]),
             results_dir=Path(chosen["results_dir"]),
             data=chosen["data"] or None,
+            scale=chosen["scale"] or None,
         )
     )
     return exitcodes.OK

@@ -4,6 +4,7 @@ Never imports torch. A cell's outcome is read from its run directory, never from
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import os
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from adarem import exitcodes, slurm
 from adarem.config import ClusterConfig, DataConfig
+from adarem.data import fingerprint
 from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir, write_atomically
 
@@ -51,10 +53,17 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
 
 
 def prepared(data: DataConfig) -> bool:
-    """Whether the data set stands where the run will read it. Whether it is intact, the trainer checks."""
-    if data.backend == "ffcv":
-        return all((Path(data.beton_dir) / f"{split}.beton").is_file() for split in ("train", "val"))
-    return not data.embedded or (Path(data.root) / "val").is_dir()
+    """Whether the data set stands, whole and with these settings, where the run will read it."""
+    try:
+        for split in fingerprint.SPLITS:
+            found = fingerprint.read_fingerprint(data, split)
+            if data.backend == "ffcv":
+                fingerprint.open_beton(data, split)
+                if found["write"] != dataclasses.asdict(data.write):
+                    return False
+    except UserError:
+        return False
+    return True
 
 
 def _unprepared(cells: list["Cell"]) -> dict[str, RunDir]:
@@ -63,7 +72,7 @@ def _unprepared(cells: list["Cell"]) -> dict[str, RunDir]:
     for cell in cells:
         data = cell.config.data
         if not prepared(data):
-            place = os.path.abspath(data.beton_dir if data.backend == "ffcv" else data.root)
+            place = os.path.abspath(data.beton_dir)
             found.setdefault(hashlib.sha256(place.encode()).hexdigest()[:8], cell.run)
     return found
 
