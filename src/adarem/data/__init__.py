@@ -1,1 +1,4 @@
-"""Data plane: writing and reading image data."""
+"""Images on disk, their .beton files, and the loaders that bring them to the trainer as uint8 batches.
+
+Importing this package imports nothing: `prepare`, `fingerprint` and `beton` need no torch, `loaders` needs it.
+"""

@@ -1,0 +1,91 @@
+"""The fingerprint of a prepared data set: what was read, what was written, with what; one JSON file a split."""
+
+import importlib.metadata
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from adarem.config import DataConfig
+from adarem.data import beton
+from adarem.errors import UserError
+from adarem.rundir import write_atomically
+
+SPLITS = ("train", "val")
+FORMAT = 1  # of the JSON; raise when the meaning of a key changes
+
+
+def beton_path(data: DataConfig, split: str) -> Path:
+    return Path(data.beton_dir) / f"{split}.beton"
+
+
+def fingerprint_path(data: DataConfig, split: str) -> Path:
+    return Path(data.beton_dir) / f"{split}.{'beton' if data.backend == 'ffcv' else 'folder'}.json"
+
+
+def files_path(data: DataConfig, split: str) -> Path:
+    """The text file with one source file's name a line, in order of sample index."""
+    return fingerprint_path(data, split).with_suffix(".files")
+
+
+def read_fingerprint(data: DataConfig, split: str) -> dict[str, Any]:
+    """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
+
+    Keys: ``split, backend, num_images, num_classes, classes, class_hash, source_hash`` (bytes of the source files),
+    ``listing_hash`` (their names and sizes), ``content_hash`` (what a loader reads: labels, order, storage mode, stored
+    bytes; independent of how many processes wrote it), ``write`` (settings), ``versions``, and for a .beton
+    ``file_bytes, index_crc32, jpeg_images, image_bytes``.
+
+    Raises:
+        UserError: missing, damaged or of another format.
+    """
+    path = fingerprint_path(data, split)
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `adarem prepare data={data.name}` writes it") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise UserError(f"{path}: not readable as JSON; move it away and run `adarem prepare` again") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path}: not a fingerprint of format {FORMAT}; run `adarem prepare` again")
+    return found
+
+
+def write_fingerprint(data: DataConfig, split: str, record: dict[str, Any]) -> None:
+    write_atomically(fingerprint_path(data, split), json.dumps({"format": FORMAT, **record}, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide stored pixels."""
+    found = {}
+    for name in ("ffcv", "numpy", "opencv-python", "opencv-python-headless", "pillow"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def open_beton(data: DataConfig, split: str) -> beton.Index:
+    """The index of a .beton, compared with its fingerprint. Milliseconds; see beton.open_index.
+
+    Raises:
+        UserError: either is missing or damaged, or they do not belong together.
+    """
+    path = beton_path(data, split)
+    if not path.exists():
+        beton.open_index(path)  # says what is there instead
+    found = read_fingerprint(data, split)
+    index = beton.open_index(path, data.num_classes, found["num_images"])
+    if index.file_bytes != found["file_bytes"] or index_crc32(index) != found["index_crc32"]:
+        raise UserError(
+            f"{path}: not the file that {path.name}.json describes; run `adarem prepare data={data.name}` again"
+        )
+    return index
+
+
+def index_crc32(index: beton.Index) -> int:
+    crc = 0
+    for array in (index.starts, index.sizes, index.heights, index.widths, index.is_raw, index.labels):
+        crc = zlib.crc32(array, crc)
+    return crc

@@ -1,0 +1,157 @@
+"""What the trainer and the evaluation read: uint8 batches on the device, in a fixed order, whatever the backend.
+
+Order and augmentation are pure functions of (seed, epoch, sample index): see adarem.data.sampling.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from adarem.config import DataConfig
+from adarem.data import sampling
+from adarem.data.sampling import CentreCrop, RandomCrop, View
+
+
+def _reader(data: DataConfig, split: str, view: View):
+    if data.backend == "ffcv":
+        from adarem.data.ffcv_reader import FfcvReader
+
+        return FfcvReader(data, split, view)
+    from adarem.data.folder import FolderReader
+
+    return FolderReader(data, split, view)
+
+
+class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
+    """Brings batches to the device: (uint8 [b, 3, H, W] with channels_last strides, int64 [b]).
+
+    On a GPU the copy of the next batch runs on a stream of its own while the consumer computes on the current one. A
+    batch stays valid as long as anyone holds it. Iterator and context manager.
+    """
+
+    def __init__(self, inner, device: torch.device):
+        self.inner = inner
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.ready: tuple[torch.Tensor, torch.Tensor, torch.cuda.Event] | None = None
+
+    def _copy_next(self) -> None:
+        assert self.stream is not None
+        batch = next(self.inner, None)
+        if batch is None:
+            self.ready = None
+            return
+        with torch.cuda.stream(self.stream):
+            images, labels = (t.to(self.device, non_blocking=True) for t in batch)
+            event = torch.cuda.Event()
+            event.record(self.stream)
+        self.ready = images, labels, event
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.stream is None:
+            images, labels = next(self.inner)
+            return images.permute(0, 3, 1, 2), labels
+        if self.ready is None:
+            self._copy_next()
+        if self.ready is None:
+            raise StopIteration
+        images, labels, event = self.ready
+        current = torch.cuda.current_stream(self.device)
+        current.wait_event(event)
+        for t in (images, labels):
+            t.record_stream(current)  # its memory is not reused before the consumer's work on it is done
+        self._copy_next()
+        return images.permute(0, 3, 1, 2), labels
+
+    def close(self) -> None:
+        self.ready = None
+        self.inner.close()
+
+    def __enter__(self) -> "OnDevice":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class TrainLoader:
+    """The training split of one rank. ``num_images`` counts the whole split, ``steps_per_epoch`` global batches."""
+
+    def __init__(
+        self,
+        data: DataConfig,
+        global_batch_size: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+    ):
+        view = RandomCrop(seed, data.train_crop, data.crop_area, data.crop_aspect, data.flip)
+        self.reader = _reader(data, "train", view)
+        self.seed, self.device = seed, device
+        self.global_batch_size, self.rank, self.world_size = global_batch_size, rank, world_size
+        self.num_images: int = self.reader.num_images
+        self.steps_per_epoch = self.num_images // global_batch_size
+
+    def epoch(self, epoch: int, start_step: int = 0) -> OnDevice:
+        """Batches of global steps ``start_step`` to ``steps_per_epoch`` of one epoch; earlier ones are not read."""
+        indices = sampling.train_batches(
+            self.seed, epoch, self.num_images, self.global_batch_size, self.rank, self.world_size, start_step
+        )
+        return _read(self.reader, sampling.index_words(epoch, indices), self.device)
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class EvalLoader:
+    """One rank's share of a split; over all ranks each image comes exactly once. ``num_images`` counts all of them."""
+
+    def __init__(self, data: DataConfig, split: str, batch_size: int, rank: int, world_size: int, device: torch.device):
+        self.reader = _reader(data, split, CentreCrop(data.eval_resize, data.eval_crop))
+        self.num_images: int = self.reader.num_images
+        shard = sampling.eval_shard(self.num_images, rank, world_size)
+        self.batches = [shard[i : i + batch_size] for i in range(0, len(shard), batch_size)]
+        self.device = device
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """(indices int64 [b] on the CPU, images, labels); ``indices`` are places in the data set's order."""
+        words = [sampling.index_words(0, b) for b in self.batches]
+        with _read(self.reader, words, self.device) as batches:
+            for indices, (images, labels) in zip(self.batches, batches, strict=True):
+                yield torch.from_numpy(indices), images, labels
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+def _read(reader, batches: Sequence[np.ndarray], device: torch.device) -> OnDevice:
+    return OnDevice(reader.read(batches, pin=device.type == "cuda"), device)
+
+
+def open_train(
+    data: DataConfig, *, global_batch_size: int, seed: int, rank: int, world_size: int, device: torch.device | str
+) -> TrainLoader:
+    """Opens <split train> of a prepared data set for one rank; ``global_batch_size`` counts all ranks together.
+
+    Raises:
+        UserError: not prepared, damaged, or not what the config says. Nothing has been started then.
+    """
+    assert global_batch_size % world_size == 0 and 0 <= rank < world_size
+    return TrainLoader(data, global_batch_size, seed, rank, world_size, torch.device(device))
+
+
+def open_eval(
+    data: DataConfig, *, split: str = "val", batch_size: int, rank: int, world_size: int, device: torch.device | str
+) -> EvalLoader:
+    """Opens a split for evaluation; ``batch_size`` is one rank's.
+
+    Raises:
+        UserError: not prepared, damaged, or not what the config says. Nothing has been started then.
+    """
+    assert batch_size >= 1 and 0 <= rank < world_size
+    return EvalLoader(data, split, batch_size, rank, world_size, torch.device(device))

@@ -1,0 +1,298 @@
+"""`adarem prepare`: checks a source, writes the .beton files and their fingerprints."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adarem.config import DataConfig
+from adarem.data import beton, fingerprint
+from adarem.data.digits import write_digits
+from adarem.data.source import Source, class_hash, same_classes, scan
+from adarem.data.writer import BetonFile, Encoded, encode_all
+from adarem.errors import UserError
+from adarem.rundir import write_atomically
+
+JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the disk-space estimate
+
+
+def prepare(
+    data: DataConfig, *, workers: int, verify: bool = False, progress: bool = True
+) -> dict[str, dict[str, Any]]:
+    """Brings ``data`` into the form that its backend reads, and returns {"train": fingerprint, "val": fingerprint}.
+
+    Backend "ffcv": ``<beton_dir>/train.beton`` and ``val.beton``; "folder": the source's file list. Every image of the
+    source is decoded in the one pass that writes. A second call with the same source and settings does nothing;
+    ``verify`` then reads every stored byte again and compares it with the fingerprint (and the source, if it is there).
+
+    Raises:
+        UserError: source or files are not what they should be; nothing that looks finished is left behind.
+    """
+    if workers < 1:
+        raise UserError(f"workers={workers}: needs 1 or more")
+    root, folder = Path(data.root), Path(data.beton_dir)
+    if data.name == "digits":
+        write_digits(root)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"data.beton_dir={folder}: cannot be made ({e.strerror}); choose another") from None
+    with _only_writer(folder / ".prepare.lock"):
+        present = {split: _finished(data, split) for split in fingerprint.SPLITS}
+        if not (root / "train").is_dir() and all(present.values()):
+            _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
+            sources: dict[str, Source] = {}
+        else:
+            sources = {split: scan(root, split) for split in fingerprint.SPLITS}
+            same_classes(sources["train"], sources["val"], data.num_classes)
+            _warn_counts(data, sources)
+        result: dict[str, dict[str, Any]] = {}
+        todo = {s: src for s, src in sources.items() if not _same(present[s], src)}
+        if data.backend == "ffcv":
+            _need_space(data, todo.values())
+        for split in fingerprint.SPLITS:
+            if split in todo:
+                result[split] = _make(data, split, todo[split], workers, progress)
+            else:
+                result[split] = present[split] or {}
+                if verify:
+                    _verify(data, split, result[split], sources.get(split), workers, progress)
+    return result
+
+
+def _finished(data: DataConfig, split: str) -> dict[str, Any] | None:
+    """The fingerprint, if it was written with these settings and what it describes is there and whole."""
+    try:
+        found = fingerprint.read_fingerprint(data, split)
+        if data.backend == "folder":
+            return found if fingerprint.files_path(data, split).exists() else None
+        if found["write"] != asdict(data.write):
+            return None
+        fingerprint.open_beton(data, split)
+        return found
+    except UserError:
+        return None
+
+
+def _same(found: dict[str, Any] | None, source: Source) -> bool:
+    return (
+        found is not None
+        and found["listing_hash"] == source.listing_hash
+        and found["class_hash"] == class_hash(source.classes)
+    )
+
+
+def _make(data: DataConfig, split: str, source: Source, workers: int, progress: bool) -> dict[str, Any]:
+    """One pass over the source. The first bad file ends the writing, not the checking: all are reported together."""
+    into_beton = data.backend == "ffcv"
+    path = fingerprint.beton_path(data, split)
+    fingerprint.fingerprint_path(data, split).unlink(missing_ok=True)  # what it described is about to go
+    bad: list[str] = []
+    content, sources = hashlib.sha256(), hashlib.sha256()
+    jpegs = payload = 0
+    with contextlib.ExitStack() as stack:
+        out = None
+        if into_beton:
+            out = stack.enter_context(contextlib.closing(BetonFile(path, len(source), data.write.max_side)))
+        images = encode_all(source, data.write if into_beton else None, workers)
+        stack.callback(images.close)
+        verb = "writing" if into_beton else "checking"
+        for name, label, image in zip(
+            source.files,
+            source.labels,
+            _tracked(images, len(source), f"{verb} {split}", progress),
+            strict=True,
+        ):
+            if image.problem:
+                bad.append(f"{name} ({image.problem})")
+                continue
+            sources.update(image.source_digest)
+            content.update(content_record(int(label), image))
+            jpegs += image.mode == beton.JPG
+            payload += len(image.payload)
+            if out is not None and not bad:
+                _append(out, image, int(label), path)
+        if bad:
+            raise _bad_files(data, split, source, bad)
+        if out is not None:
+            _append(out, None, 0, path)
+    record: dict[str, Any] = {
+        "split": split,
+        "backend": data.backend,
+        "num_images": len(source),
+        "num_classes": len(source.classes),
+        "class_hash": class_hash(source.classes),
+        "listing_hash": source.listing_hash,
+        "source_hash": sources.hexdigest(),
+        "content_hash": content.hexdigest() if into_beton else sources.hexdigest(),
+        "versions": fingerprint.versions(),
+    }
+    if into_beton:
+        index = beton.open_index(path, data.num_classes, len(source))
+        record |= {
+            "write": asdict(data.write),
+            "file_bytes": index.file_bytes,
+            "index_crc32": fingerprint.index_crc32(index),
+            "jpeg_images": jpegs,
+            "image_bytes": payload,
+        }
+    record["classes"] = list(source.classes)
+    write_atomically(fingerprint.files_path(data, split), "".join(f"{split}/{name}\n" for name in source.files))
+    fingerprint.write_fingerprint(data, split, record)
+    return fingerprint.read_fingerprint(data, split)
+
+
+def content_record(label: int, image: Encoded) -> bytes:
+    """What one sample adds to the content hash."""
+    return f"{label} {image.mode} {image.height} {image.width} ".encode() + image.digest
+
+
+def _append(out: BetonFile, image: Encoded | None, label: int, path: Path) -> None:
+    """Adds one image, or finishes the file; a full disk becomes one line."""
+    try:
+        out.commit() if image is None else out.append(image, label)
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written ({e.strerror}); free some space, or set data.beton_dir") from None
+
+
+def _bad_files(data: DataConfig, split: str, source: Source, bad: list[str]) -> UserError:
+    listing = Path(data.beton_dir) / f"{split}.bad.txt"
+    write_atomically(listing, "".join(f"{line}\n" for line in bad))
+    more = f" and {len(bad) - 3} more (all in {listing})" if len(bad) > 3 else ""
+    return UserError(
+        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {'; '.join(bad[:3])}{more}; "
+        "replace or remove them"
+    )
+
+
+def _verify(
+    data: DataConfig, split: str, found: dict[str, Any], source: Source | None, workers: int, progress: bool
+) -> None:
+    """Compares every stored byte, and every source byte where the source is there, with the fingerprint."""
+    if data.backend == "ffcv":
+        path = fingerprint.beton_path(data, split)
+        index = fingerprint.open_beton(data, split)
+        content = hashlib.sha256()
+        with open(path, "rb") as f:
+            for i in _tracked(iter(range(len(index))), len(index), f"verifying {split}.beton", progress):
+                stored = os.pread(f.fileno(), int(index.sizes[i]), int(index.starts[i]))
+                mode = beton.RAW if index.is_raw[i] else beton.JPG
+                content.update(
+                    content_record(
+                        int(index.labels[i]),
+                        Encoded(
+                            mode, int(index.heights[i]), int(index.widths[i]), b"", b"", hashlib.sha256(stored).digest()
+                        ),
+                    )
+                )
+        if content.hexdigest() != found["content_hash"]:
+            raise UserError(
+                f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
+                f"`adarem prepare data={data.name}` again"
+            )
+    if source is not None:
+        digest = hashlib.sha256()
+        bad = []
+        images = encode_all(source, None, workers)
+        with contextlib.closing(images):
+            for name, image in zip(
+                source.files, _tracked(images, len(source), f"verifying {split} source", progress), strict=True
+            ):
+                digest.update(image.source_digest)
+                if image.problem:
+                    bad.append(f"{name} ({image.problem})")
+        if bad:
+            raise _bad_files(data, split, source, bad)
+        if digest.hexdigest() != found["source_hash"]:
+            raise UserError(
+                f"{source.folder}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
+                "move that file away and run `adarem prepare` again"
+            )
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Raises UserError when another process prepares the same folder. The kernel frees the lock with the process."""
+    try:
+        f = open(path, "a+")  # noqa: SIM115
+    except OSError as e:
+        raise UserError(f"{path.parent}: cannot be written to ({e.strerror}); choose another data.beton_dir") from None
+    with f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            f.seek(0)
+            raise UserError(f"{path.parent}: {f.read().strip() or 'another process'} is preparing it; wait") from None
+        f.truncate(0)
+        f.write(f"host {os.uname().nodename}, pid {os.getpid()}")
+        f.flush()
+        yield
+
+
+def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
+    """Raises UserError when the files would not fit on the disk, by an estimate from some images of each split."""
+    from PIL import Image
+
+    from adarem.data.sampling import stored_size
+
+    needed = 0.0
+    share = {"raw": 0.0, "jpg": 1.0, "proportion": data.write.compress_probability}[data.write.mode]
+    for source in sources:
+        pixels = []
+        for name in source.files[:: max(1, len(source) // 200)]:
+            with contextlib.suppress(Exception), Image.open(source.folder / name) as image:  # bad files: reported later
+                height, width = stored_size(image.height, image.width, data.write.max_side)
+                pixels.append(height * width)
+        if pixels:
+            per_image = sum(pixels) / len(pixels) * (3 * (1 - share) + JPEG_BYTES_PER_PIXEL * share)
+            needed += len(source) * (per_image + beton.METADATA.itemsize + beton.ALLOCATION.itemsize)
+    free = shutil.disk_usage(data.beton_dir).free
+    if needed > free:
+        raise UserError(
+            f"data.beton_dir={data.beton_dir}: needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; free "
+            "some, choose another, or store smaller (data.write.mode=jpg, data.write.max_side)"
+        )
+
+
+def _warn_counts(data: DataConfig, sources: dict[str, Source]) -> None:
+    for split, expected in (("train", data.expected_train), ("val", data.expected_val)):
+        found = len(sources[split])
+        if expected is not None and found != expected:
+            _say(
+                f"warning: {sources[split].folder} holds {found:,} images, the genuine {data.label} {expected:,}: "
+                "results are not comparable with published ones"
+            )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _tracked(items: Iterator[Any], total: int, what: str, show: bool) -> Iterator[Any]:
+    """Passes ``items`` on with a progress bar (count, rate, time left) on standard error."""
+    if not show:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, rate="")
+        for done, item in enumerate(items, 1):
+            yield item
+            if done % 64 == 0 or done == total:
+                speed = bar.tasks[task].speed or bar.tasks[task].finished_speed
+                bar.update(task, completed=done, rate=f"{speed:,.0f}" if speed else "")
