@@ -250,7 +250,7 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
         _print_report(plan)
         return exitcodes.OK
     # Array jobs are uniform: cells of different shapes (a grid over cluster.nodes) go into arrays of their own.
-    shapes: dict[ClusterConfig, list["Cell"]] = {}
+    shapes: dict[ClusterConfig, list[Cell]] = {}
     for cell in todo:
         shapes.setdefault(cell.config.cluster, []).append(cell)
     arrays, commands = [], []

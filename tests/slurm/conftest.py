@@ -3,6 +3,8 @@ import os
 import pytest
 from cluster import cluster, missing
 
+from adarem.__main__ import main
+
 
 @pytest.fixture(scope="session")
 def slurm_cluster():
@@ -13,3 +15,12 @@ def slurm_cluster():
         pytest.skip(f"the Slurm tests cannot run: {reason}")
     with cluster() as env:
         yield env
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The embedded data, prepared once: overrides that point there."""
+    root = tmp_path_factory.mktemp("digits")
+    overrides = ["data=digits", f"data.root={root}"]
+    assert main(["prepare", *overrides, "--workers=2"]) == 0
+    return overrides

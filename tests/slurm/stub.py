@@ -1,4 +1,4 @@
-"""Stands in for .venv/bin/python in tests of launching: a rank, a prepare or a report without torch, in 0.1 s.
+"""Stands in for .venv/bin/python in tests of launching: a rank or a report without torch, in 0.1 s.
 
 What a rank does stands in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "wait"}. A waiting rank acts
 as the trainer does on a signal: a checkpoint, a word on why, exit code 75; started again, it finishes.
@@ -22,7 +22,7 @@ def train(run: RunDir) -> int:
     asked: list[int] = []
     for s in (signal.SIGUSR1, signal.SIGTERM):
         signal.signal(s, lambda number, _frame: asked.append(number))
-    seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS")
     (run.path / f"rank{rank}.json").write_text(json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
     checkpoint = run.checkpoints / "1.pt"
     resumed = checkpoint.exists()
@@ -47,21 +47,15 @@ def train(run: RunDir) -> int:
 
 def main(argv: list[str]) -> int:
     assert argv[0] == "-m"
-    if argv[1] == "adarem.slurm":
+    if argv[1] == "adarem.slurm" or argv[2] == "prepare":
         os.execv(sys.executable, [sys.executable, *argv])
     verb, arguments = argv[2], argv[3:]
     if verb == "train":
         return train(RunDir(Path(arguments[0])))
-    if verb == "prepare":
-        data = RunDir(Path(arguments[0])).config().data
-        Path(data.beton_dir).mkdir(parents=True)
-        for split in ("train", "val"):
-            (Path(data.beton_dir) / f"{split}.beton").touch()
-        return 0
     assert verb == "report"
     given = dict(a.split("=", 1) for a in arguments)
-    folder = next(p for p in Path(given["runs_dir"]).iterdir())
-    given["status"] = {p.parent.name: RunDir(p.parent).status() for p in folder.glob("*/config.yaml")}
+    configs = Path(given["runs_dir"]).glob("*/*/config.yaml")
+    given["status"] = {p.parent.name: RunDir(p.parent).status() for p in configs}
     Path(given["results_dir"]).mkdir(parents=True, exist_ok=True)
     (Path(given["results_dir"]) / "report.json").write_text(json.dumps(given))
     return 0

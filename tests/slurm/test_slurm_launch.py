@@ -1,16 +1,19 @@
 """Launching on a real two-node Slurm cluster; ranks are stubs, so that only Slurm's part takes time."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adarem.launch import launch
 from adarem.plan import make_plan
+from adarem.rundir import RunDir
 
 pytestmark = pytest.mark.slurm
 STUB = Path(__file__).with_name("stub.py")
@@ -47,14 +50,8 @@ def log_of(plan, task):
 def test_array_with_hostile_paths_two_launchers_and_a_report(with_stub, tmp_path, capfd):
     place = tmp_path / """a b 'c' "d" $(touch hacked) `touch hacked` %j ;\nnew line"""
     place.mkdir()
-    data = tmp_path / "betons"
-    overrides = ["grid=table2", "data=digits", *CPU, "cluster.ranks_per_node=8", f"data.beton_dir={data}"]
-    plan = make_plan(overrides)
+    plan = make_plan(["grid=table2", "data=digits", *CPU, "cluster.ranks_per_node=8", f"data.root={tmp_path}/digits"])
     # Hydra's grammar has no newline, a folder may: the plan is moved there.
-    from dataclasses import replace
-
-    from adarem.rundir import RunDir
-
     folder = place / plan.folder.name
     cells = [replace(c, run=RunDir(folder / c.config.cell)) for c in plan.cells]
     plan = replace(plan, folder=folder, runs_dir=place, results_dir=tmp_path / "re sults", cells=cells)
@@ -74,10 +71,10 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(with_stub, tmp_path
     told = json.loads(report.read_text())
     assert told["grid"] == "table2" and told["data"] == "digits" and told["runs_dir"] == str(place)
     assert set(told["status"].values()) == {"done"} and len(told["status"]) == 6  # it waited for all
-    assert (data / "train.beton").exists()
+    assert (tmp_path / "digits" / "ffcv" / "train.beton").exists()
     for cell in cells:
         ranks = [json.loads((cell.run.path / f"rank{r}.json").read_text()) for r in range(16)]
-        assert all(r["world"] == 16 and r["CUDA_VISIBLE_DEVICES"] is None for r in ranks)
+        assert all(r["world"] == 16 and r["SLURM_GPUS_ON_NODE"] is None for r in ranks)
         assert len({(r["SLURM_NODEID"], r["SLURM_LOCALID"]) for r in ranks}) == 16
         assert len({(r["MASTER_ADDR"], r["MASTER_PORT"]) for r in ranks}) == 1
     assert len({json.loads((c.run.path / "rank0.json").read_text())["MASTER_PORT"] for c in cells}) == 6
@@ -87,13 +84,10 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(with_stub, tmp_path
     assert "array" not in capfd.readouterr().out
 
 
-def test_interrupted_failed_and_cancelled_jobs(with_stub, tmp_path):
-    (tmp_path / "betons").mkdir()
-    for split in ("train", "val"):
-        (tmp_path / "betons" / f"{split}.beton").touch()
+def test_interrupted_failed_and_cancelled_jobs(with_stub, digits, tmp_path):
     plan = make_plan(
-        ["grid=table2", "data=digits", "optimizer=sgdm,adam,adarem", *CPU, "cluster.ranks_per_node=2"]
-        + [f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results", f"data.beton_dir={tmp_path}/betons"]
+        ["grid=table2", *digits, "optimizer=sgdm,adam,adarem", *CPU, "cluster.ranks_per_node=2"]
+        + [f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results"]
         + ["cluster.threads_per_rank=3", "cluster.setup='export OF_THE_SITE=1'"]
     )
     plan.write()
@@ -104,7 +98,7 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub, tmp_path):
 
     for run in (interrupted, cancelled):
         wait_for((run.path / "rank3.json").exists, 60)
-    array = json.loads(json.dumps(jobs("running"))).split("_")[0].split()[-1]
+    array = jobs("running").split("_")[0]
     time.sleep(1)
     # What Slurm sends before a time limit or a preemption: to the batch shell alone.
     subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], check=True)
@@ -125,7 +119,7 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub, tmp_path):
     assert len(cancelled.attempts()) == 1 and cancelled.status() == "interrupted"
 
 
-def test_script_by_hand_and_without_gpus(with_stub, tmp_path):
+def test_script_by_hand(with_stub, tmp_path):
     """`sbatch slurm/run.sbatch RUN_DIR` with the header's own numbers: 2 nodes of 8 GPUs, one task each."""
     plan = make_plan(
         ["grid=table2", "data=digits", "optimizer=adarem", "scale=smoke", "cluster=slurm", f"runs_dir={tmp_path}/runs"]
@@ -134,9 +128,7 @@ def test_script_by_hand_and_without_gpus(with_stub, tmp_path):
     run = plan.cells[0].run
     script = Path(__file__).parents[2] / "slurm" / "run.sbatch"
     command = ["sbatch", "--wait", "--cpus-per-task=1", f"--output={tmp_path}/out", str(script), str(run.path)]
-    import os
-
     subprocess.run(command, check=True, timeout=60, env=os.environ | {"ADAREM_PYTHON": sys.executable})
     ranks = [json.loads((run.path / f"rank{r}.json").read_text()) for r in range(16)]
-    assert {r["CUDA_VISIBLE_DEVICES"] for r in ranks} == {"0,1,2,3,4,5,6,7"}
+    assert {r["SLURM_GPUS_ON_NODE"] for r in ranks} == {"8"}
     assert run.status() == "done"
