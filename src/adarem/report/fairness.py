@@ -1,5 +1,8 @@
 """The fairness sheet: what each optimizer was given, and who chose it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from adarem.report.cells import Table
 from adarem.report.collect import Run
 
@@ -21,7 +24,7 @@ PAPER_LR |= {"adabound": 0.004, "rmsprop": 0.0001}
 PAPER_LAM = 0.999
 
 
-def effective_lr(name: str, lr: float, hyper: dict) -> float:
+def effective_lr(lr: float, hyper: Mapping[str, Any]) -> float:
     """Step per unit of a constant gradient: lr (1 − dampening) / (1 − momentum).
 
     Adam, AdamW, RMSprop and AdaBound divide by the gradient's own size, so theirs is a length and not a rate.
@@ -33,6 +36,7 @@ def effective_lr(name: str, lr: float, hyper: dict) -> float:
 def _row(run: Run, configurations: int) -> list[str]:
     o, s = run.config.optimizer, run.config.scale
     lr = f"{o.lr:g}" + (" (paper)" if PAPER_LR.get(o.name) == o.lr else " (ours)")
+    lr += f" × {s.lr_factor:g}" if s.lr_factor != 1 else ""
     rest = []
     for k, v in o.hyper.items():
         if k not in ("dampening", "nesterov") or v:
@@ -41,7 +45,7 @@ def _row(run: Run, configurations: int) -> list[str]:
     return [
         o.label + (f" ({run.variant})" if run.variant else ""),
         lr,
-        f"{effective_lr(o.name, o.lr, dict(o.hyper)):g}",
+        f"{effective_lr(o.lr * s.lr_factor, o.hyper):g}",
         f"{o.weight_decay:g}, {DECAY[o.name]}",
         ", ".join(rest) or "—",
         str(s.epochs),
@@ -68,6 +72,9 @@ def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]
         "that grid searches chose the rest and leaves their results out, so weight decay, β's, seeds, augmentation, "
         "label smoothing and precision are our choice, made once and not tuned.",
     ]
+    if runs and runs[0].config.scale.lr_factor != 1:
+        factor = runs[0].config.scale.lr_factor
+        notes.append(f"Every base rate is multiplied by {factor:g} at this scale, whose batch is not the paper's.")
     if runs:
         c = runs[0].config
         t, d = c.train, c.data

@@ -41,25 +41,34 @@ def test_error(run: Run) -> Points:
 
 def _hours(run: Run) -> dict[int, float]:
     """Hours of training, evaluation and checkpoints up to the end of each epoch, lost attempts left out."""
-    hours, total = {}, 0.0
     by_epoch: dict[int, float] = {}
     for r in run.metrics:
         spent = sum(float(r.get(k) or 0.0) for k in ("seconds_train", "seconds_checkpoint", "seconds_eval"))
-        by_epoch[r["epoch"]] = by_epoch.get(r["epoch"], 0.0) + spent
-    for epoch in sorted(by_epoch):
-        total += by_epoch[epoch] / 3600.0
-        hours[epoch] = total
-    return hours
+        by_epoch[r["epoch"]] = by_epoch.get(r["epoch"], 0.0) + spent / 3600.0
+    return dict(zip(sorted(by_epoch), np.cumsum([by_epoch[e] for e in sorted(by_epoch)]).tolist(), strict=True))
 
 
-def error_by_hours(run: Run) -> Points:
-    hours = _hours(run)
-    return [(hours[int(e)], v) for e, v in test_error(run)]
+def _world(run: Run) -> int:
+    return int(run.result.get("world_size") or run.config.cluster.world_size)
 
 
-def error_by_device_hours(run: Run) -> Points:
-    world = run.result.get("world_size", run.config.cluster.world_size)
-    return [(h * world, v) for h, v in error_by_hours(run)]
+def _time_panels(runs: list[Run]) -> list[tuple[str, str, Callable[[Run], Points], float | None]]:
+    """Test error against wall time and against device time; minutes where all of it is short."""
+    longest = max((max(_hours(r).values(), default=0.0) for r in runs), default=0.0)
+    unit, factor = ("hours", 1.0) if longest >= 2 else ("minutes", 60.0)
+    device = "GPU" if any(r.config.cluster.device == "cuda" for r in runs) else "CPU rank"
+
+    def wall(run: Run) -> Points:
+        hours = _hours(run)
+        return [(factor * hours[int(e)], v) for e, v in test_error(run)]
+
+    def devices(run: Run) -> Points:
+        return [(x * _world(run), v) for x, v in wall(run)]
+
+    return [
+        ("Test error (%)", f"Wall time of training, evaluation, checkpoints ({unit})", wall, 100.0),
+        ("Test error (%)", f"{device} {unit}", devices, 100.0),
+    ]
 
 
 def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: str, label: str) -> None:
@@ -146,7 +155,8 @@ def draw(table: Table, panels: list[tuple[str, str, Callable[[Run], Points], flo
     handles = {}
     for ax in axes.flat:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    fig.suptitle(title, fontsize=11, y=1 - 0.1 / height, va="top")
+    # Plain text: tight_layout would leave room for a suptitle a second time.
+    fig.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
     if handles:
         fig.legend(
             list(handles.values()), list(handles), loc="upper center", ncols=min(6, len(handles)), fontsize=8.5,
@@ -184,11 +194,5 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
     stamp = "REHEARSAL of " if table.campaign.rehearsal else ""
     data = next((r.config.data.label for r in table.campaign.runs), "")
     paths = save(draw(table, _CURVES, f"{stamp}{head}Train loss and test error on {data}"), folder / name)
-    cuda = any(r.config.cluster.device == "cuda" for r in table.campaign.runs)
-    unit = "GPU hours" if cuda else "core hours (ranks × hours)"
-    panels = [
-        ("Test error (%)", "hours of training, evaluation and checkpoints", error_by_hours, 100.0),
-        ("Test error (%)", unit, error_by_device_hours, 100.0),
-    ]
-    return paths + save(draw(table, panels, f"{stamp}{table.name}: test error against time on {data}"),
-                        folder / f"{table.name}-time")  # fmt: skip
+    title = f"{stamp}{table.paper.source or table.name}: test error against time on {data}"
+    return paths + save(draw(table, _time_panels(table.campaign.runs), title), folder / f"{table.name}-time")

@@ -31,9 +31,9 @@ def make_config(
     data: str = "imagenet",
     scale: str | None = None,
     overrides: dict[str, Any] | None = None,
-    **sections: dict[str, Any],
+    changed: dict[str, dict[str, Any]] | None = None,
 ) -> RunConfig:
-    """The config that `adarem plan` would freeze; ``sections`` replaces keys: train={"precision": "fp32"}."""
+    """The config that `adarem plan` would freeze; ``changed``: {section: {key: value}}."""
     rehearsal = data != "imagenet"
     raw = {
         "grid": grid,
@@ -52,7 +52,7 @@ def make_config(
     for key, value in (overrides or {}).items():
         section, _, leaf = key.partition(".")
         raw[section][leaf] = value
-    for name, replaced in sections.items():
+    for name, replaced in (changed or {}).items():
         raw[name] = raw[name] | replaced
     return from_dict(copy.deepcopy(raw))
 
@@ -118,7 +118,7 @@ def finish(
     run.end_attempt(number, "done")
     counts = {"train": config.data.expected_train, "val": config.data.expected_val}
     if correct is not None:
-        np.savez(run.correct_file, top1=np.packbits(correct), top5=np.packbits(correct), n=correct.size)
+        run.write_correct({"top1": correct, "top5": correct})
     run.write_result(
         {
             "status": "done", "epochs": n, "steps": 1251 * n, "top1": top1, "top5": top5, "val_loss": loss + 0.3,

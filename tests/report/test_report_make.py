@@ -1,0 +1,150 @@
+import re
+
+import numpy as np
+import pytest
+from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
+
+from adarem.errors import UserError
+from adarem.report import figures, make_report
+from adarem.report.cells import build, read_paper
+from adarem.report.collect import read_runs
+from adarem.rundir import RunDir
+
+
+def rehearse(dirs, grid="table2", optimizers=("sgdm", "adarem"), models=("resnet18",)):
+    folder = write_grid(dirs[0], grid, "digits", "rehearsal")
+    for model in models:
+        for i, optimizer in enumerate(optimizers):
+            finish(folder, make_config(model, optimizer, grid=grid, data="digits"), 95.0 + i, 99.9)
+    return folder
+
+
+def report(dirs, grid="table2", **more):
+    return make_report(grid=grid, runs_dir=dirs[0], results_dir=dirs[1], **more)
+
+
+def test_every_file_is_written_and_named(dirs):
+    rehearse(dirs)
+    text = report(dirs)
+    for name in ("runs.csv", "tables/table2.md", "tables/table2.csv", "tables/table2.tex", "figures/figure4.png",
+                 "figures/figure4.svg", "figures/table2-time.png", "figures/table2-time.svg"):  # fmt: skip
+        assert (dirs[1] / name).stat().st_size > 500 and str(dirs[1] / name) in text
+    assert "REHEARSAL of Table 2" in text and "95.00" in text
+
+
+def test_a_report_of_the_same_runs_is_the_same_bytes(dirs):
+    rehearse(dirs)
+    report(dirs)
+    first = {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()}
+    report(dirs)
+    assert {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()} == first
+
+
+def test_a_rehearsal_never_overwrites_a_reproduction(dirs, table2_runs):
+    rehearse(dirs)
+    report(dirs)  # the reproduction goes first when both are there
+    before = {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()}
+    assert "71.20 ± 0.20" in (dirs[1] / "tables/table2.md").read_text()
+    with pytest.raises(UserError, match=r"holds a reproduction, .*results_dir=") as e:
+        report(dirs, data="digits")
+    assert "\n" not in str(e.value)
+    assert {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()} == before
+    make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1].with_name("elsewhere"), data="digits")
+    assert (dirs[1].with_name("elsewhere") / "tables/table2.md").exists()
+
+
+def test_a_reproduction_takes_the_place_of_a_rehearsal(dirs):
+    rehearse(dirs)
+    report(dirs)
+    folder = write_grid(dirs[0])
+    finish(folder, make_config("resnet18", "sgdm"), 70.5)
+    report(dirs)
+    assert "REHEARSAL" not in (dirs[1] / "tables/table2.md").read_text()
+
+
+def test_nothing_run_is_one_line_with_what_to_type(dirs):
+    with pytest.raises(UserError, match="make reproduce-table2, or adarem launch grid=table2"):
+        report(dirs)
+
+
+def test_a_grid_only_planned_renders(dirs):
+    folder = write_grid(dirs[0])
+    config = make_config("resnet18", "sgdm")
+    RunDir(folder / config.cell).freeze(config)
+    text = report(dirs)
+    assert "0 of 1" in text and "no run has started" in text
+
+
+def table(folder, dirs):
+    campaign = read_runs(folder)
+    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+
+
+def lines_of(fig, panel):
+    return {line.get_label(): line.get_xydata() for line in fig.axes[panel].get_lines()}
+
+
+def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_runs):
+    fig = figures.draw(table(table2_runs, dirs), figures._CURVES, "Figure 4")
+    assert len(fig.axes) == 2
+    loss, error = lines_of(fig, 0), lines_of(fig, 1)
+    assert set(loss) == {"SGDM (n=3)", "AdaRem (n=3)"}
+    run = RunDir(table2_runs / "resnet18-adarem-s1")
+    train = [(r["epoch"], r["loss"]) for r in run.metrics() if r["split"] == "train"]
+    assert loss["AdaRem (n=3)"] == pytest.approx(np.array(train))  # the three seeds have the same loss
+    assert error["SGDM (n=3)"][-1] == pytest.approx([100, 100 - 70.6])
+    assert error["AdaRem (n=3)"][-1] == pytest.approx([100, 100 - 71.2])
+    band = fig.axes[1].collections[1].get_paths()[0].vertices
+    at_end = band[band[:, 0] == 100][:, 1]
+    assert (at_end.min(), at_end.max()) == pytest.approx((28.8 - 0.2, 28.8 + 0.2))
+
+
+def test_figure5_has_a_row_a_network_and_a_stamp(dirs):
+    folder = rehearse(dirs, "table1", ("sgdm", "adarem_s"), ("resnet18", "mobilenet_v2_1.0"))
+    fig = figures.draw(table(folder, dirs), figures._CURVES, "Figure 5")
+    assert len(fig.axes) == 12
+    assert all(any(t.get_text() == "REHEARSAL" for t in ax.texts) for ax in fig.axes)
+    assert any("REHEARSAL, not a reproduction" in t.get_text() for t in fig.texts)
+
+
+def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
+    folder = write_grid(dirs[0], seeds=[0, 1, 2])
+    finish(folder, make_config("resnet18", "sgdm", 0), 70.0)
+    diverge(folder, make_config("resnet18", "sgdm", 1), epoch=5)
+    config = make_config("resnet18", "adam", 0)
+    run = RunDir(folder / config.cell)
+    run.freeze(config)
+    start(run, host="elsewhere")
+    write_epochs(run, 12, 60.0)
+    fig = figures.draw(table(folder, dirs), figures._CURVES, "")
+    error = lines_of(fig, 1)
+    assert error["SGDM"][-1] == pytest.approx([100, 30.0])
+    assert len(error["Adam (ep 12/100)"]) == 12
+    crosses = [line for line in fig.axes[1].get_lines() if line.get_marker() == "x"]
+    assert [c.get_xdata().tolist() for c in crosses] == [[5]]
+
+
+def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
+    t = table(table2_runs, dirs)
+    wall, devices = figures._time_panels(t.campaign.runs)
+    run = t.campaign.runs[0]
+    assert wall[2](run)[-1][0] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
+    assert devices[2](run)[-1][0] == pytest.approx(16 * 100 * 110.0 / 3600)
+    assert "hours" in wall[1] and devices[1] == "GPU hours"
+
+
+def test_svg_needs_no_network_and_no_font(dirs):
+    rehearse(dirs)
+    report(dirs)
+    svg = (dirs[1] / "figures/figure4.svg").read_text()
+    assert "<text" not in svg and not re.search(r'(?:href|src)="http', svg)
+
+
+def test_importing_the_package_is_cheap():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, adarem.report; print([m for m in ('pandas', 'matplotlib', 'numpy', 'torch') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

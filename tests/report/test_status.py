@@ -1,0 +1,125 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
+
+from adarem.errors import UserError
+from adarem.rundir import RunDir
+from adarem.status import status
+
+
+@pytest.fixture
+def campaign(dirs):
+    folder = write_grid(dirs[0])
+    finish(folder, make_config("resnet18", "sgdm"), 70.5)
+    diverge(folder, make_config("resnet18", "adam"))
+    config = make_config("resnet18", "adarem")
+    run = RunDir(folder / config.cell)
+    run.freeze(config)
+    start(run, host="elsewhere", slurm_job="12_3")
+    write_epochs(run, 11, 60.0)
+    run.write_progress(
+        {"epoch": 12, "epochs": 100, "step": 1, "steps": 9, "loss": 2.345, "images_per_s": 9123.4, "seconds_left": 3723}
+    )
+    config = make_config("resnet18", "adamw")
+    RunDir(folder / config.cell).freeze(config)
+    return folder
+
+
+def test_plain_table(dirs, campaign, capsys):
+    assert status(runs_dir=dirs[0], grid="table2") == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:5] == [
+        ["cell", "state", "job", "epoch", "loss", "top-1", "images/s", "left"],
+        ["resnet18-adam-s0", "diverged", "—", "3/100", "5.435", "0.57", "9,000", "—"],
+        ["resnet18-adamw-s0", "planned", "—", "0/100", "—", "—", "—", "—"],
+        ["resnet18-adarem-s0", "running", "12_3", "12/100", "2.345", "21.36", "9,123", "1:02:03"],
+        ["resnet18-sgdm-s0", "done", "—", "100/100", "1.000", "70.50", "9,000", "—"],
+    ]
+    assert " ".join(lines[6]) == "4 cells: 1 diverged, 1 planned, 1 running, 1 done"
+    assert " ".join(lines[7]) == "table2/resnet18-adam-s0: diverged: loss is nan"
+
+
+def test_json(dirs, campaign, capsys):
+    status(runs_dir=dirs[0], as_json=True)
+    cells = {c["cell"]: c for c in json.loads(capsys.readouterr().out)}
+    assert cells["resnet18-adarem-s0"] == {
+        "campaign": "table2", "cell": "resnet18-adarem-s0", "state": "running", "job": "12_3", "epoch": 12,
+        "epochs": 100, "loss": 2.345, "top1": pytest.approx(60 * (1 - 2.718281828 ** -0.44)), "images_per_s": 9123.4,
+        "seconds_left": 3723, "problem": None,
+    }  # fmt: skip
+
+
+def test_a_damaged_run_is_shown(dirs, campaign, capsys):
+    (campaign / "resnet18-adamw-s0" / "config.yaml").write_text("grid: [")
+    status(runs_dir=dirs[0])
+    out = capsys.readouterr().out
+    assert "unreadable" in out and "resnet18-adamw-s0/config.yaml: not valid YAML" in out
+
+
+def test_no_such_campaign_is_one_line(dirs, campaign):
+    with pytest.raises(UserError, match="no runs of table1 there; `adarem launch grid=table1` makes some"):
+        status(runs_dir=dirs[0], grid="table1")
+
+
+def test_cells_waiting_in_slurm(dirs, campaign, monkeypatch, capsys):
+    from adarem import slurm
+
+    slurm.folder(campaign).mkdir()
+    monkeypatch.setattr(slurm, "queued", lambda folder: {"resnet18-adamw-s0": "40_1"})
+    status(runs_dir=dirs[0])
+    assert "resnet18-adamw-s0   queued    40_1" in capsys.readouterr().out
+
+    def silent(folder):
+        raise UserError("squeue does not answer")
+
+    monkeypatch.setattr(slurm, "queued", silent)
+    status(runs_dir=dirs[0])
+    assert "resnet18-adamw-s0   planned" in capsys.readouterr().out
+
+
+CODE = (
+    "import sys, pathlib; from adarem.status import status; status(runs_dir=pathlib.Path(sys.argv[1])); "
+    "print([m for m in ('torch', 'pandas', 'hydra', 'numpy') if m in sys.modules])"
+)
+
+
+def test_answers_at_once_and_without_torch(dirs, campaign):
+    took = []
+    for _ in range(5):  # the best of five: other tests share the cores
+        began = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", CODE, str(dirs[0])], capture_output=True, text=True)
+        took.append(time.perf_counter() - began)
+        assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert min(took) < 0.3
+
+
+def test_the_live_table_ends_when_the_last_cell_does(dirs, campaign):
+    """On a real terminal: shown, refreshed, and over once nothing runs."""
+    leader, follower = pty.openpty()
+    code = CODE.replace("from adarem.status", "import adarem.status as s; s.REFRESH_SECONDS = 0.1; from adarem.status")
+    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
+    process = subprocess.Popen([sys.executable, "-c", code, str(dirs[0])], stdout=follower, stderr=follower, env=env)
+    os.close(follower)
+    shown, finished = b"", False
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+        if b"running" in shown and not finished:
+            finished = True
+            run = RunDir(campaign / "resnet18-adarem-s0")
+            run.write_result({"status": "done", "top1": 71.23, "train_loss": 0.9, "images_per_s": 9000.0})
+    os.close(leader)
+    assert process.wait(timeout=20) == 0
+    text = shown.decode()
+    assert "71.23" in text and "2 done" in text
