@@ -221,14 +221,15 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
             lines += ["model=resnet18", f"model.name={value}", f"model.label={value}"]
         else:
             lines.append(f"{key}={value}")
-    # The groups first, without dotted keys, so that a misspelt dotted key can be told with its nearest valid name.
-    plain = _compose([s for s in (*lines, *shared) if not _nested(s)])
-    for o in off_axes:
-        _check_key(o, plain)
-    for key in choice:
-        if "." in key and not _has_key(plain, key):
-            raise _no_such_key(key, plain)
-    cfg = _compose([*lines, *shared])
+    try:
+        cfg = _compose([*lines, *shared])
+    except UserError:
+        # Composed without dotted keys it tells which of them is misspelt, and what it was meant to be.
+        plain = _compose([s for s in (*lines, *shared) if not _nested(s)])
+        for key in (*choice, *(o.get_key_element() for o in off_axes)):
+            if "." in key and not key.startswith(("+", "~")) and not _has_key(plain, key):
+                raise _no_such_key(key, plain) from None
+        raise
     if OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
             "data.root: has no value; name the data set's folder, data.root=/data/imagenet, or take data=digits"
@@ -259,12 +260,6 @@ def _has_key(cfg: DictConfig, key: str) -> bool:
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(cfg, parent)
     return isinstance(node, DictConfig) and leaf in list(node.keys())  # `in node` is False for a key without a value
-
-
-def _check_key(override: Override, cfg: DictConfig) -> None:
-    key = override.get_key_element()
-    if "." in key and not key.startswith(("+", "~")) and not _has_key(cfg, key):
-        raise _no_such_key(key, cfg)
 
 
 def _no_such_key(key: str, cfg: DictConfig) -> UserError:

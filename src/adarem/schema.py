@@ -31,6 +31,9 @@ HYPER: dict[str, dict[str, tuple[float, float] | None]] = {
 }
 
 
+PAPER_SCALE = (100, 1024, 1.0)  # epochs, global batch, factor on the base rate: section 4.1.1
+
+
 @dataclass(frozen=True)
 class WriteConfig:
     """How images are stored in a .beton file."""
@@ -162,7 +165,8 @@ class RunConfig:
     @property
     def rehearsal(self) -> str | None:
         """None for a run that counts as a reproduction (ImageNet, paper scale), else one line that says what it is."""
-        if self.data.name == "imagenet" and self.scale.name == "paper" and not self.data.embedded:
+        scale = (self.scale.epochs, self.scale.global_batch_size, self.scale.lr_factor)
+        if self.data.name == "imagenet" and not self.data.embedded and scale == PAPER_SCALE:
             return None
         return (
             f"{self.data.label}, {self.scale.epochs} epochs, global batch {self.scale.global_batch_size}: "

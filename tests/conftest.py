@@ -1,0 +1,87 @@
+"""Fixtures that many tests share, and the rule that no test is skipped which this machine could have run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["WANDB_MODE"] = "disabled"  # the tests of the mirror choose for themselves
+os.environ.pop("WANDB_API_KEY", None)
+
+ROOT = Path(__file__).parents[1]
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and "GPU" not in str(report.longrepr):
+        _skipped.append(f"{report.nodeid}: {report.longrepr}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """On CI a skip is a failure, unless it is for want of a GPU."""
+    if os.environ.get("CI") == "true" and _skipped and not hasattr(session.config, "workerinput"):
+        print("\nskipped on CI, where everything but a GPU is there:", *_skipped, sep="\n  ", file=sys.stderr)
+        session.exitstatus = 1
+
+
+@pytest.fixture(scope="session")
+def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded digits, prepared for both backends."""
+    from adarem.plan import make_plan
+
+    root = tmp_path_factory.mktemp("digits data")  # a space in the path, to meet what users have
+    from adarem.data.prepare import prepare
+
+    for backend in ("ffcv", "folder"):
+        plan = make_plan(["data=digits", f'data.root="{root}"', f"data.backend={backend}"])
+        prepare(plan.cells[0].config.data, workers=2, progress=False)
+    return root
+
+
+TINY = ("scale=smoke", "scale.global_batch_size=288", "model=shufflenet_v2_0.5", "cluster.ranks_per_node=1")
+
+
+@pytest.fixture
+def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
+    """Plans one run of two epochs of four steps and returns its directory: tiny_run("optimizer=adarem", seeds=3)."""
+    from adarem.plan import make_plan
+
+    def make(*overrides: str, folder: str = "runs") -> Path:
+        given = {o.split("=")[0] for o in overrides}
+        defaults = [o for o in (*TINY, "optimizer=sgdm") if o.split("=")[0] not in given]
+        plan = make_plan(
+            [
+                "data=digits",
+                f'data.root="{digits_root}"',
+                f'runs_dir="{tmp_path / folder}"',
+                "wandb.mode=disabled",
+                *defaults,
+                *overrides,
+            ]
+        )
+        plan.write()
+        assert len(plan.cells) == 1
+        return plan.cells[0].run.path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def adarem_command() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs ``python -m adarem`` as a user would and captures what it says."""
+
+    def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "adarem", *arguments],
+            cwd=cwd,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
