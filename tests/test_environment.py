@@ -1,0 +1,72 @@
+"""The files that name dependencies agree with each other."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[A-Za-z0-9_.-]+", requirement)[0].lower().replace("_", "-")
+
+
+REQUIREMENTS = [*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)]
+
+
+def test_conda_environment_has_every_requirement_with_the_same_bounds() -> None:
+    packages = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = [p for p in packages if isinstance(p, str)]
+    pip = next(p["pip"] for p in packages if isinstance(p, dict))
+    offered = {name_of(p): p for p in [*conda, *pip] if not p.startswith("-e")}
+    offered["torch"] = offered["pytorch"].replace("pytorch", "torch")
+    for requirement in REQUIREMENTS:
+        assert offered[name_of(requirement)].replace("_", "-") == requirement.replace("_", "-")
+
+
+def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
+    import importlib.metadata
+
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = dict(line.split("==") for line in lines)
+    pins = {name_of(k): v for k, v in pins.items()}
+    for requirement in REQUIREMENTS:
+        assert name_of(requirement) in pins, requirement
+        assert (
+            importlib.metadata.version(name_of(requirement)).split("+")[0] == pins[name_of(requirement)].split("+")[0]
+        )
+
+
+def test_no_registry_addresses() -> None:
+    for file in ("constraints.txt", "environment.yml", "pyproject.toml"):
+        assert "://" not in (ROOT / file).read_text()
+
+
+def test_the_optimizers_need_torch_alone() -> None:
+    assert [name_of(r) for r in PROJECT["dependencies"]] == ["torch"]
+
+
+@pytest.mark.parametrize("target", ["help", "reproduce-table1", "reproduce-table2", "test"])
+def test_make_knows_its_targets(target: str) -> None:
+    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_help_lists_every_target() -> None:
+    text = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.findall(r"^([a-z0-9-]+):(?!=)", (ROOT / "Makefile").read_text(), re.M)
+    assert targets and all(re.search(rf"make {t}\s+\S+", text) for t in targets)
+
+
+def test_shell_scripts_parse() -> None:
+    scripts = [*ROOT.glob("scripts/*.sh"), *ROOT.glob("slurm/*.sbatch"), ROOT / ".ci" / "run"]
+    assert len(scripts) >= 5
+    for script in scripts:
+        subprocess.run(["bash", "-n", str(script)], check=True)
+    assert sys.version_info >= (3, 10)
