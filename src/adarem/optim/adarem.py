@@ -20,7 +20,6 @@ from adarem.optim.state import (
     check_fused,
     init_state,
     restore_state_dtypes,
-    step_for_fused,
     step_to_tensor,
 )
 
@@ -129,28 +128,31 @@ class AdaRem(Optimizer):
 
     def _init_group(self, group, params, grads, exp_avgs, maxima, state_steps) -> bool:
         has_complex = False
+        fused, differentiable = group["fused"], group["differentiable"]
         for p in group["params"]:
-            if p.grad is None:
+            grad = p.grad
+            if grad is None:
                 continue
-            if p.grad.is_sparse:
+            if grad.is_sparse:
                 raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
             if p.numel() == 0:
                 continue  # nothing to update, and the maximum of nothing does not exist
-            has_complex |= torch.is_complex(p)
+            has_complex |= p.is_complex()
             state = self.state[p]
             if "exp_avg" not in state:
-                if group["fused"]:
+                if fused:
                     check_fused(p)
                 init_state(state, p, group)
-            elif group["fused"]:
-                step_for_fused(state, p)
-            if group["differentiable"] and state["step"].requires_grad:
+            step = state["step"]
+            if fused and step.dtype != torch.float32:
+                step = state["step"] = step.float()  # counted without fused, under a float64 default dtype
+            if differentiable and step.requires_grad:
                 raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
             params.append(p)
-            grads.append(p.grad)
+            grads.append(grad)
             exp_avgs.append(state["exp_avg"])
             maxima.append(state["exp_avg_max"])
-            state_steps.append(state["step"])
+            state_steps.append(step)
         return has_complex
 
     def _model_maximum(self) -> Tensor | None:
@@ -252,8 +254,6 @@ def adarem(
     """
     if foreach is None and fused is None:
         _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
-    if not all(isinstance(t, Tensor) for t in state_steps):
-        raise RuntimeError("API has changed, `state_steps` argument must contain a list of singleton tensors")
     if capturable:
         check_capturable(params, state_steps)
     if has_complex:

@@ -13,6 +13,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -111,8 +113,8 @@ def available() -> bool:
     return True
 
 
-def _pointers(tensors: list[Tensor]):
-    return (ctypes.c_void_p * len(tensors))(*[t.data_ptr() for t in tensors])
+def _pointers(tensors: Sequence[Tensor]) -> array:
+    return array("Q", map(Tensor.data_ptr, tensors))
 
 
 def fused_step(
@@ -136,14 +138,16 @@ def fused_step(
     grad_scale: Tensor | None,
 ) -> None:
     """One step over CPU tensors of one dtype; with ``radii`` a step on the sphere."""
-    layouts = [_dense(*tensors) for tensors in zip(params, grads, exp_avgs, strict=True)]
-    dense_params, dense_grads, dense_exp_avgs = zip(*layouts, strict=True)
+    originals = (params, exp_avgs, grads)
+    dense = originals
+    if not all(all(map(Tensor.is_contiguous, tensors)) for tensors in originals):
+        dense = tuple(zip(*map(_dense, *originals), strict=True))
     shared = None if model_maximum is None else model_maximum.to("cpu", maxima[0].dtype)
-    numel = (ctypes.c_int64 * len(params))(*[p.numel() for p in params])
     arrays = {  # alive until the call returns
-        "params": _pointers(dense_params),
-        "grads": _pointers(dense_grads),
-        "exp_avgs": _pointers(dense_exp_avgs),
+        "numel": array("q", map(Tensor.numel, params)),
+        "params": _pointers(dense[0]),
+        "exp_avgs": _pointers(dense[1]),
+        "grads": _pointers(dense[2]),
         "maxima": _pointers(maxima),
         "steps": _pointers(state_steps),
         "alphas": _pointers(alphas or []),
@@ -151,7 +155,6 @@ def fused_step(
     }
     args = _Args(
         tensors=len(params),
-        numel=ctypes.addressof(numel),
         shared_maximum=None if shared is None else shared.data_ptr(),
         spheres=len(radii),
         slr=slr,
@@ -164,25 +167,26 @@ def fused_step(
         grad_scale=0.0 if grad_scale is None else float(grad_scale),
         decay_every=decay_every,
         threads=torch.get_num_threads(),
-        **{name: ctypes.addressof(array) for name, array in arrays.items()},
+        **{name: numbers.buffer_info()[0] for name, numbers in arrays.items()},
     )
     name = str(params[0].dtype).removeprefix("torch.")
     getattr(library(), f"adarem_{name}")(ctypes.byref(args))
-    for (p, g, m), (dp, dg, dm) in zip(zip(params, grads, exp_avgs, strict=True), layouts, strict=True):
-        for original, dense in ((p, dp), (m, dm), *([(g, dg)] if grad_scale is not None else [])):
-            if dense is not original:
-                original.copy_(dense)
+    if dense is not originals:
+        for original, copies in zip(originals, dense, strict=True):
+            for to, copy in zip(original, copies, strict=True):
+                if copy is not to:
+                    to.copy_(copy)  # the gradient too: a GradScaler's fused step leaves it unscaled
     # ctypes writes behind autograd's back: graphs that saved a parameter must notice, as after any in-place operation.
-    torch.autograd.graph.increment_version([*params, *exp_avgs, *maxima, *state_steps])
+    torch.autograd.graph.increment_version(params)
 
 
-def _dense(p: Tensor, g: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three in one dense layout, so that the k-th element in memory is the same element: copies where needed."""
-    if p.is_contiguous() and g.is_contiguous() and m.is_contiguous():
-        return p, g, m
-    if p.stride() == g.stride() == m.stride() and is_dense(p):
-        return p, g, m
-    return p.contiguous(), g.contiguous(), m.contiguous()
+def _dense(p: Tensor, m: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The three in one dense layout, so that the k-th element in memory is the same element: all copied if need be."""
+    if p.is_contiguous() and m.is_contiguous() and g.is_contiguous():
+        return p, m, g
+    if p.stride() == m.stride() == g.stride() and is_dense(p):
+        return p, m, g
+    return tuple(t.clone(memory_format=torch.contiguous_format) for t in (p, m, g))
 
 
 def is_dense(p: Tensor) -> bool:

@@ -63,9 +63,8 @@ def _update(
         grads = [g.to(dtype) for g in grads]
     if maximize:
         grads = torch._foreach_neg(grads)
-    if model_maximum is None:
-        max_m = maxima
-    else:
+    max_m = maxima
+    if model_maximum is not None:
         max_m = [model_maximum.to(maxima[0].device, maxima[0].dtype)] * len(params)
     updates = torch._foreach_abs(grads)
     if on_host:
@@ -100,11 +99,9 @@ def _update(
         torch._foreach_sub_(params, updates)
 
     torch._foreach_lerp_(exp_avgs, grads, 1 - beta)
-    if params[0].device.type == "cpu":
-        new = [abs_max(m) for m in exp_avgs]  # foreach's norm takes ten times as long there
-    else:
-        new = torch._foreach_norm(exp_avgs, math.inf)
-    torch._foreach_copy_(maxima, new)
+    # On the CPU foreach's norm takes ten times as long as the tensors one by one.
+    on_cpu = params[0].device.type == "cpu"
+    torch._foreach_copy_(maxima, [abs_max(m) for m in exp_avgs] if on_cpu else torch._foreach_norm(exp_avgs, math.inf))
 
 
 def _by_device_and_dtype(*lists: list) -> list[tuple[list, ...]]:

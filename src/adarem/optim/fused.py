@@ -1,6 +1,5 @@
 """AdaRem and AdaRem-S in one pass over memory: compiled C++ on the CPU, Triton on CUDA."""
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
@@ -51,7 +50,9 @@ def _fused_adarem(
             "`fused=True` with sphere='model' requires all spherical params of a group on one device, of one dtype"
         )
     for (device, _), (_, chosen) in grouped.items():
-        lists = [[x[i] for i in chosen] for x in (params, grads, exp_avgs, maxima, state_steps)]
+        lists = [params, grads, exp_avgs, maxima, state_steps]
+        if len(grouped) > 1:
+            lists = [[x[i] for i in chosen] for x in lists]
         if device.type == "cpu":
             # Reading a CPU tensor on the host costs nothing.
             if found_inf is not None and found_inf.item():

@@ -43,13 +43,6 @@ def step_to_tensor(state: dict, p: Tensor, group: dict) -> None:
         )
 
 
-def step_for_fused(state: dict, p: Tensor) -> None:
-    """The fused kernels count in float32 on the parameter's device; a state from another implementation may not."""
-    step = state["step"]
-    if step.dtype != torch.float32 or step.device != p.device:
-        state["step"] = step.to(device=p.device, dtype=torch.float32)
-
-
 @contextmanager
 def restore_state_dtypes(optimizer: Optimizer) -> Iterator[None]:
     """While open, load_state_dict on ``optimizer`` keeps each state's own type.
