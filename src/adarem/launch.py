@@ -98,8 +98,8 @@ def _environment(cluster: ClusterConfig) -> dict[str, str]:
 
 
 def train_command(run: RunDir, ranks: int) -> list[str]:
-    """torchrun, by way of the Python that runs this."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    """torchrun, with the Python that runs this."""
+    torchrun = [sys.executable, "-m", "adarem.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
     return [*torchrun, "-m", "adarem", "train", str(run.path)]
 
 
