@@ -63,8 +63,8 @@ def make_imagenet_tree(
     """Writes ``root/train/<wnid>/<wnid>_<n>.JPEG`` and ``root/val/<wnid>/ILSVRC2012_val_<n>.JPEG``.
 
     ``distinct`` pictures are drawn and encoded; files repeat them with a comment of their own, so that no two files are
-    equal and thousands cost seconds. With ``oddities`` the first three training images are a greyscale JPEG, a CMYK JPEG
-    and a PNG named .JPEG, as the real set holds some.
+    equal and thousands cost seconds. With ``oddities`` the first three training images are a greyscale JPEG, a CMYK
+    JPEG and a PNG named .JPEG, as the real set holds some.
     """
     rng = np.random.default_rng(seed)
     sizes = [size for size, weight in SIZES for _ in range(weight)]
@@ -76,7 +76,7 @@ def make_imagenet_tree(
         for split, number in (("train", train_per_class), ("val", val_per_class)):
             folder = Path(root) / split / wnid
             folder.mkdir(parents=True, exist_ok=True)
-            for k in range(number):
+            for _ in range(number):
                 count += 1
                 name = f"{wnid}_{count}.JPEG" if split == "train" else f"ILSVRC2012_val_{count:08d}.JPEG"
                 (folder / name).write_bytes(with_comment(pictures[int(rng.integers(distinct))], name))
@@ -85,5 +85,7 @@ def make_imagenet_tree(
         picture = photograph(500, 375, seed=999)
         png = io.BytesIO()
         Image.fromarray(picture).save(png, "PNG")
-        for path, payload in zip(first, (jpeg(picture, mode="L"), jpeg(picture, mode="CMYK"), png.getvalue()), strict=False):
+        for path, payload in zip(
+            first, (jpeg(picture, mode="L"), jpeg(picture, mode="CMYK"), png.getvalue()), strict=False
+        ):
             path.write_bytes(payload)

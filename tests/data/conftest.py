@@ -1,0 +1,19 @@
+"""A small set of photographs, prepared once for both backends."""
+
+from collections.abc import Callable
+
+import pytest
+from data_factory import data_config, make_photos
+
+from adarem.config import DataConfig
+from adarem.data.prepare import prepare
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DataConfig]:
+    """photos(backend="folder", workers=1): a config over the prepared photographs. Tests must not change the files."""
+    root = tmp_path_factory.mktemp("photos")
+    make_photos(root)
+    for backend in ("ffcv", "folder"):
+        prepare(data_config(root, backend=backend), workers=2, progress=False)
+    return lambda **changes: data_config(root, **changes)

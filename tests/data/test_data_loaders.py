@@ -1,0 +1,223 @@
+"""What the trainer reads: the same pixels whatever the workers, the ranks and where it starts; each image once."""
+
+import gc
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_factory import TRAIN, VAL
+
+from adarem.data import sampling
+from adarem.data.loaders import open_eval, open_train
+
+BATCH, SEED = 12, 3
+STEPS = TRAIN // BATCH
+Seen = dict[tuple[int, int], tuple[str, int]]  # (step, sample) -> (hash of the pixels, label)
+
+
+def read_epoch(data, epoch: int, rank: int = 0, world: int = 1, start: int = 0) -> Seen:
+    loader = open_train(data, global_batch_size=BATCH, seed=SEED, rank=rank, world_size=world, device="cpu")
+    assert (loader.num_images, loader.steps_per_epoch) == (TRAIN, STEPS)
+    indices = sampling.train_batches(SEED, epoch, TRAIN, BATCH, rank, world, start)
+    seen: Seen = {}
+    with loader.epoch(epoch, start) as batches:
+        for step, (images, labels) in enumerate(batches):
+            for sample, image, label in zip(indices[step].tolist(), images, labels, strict=True):
+                seen[start + step, sample] = (hashlib.sha256(image.numpy().tobytes()).hexdigest(), int(label))
+    loader.close()
+    assert len(seen) == indices.size
+    return seen
+
+
+@pytest.fixture(scope="module", params=["ffcv", "folder"])
+def reference(request, photos) -> tuple[str, list[Seen]]:
+    data = photos(backend=request.param, workers=1)
+    return request.param, [read_epoch(data, e) for e in (0, 1)]
+
+
+def test_pixels_do_not_depend_on_the_number_of_workers(photos, reference):
+    backend, (first, second) = reference
+    for workers in (1, 2, 5) if backend == "ffcv" else (2,):
+        data = photos(backend=backend, workers=workers)
+        assert read_epoch(data, 1) == second
+        assert read_epoch(data, 0) == first  # epochs in any order
+    assert {k: v for k, v in first.items() if second.get(k) == v} == {}
+
+
+def test_pixels_do_not_depend_on_the_world_size(photos, reference):
+    backend, (_, second) = reference
+    for world in (2, 3, 4, 12) if backend == "ffcv" else (3,):
+        parts = [read_epoch(photos(backend=backend), 1, r, world) for r in range(world)]
+        assert {k: v for part in parts for k, v in part.items()} == second
+
+
+def test_an_epoch_can_start_at_any_step(photos, reference):
+    backend, (_, second) = reference
+    for start in range(STEPS + 1) if backend == "ffcv" else (2, STEPS):
+        expected = {k: v for k, v in second.items() if k[0] >= start}
+        assert read_epoch(photos(backend=backend), 1, 0, 1, start) == expected
+        assert [k for k in read_epoch(photos(backend=backend), 1, 1, 2, start) if k not in expected] == []
+
+
+def test_another_process_sees_the_same(photos, reference):
+    backend, (_, second) = reference
+    program = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from pathlib import Path
+from data_factory import data_config
+from test_data_loaders import read_epoch
+if __name__ == "__main__":
+    data = data_config(Path({photos().root!r}), backend={backend!r}, workers=1)
+    print(sorted(read_epoch(data, 1).items()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == str(sorted(second.items())), done.stderr
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_each_validation_image_comes_once_in_any_world(photos, backend):
+    expected = {}
+    data = photos(backend=backend)
+    worlds = (1, 2, 3, 8, 12, 16, 50) if backend == "ffcv" else (1, 16)
+    for world in worlds:  # 50 ranks over 41 images: some have none
+        seen, batches = {}, []
+        for rank in range(world):
+            loader = open_eval(data, batch_size=7, rank=rank, world_size=world, device="cpu")
+            assert loader.num_images == VAL
+            for indices, images, labels in loader:
+                batches.append(len(indices))
+                for i, image, label in zip(indices.tolist(), images, labels, strict=True):
+                    assert i not in seen
+                    seen[i] = (image.numpy().tobytes(), int(label))
+            loader.close()
+        assert sorted(seen) == list(range(VAL)) and max(batches) <= 7
+        expected = expected or seen
+        assert seen == expected
+
+
+def test_eval_twice_is_the_same(photos):
+    loader = open_eval(photos(), batch_size=16, rank=0, world_size=1, device="cpu")
+    first, second = ([(i, x, y) for i, x, y in loader] for _ in range(2))
+    assert len(loader) == len(first) == 3
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_shape_type_and_layout(photos, backend):
+    loader = open_train(photos(backend=backend), global_batch_size=8, seed=0, rank=1, world_size=2, device="cpu")
+    with loader.epoch(0) as batches:
+        images, labels = next(batches)
+    assert images.shape == (4, 3, 96, 96) and images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.shape == (4,) and labels.dtype == torch.int64
+
+
+def test_batches_belong_to_whoever_takes_them(photos):
+    """FFCV's own batches are views of a ring of buffers: the sixth overwrites the first."""
+    loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    kept, copies = [], []
+    for images, _ in loader.epoch(0):
+        kept.append(images)
+        copies.append(images.clone())
+    assert len(kept) == 15
+    assert all(torch.equal(a, b) for a, b in zip(kept, copies, strict=True))
+    assert len({t.data_ptr() for t in kept}) == 15
+
+
+def test_leaving_early_leaks_neither_threads_nor_memory(photos):
+    loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    next(loader.epoch(0))
+    threads = threading.active_count()
+    for e in range(40):
+        with loader.epoch(e) as batches:
+            next(batches)
+            if e % 2:
+                next(batches)
+    for e in range(20):  # not even closed
+        next(loader.epoch(e))
+    del batches
+    gc.collect()
+    assert threading.active_count() == threads
+    assert not [o for o in gc.get_objects() if type(o).__name__ == "Batches"]
+    loader.close()
+    deadline = time.time() + 5
+    while threading.active_count() > threads - 2 and time.time() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= threads - 2  # its two
+
+
+def test_an_epoch_holds_only_a_few_batches(photos):
+    """Nothing is allocated in proportion to the epoch: at most those ahead and the one in hand."""
+    loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    with loader.epoch(0) as batches:
+        for _ in batches:
+            assert len(batches.inner.pending) <= 4
+
+
+def test_backends_show_the_same_crops(photos):
+    """The same part of the same image, mirrored alike; what differs is interpolation and the stored JPEG."""
+    loaders = [
+        open_train(photos(backend=b), global_batch_size=12, seed=5, rank=0, world_size=1, device="cpu")
+        for b in ("ffcv", "folder")
+    ]
+    for (a, label_a), (b, label_b) in zip(*(x.epoch(2) for x in loaders), strict=True):
+        assert torch.equal(label_a, label_b)
+        for x, y in zip(a.float(), b.float(), strict=True):
+            same = np.corrcoef(x.flatten(), y.flatten())[0, 1]
+            mirrored = np.corrcoef(x.flip(-1).flatten(), y.flatten())[0, 1]
+            assert same > 0.9 and same > mirrored
+
+
+def test_backends_show_the_same_validation_images(photos):
+    loaders = [
+        open_eval(photos(backend=b), batch_size=8, rank=0, world_size=1, device="cpu") for b in ("ffcv", "folder")
+    ]
+    for (i, x, label_x), (j, y, label_y) in zip(*loaders, strict=True):
+        assert torch.equal(i, j) and torch.equal(label_x, label_y)
+        assert (x.float() - y.float()).abs().mean() < 12
+
+
+def test_torchs_thread_count_stays(photos):
+    """FFCV sets it for the whole process: on import and with each loader."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+        next(loader.epoch(0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_folder_needs_no_ffcv(photos):
+    program = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+sys.modules["ffcv"] = sys.modules["numba"] = None
+from pathlib import Path
+from data_factory import data_config
+from adarem.data.loaders import open_train
+if __name__ == "__main__":
+    data = data_config(Path({photos().root!r}), backend="folder", workers=1)
+    next(open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu").epoch(0))
+    assert not {{"hydra", "wandb", "pandas"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_prepare_fingerprint_and_beton_need_no_torch():
+    program = """
+import sys
+import adarem.data, adarem.data.prepare, adarem.data.fingerprint, adarem.data.beton, adarem.data.digits
+assert not {"torch", "ffcv", "numba", "hydra", "sklearn", "cv2"} & set(sys.modules), sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
