@@ -52,17 +52,9 @@ def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
 
     def make(*overrides: str, folder: str = "runs") -> Path:
         given = {o.split("=")[0] for o in overrides}
-        defaults = [o for o in (*TINY, "optimizer=sgdm") if o.split("=")[0] not in given]
-        plan = make_plan(
-            [
-                "data=digits",
-                f'data.root="{digits_root}"',
-                f'runs_dir="{tmp_path / folder}"',
-                "wandb.mode=disabled",
-                *defaults,
-                *overrides,
-            ]
-        )
+        places = (f'data.root="{digits_root}"', f'runs_dir="{tmp_path / folder}"', "wandb.mode=disabled")
+        defaults = [o for o in (*TINY, *places, "optimizer=sgdm", "data=digits") if o.split("=")[0] not in given]
+        plan = make_plan([*defaults, *overrides])
         plan.write()
         assert len(plan.cells) == 1
         return plan.cells[0].run.path

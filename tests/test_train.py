@@ -1,0 +1,312 @@
+"""Training: exact under interruption, equal across ranks, honest about divergence."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adarem import exitcodes
+from adarem import train as train_module
+from adarem.checkpoint import find_newest, load
+from adarem.errors import UserError
+from adarem.rundir import RunDir
+from adarem.schema import HYPER
+from adarem.train import train
+
+TIMING = {
+    "time",
+    "images_per_s",
+    "data_wait",
+    "seconds_train",
+    "seconds_eval",
+    "seconds_checkpoint",
+    "peak_memory_bytes",
+}
+
+
+def figures(run: RunDir) -> list[dict]:
+    return [{k: v for k, v in m.items() if k not in TIMING} for m in run.metrics()]
+
+
+def final_state(run: RunDir) -> dict:
+    state = load(find_newest(run.checkpoints)[0])
+    state["position"].pop("seconds")
+    return state
+
+
+def assert_same_bits(a: object, b: object, path: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for k in a:
+            assert_same_bits(a[k], b[k], f"{path}.{k}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_bits(x, y, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+class NeverStop:
+    signal = None
+
+
+class StopAtStep:
+    """Asks for a stop the n-th time that the loop looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @property
+    def signal(self) -> str | None:
+        self.looks -= 1
+        return "SIGUSR1" if self.looks < 0 else None
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Trains in this process, as rank 0 of 1, and stops where asked."""
+
+    def go(path: Path, stop: object = None) -> int:
+        monkeypatch.setattr(train_module, "StopRequest", lambda: stop or NeverStop())
+        return train(path)
+
+    return go
+
+
+def torchrun(ranks: int, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.run(
+        [*command, "-m", "adarem", "train", str(path)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("optimizer", HYPER)
+def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
+    optimizer: str, tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    whole = RunDir(tiny_run(f"optimizer={optimizer}", folder="whole"))
+    assert run_here(whole.path) == exitcodes.OK
+    broken = RunDir(tiny_run(f"optimizer={optimizer}", folder="broken"))
+    # two epochs of four steps: in the first epoch, between the epochs, in the second epoch
+    for looks in (2, 2, 3):
+        assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
+        assert broken.status() == "interrupted"
+    assert run_here(broken.path) == exitcodes.OK
+    assert_same_bits(final_state(whole), final_state(broken))
+    assert figures(whole) == figures(broken)
+    for bits in ("top1", "top5"):
+        assert np.array_equal(whole.correct()[bits], broken.correct()[bits])
+    assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
+    results = whole.result(), broken.result()
+    assert {r["top1"] for r in results} == {100 * float(whole.correct()["top1"].mean())}
+
+
+def test_metrics_are_what_the_schedule_and_the_data_say(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("optimizer=adarem"))
+    assert run.status() == "planned"
+    assert run_here(run.path) == exitcodes.OK
+    assert run.status() == "done"
+    rows = run.metrics()
+    assert [(m["epoch"], m["split"], m["step"]) for m in rows] == [
+        (1, "train", 4),
+        (1, "val", 4),
+        (2, "train", 8),
+        (2, "val", 8),
+    ]
+    assert {m["images"] for m in rows if m["split"] == "val"} == {360}
+    assert {m["images"] for m in rows if m["split"] == "train"} == {4 * 288}
+    # cosine over 8 steps from 0.4 * 0.25, at the last step of each epoch
+    assert [m["lr"] for m in rows if m["split"] == "train"] == pytest.approx(
+        [0.05 * (1 + np.cos(np.pi * t / 8)) for t in (3, 7)]
+    )
+    result = run.result()
+    assert result["status"] == "done" and result["epochs"] == 2 and result["steps"] == 8
+    assert result["evaluation"] == {
+        "resize": 36,
+        "crop": 32,
+        "images": 360,
+        "stored_max_side": 64,
+        "backend": "ffcv",
+    }
+    assert result["fingerprint"]["train"]["num_images"] == 1437
+    attempt = run.attempts()[0]
+    assert attempt["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert len(attempt["commit"]) == 40 and attempt["world_size"] == 1 and attempt["why"] == "done"
+    # a second call does nothing
+    before = run.metrics_file.read_bytes()
+    assert run_here(run.path) == exitcodes.OK
+    assert run.metrics_file.read_bytes() == before and len(run.attempts()) == 1
+
+
+def test_evaluation_is_the_same_at_any_world_size_and_ranks_share_one_run(tiny_run: Callable[..., Path]) -> None:
+    """Three real ranks: 360 images do not divide into 3 x 96, each is counted once, and rank 0 alone writes."""
+    run = RunDir(tiny_run("cluster.ranks_per_node=3", "optimizer=adam"))
+    done = torchrun(3, run.path)
+    assert done.returncode == 0, done.stderr
+    assert run.status() == "done" and len(run.attempts()) == 1 and run.attempts()[0]["world_size"] == 3
+    assert {m["images"] for m in run.metrics() if m["split"] == "val"} == {360}
+    assert len(run.correct()["top1"]) == 360
+    # The same weights, evaluated by one process on its own, give the same images right.
+    from adarem.distributed import World
+    from adarem.models import build_model
+    from adarem.tasks import ImageTask
+
+    config = run.config()
+    task = ImageTask(config, World(0, 1, 0, torch.device("cpu"), ("here",)))
+    model = build_model(config.model.name, 10, 0).to(memory_format=torch.channels_last)
+    model.load_state_dict(final_state(run)["model"])
+    alone = task.evaluate(model)
+    assert np.array_equal(alone.correct["top1"], run.correct()["top1"])
+    assert alone.loss == pytest.approx(run.result()["val_loss"], rel=1e-6)
+
+
+def test_two_ranks_take_the_step_of_one(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    """Without BatchNorm, two ranks of half the batch follow one rank: same order, same crops, averaged gradients."""
+    model = "model=torchvision:squeezenet1_1"
+    common = ("scale.epochs=1", "optimizer=sgd", "optimizer.lr=0.01")
+    one = RunDir(tiny_run(model, *common, folder="one"))
+    two = RunDir(tiny_run(model, *common, "cluster.ranks_per_node=2", folder="two"))
+    # its dropout is the one thing that depends on the rank
+    patch = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
+    site = one.path.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(patch)
+    done = torchrun(2, two.path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    alone = torchrun(1, one.path, PYTHONPATH=str(site))
+    assert alone.returncode == 0, alone.stderr
+    a, b = final_state(one)["model"], final_state(two)["model"]
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6), name
+    assert [m["loss"] for m in one.metrics()] == pytest.approx([m["loss"] for m in two.metrics()], rel=1e-4)
+
+
+def test_divergence_is_a_result_with_its_own_exit_code(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("optimizer=sgd", "optimizer.lr=1e30"))
+    assert run_here(run.path) == exitcodes.DIVERGED
+    assert run.status() == "diverged"
+    result = run.result()
+    assert result["status"] == "diverged" and result["epoch"] == 1 and "not finite in epoch 1" in result["reason"]
+    assert run.attempts()[0]["why"] == "diverged"
+    assert find_newest(run.checkpoints) == (None, [])
+    assert run_here(run.path) == exitcodes.OK  # finished: it is not tried again
+    assert len(run.attempts()) == 1
+
+
+def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("optimizer=adarem", "cluster.ranks_per_node=2"))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE  # one rank
+    done = torchrun(2, run.path)  # two ranks go on in the middle of the epoch
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 2 of 8" in done.stdout
+    assert run.status() == "done"
+    assert {m["images"] for m in run.metrics() if m["split"] == "train"} == {4 * 288}
+    assert [a["world_size"] for a in run.attempts()] == [1, 2]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    whole = RunDir(tiny_run(folder="whole"))
+    run_here(whole.path)
+    run = RunDir(tiny_run(folder="broken"))
+    assert run_here(run.path, StopAtStep(6)) == exitcodes.REQUEUE
+    newest = find_newest(run.checkpoints)[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert run_here(run.path) == exitcodes.OK
+    assert "set aside" in run.log_file.read_text()
+    assert "going on from step 4 of 8" in run.log_file.read_text()
+    assert_same_bits(final_state(whole), final_state(run))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("optimizer=adam"))
+    assert run_here(run.path, StopAtStep(5)) == exitcodes.REQUEUE
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("beta1: 0.9", "beta1: 0.8"))
+    with pytest.raises(UserError, match=r"checkpoints: made with other settings of optimizer.beta1"):
+        run_here(run.path)
+    assert run.status() == "failed"
+    run.config_file.write_text(text)
+    assert run_here(run.path) == exitcodes.OK
+
+
+def test_changed_data_are_refused_on_resume(
+    tmp_path: Path, tiny_run: Callable[..., Path], run_here: Callable[..., int], digits_root: Path
+) -> None:
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(digits_root, root)
+    run = RunDir(tiny_run(f'data.root="{root}"'))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE
+    fingerprint = root / "ffcv" / "train.beton.json"
+    record = json.loads(fingerprint.read_text())
+    fingerprint.write_text(json.dumps(record | {"content_hash": "0" * 64}))
+    with pytest.raises(UserError):
+        run_here(run.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals, tiny_run: Callable[..., Path]) -> None:
+    run = RunDir(tiny_run("scale.epochs=500", "scale=smoke", "train.checkpoint_every=1000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adarem", "train", str(run.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 120
+    while not run.metrics() and time.time() < deadline:
+        time.sleep(0.1)
+    assert run.status() == "running"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == exitcodes.REQUEUE, err
+    assert f"interrupted: {number.name} at step" in out and "go on with: adarem train" in out
+    assert run.status() == "interrupted"
+    step = load(find_newest(run.checkpoints)[0])["position"]["step"]
+    assert f"at step {step}" in run.attempts()[0]["detail"]
+
+
+def test_a_second_process_on_the_same_run_is_refused(
+    tiny_run: Callable[..., Path], adarem_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run = RunDir(tiny_run())
+    with run.lock():
+        done = adarem_command("train", str(run.path))
+    assert done.returncode == exitcodes.USER_ERROR
+    assert "another process works on it (host" in done.stderr and "Traceback" not in done.stderr
+    assert run.attempts() == []
+
+
+def test_folder_backend_trains_too(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("data.backend=folder"))
+    assert run_here(run.path) == exitcodes.OK
+    assert run.result()["evaluation"]["backend"] == "folder"
+
+
+def test_bf16_and_label_smoothing_train_on_the_cpu(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("scale.precision=bf16", "train.label_smoothing=0.1", "optimizer=adarem_s"))
+    assert run_here(run.path) == exitcodes.OK
+    state = final_state(run)
+    assert all(v.dtype != torch.bfloat16 for v in state["model"].values())
