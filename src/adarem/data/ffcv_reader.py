@@ -82,7 +82,7 @@ class ViewDecoder(Operation):
             failed = kernels.decode_boxes(
                 _IMDECODE,
                 _RESIZE,
-                mapped.ctypes.data,
+                mapped,
                 fields["data_ptr"].copy(),
                 sizes[samples],
                 heights,
@@ -119,7 +119,7 @@ class MappedFile(MemoryManager):
         table = reader.alloc_table
         self.sizes = np.empty(len(table), np.uint32)
         self.sizes[table["sample_id"]] = table["size"]
-        self.mapped = np.memmap(reader.file_name, np.uint8, mode="r")
+        self.mapped = np.asarray(np.memmap(reader.file_name, np.uint8, mode="r"))
         reader.alloc_table = None  # 24 bytes a sample that nobody needs any more
 
     @property

@@ -129,11 +129,25 @@ def _mirror(image):
 
 
 @njit(nogil=True, cache=True)
-def decode_boxes(imdecode, resize, base, starts, sizes, heights, widths, is_raw, boxes, out):
+def jpeg_size_is(data, height, width):
+    """Whether a JPEG's frame header says height x width; the decoder would quietly scale another size down."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC:  # start of frame
+            found_height = np.int64(data[at + 5]) << 8 | np.int64(data[at + 6])
+            found_width = np.int64(data[at + 7]) << 8 | np.int64(data[at + 8])
+            return found_height == height and found_width == width
+        at += 2 + (np.int64(data[at + 2]) << 8 | np.int64(data[at + 3]))
+    return False
+
+
+@njit(nogil=True, cache=True)
+def decode_boxes(imdecode, resize, mapped, starts, sizes, heights, widths, is_raw, boxes, out):
     """Fills ``out``, uint8 [b, H, W, 3], with each sample's box; returns the first sample that does not decode, or -1.
 
-    ``imdecode``, ``resize``: addresses of FFCV's C functions; ``base``: address of the mapped file; ``starts``,
-    ``sizes``: byte spans in it. libjpeg's warnings (corrupt or missing data) count as failures.
+    ``imdecode``, ``resize``: addresses of FFCV's C functions; ``mapped``: the file, uint8; ``starts``, ``sizes``: byte
+    spans in it. libjpeg's warnings (corrupt or missing data) count as failures.
     """
     scratch_size = 1
     for k in range(len(starts)):
@@ -142,8 +156,11 @@ def decode_boxes(imdecode, resize, base, starts, sizes, heights, widths, is_raw,
     scratch = np.empty(scratch_size, np.uint8)
     for k in range(len(starts)):
         height, width = np.int64(heights[k]), np.int64(widths[k])
-        source = np.int64(base) + np.int64(starts[k])
+        data = mapped[np.int64(starts[k]) : np.int64(starts[k]) + np.int64(sizes[k])]
+        source = np.int64(data.ctypes.data)
         if not is_raw[k]:
+            if not jpeg_size_is(data, height, width):
+                return k
             pixels = np.int64(scratch.ctypes.data)
             if _imdecode(np.int64(imdecode), source, np.int64(sizes[k]), height, width, pixels) != 0:
                 return k

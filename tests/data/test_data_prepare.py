@@ -1,0 +1,417 @@
+"""`prepare`: checks everything first to last, leaves nothing that looks finished, does nothing twice."""
+
+import contextlib
+import dataclasses
+import fcntl
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_factory import TRAIN, VAL, data_config
+from imagenet_tree import jpeg, make_imagenet_tree, photograph
+from PIL import Image
+
+from adarem.config import WriteConfig
+from adarem.data import beton, digits, fingerprint
+from adarem.data import prepare as module
+from adarem.data.loaders import open_eval, open_train
+from adarem.data.prepare import prepare
+from adarem.errors import UserError
+
+
+@pytest.fixture
+def photo_root(photos, tmp_path) -> Path:
+    """A copy of the photographs, not prepared."""
+    root = tmp_path / "photos"
+    for split in ("train", "val"):
+        shutil.copytree(Path(photos().root) / split, root / split)
+    return root
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir() if p.name != ".prepare.lock"}
+
+
+def test_file_does_not_depend_on_the_number_of_workers(photo_root):
+    found = []
+    for workers in (1, 3):
+        data = data_config(photo_root, beton_dir=str(photo_root / f"by{workers}"))
+        prints = prepare(data, workers=workers, progress=False)
+        found.append((prints, [fingerprint.beton_path(data, s).read_bytes() for s in ("train", "val")]))
+    assert found[0] == found[1]
+
+
+def test_second_call_does_nothing(photo_root):
+    data = data_config(photo_root)
+    first = prepare(data, workers=2, progress=False)
+    before = state(photo_root / "ffcv")
+    assert prepare(data, workers=2, progress=False) == first
+    assert prepare(data, workers=2, verify=True, progress=False) == first
+    assert state(photo_root / "ffcv") == before
+    assert not [n for n in before if "partial" in n]
+
+
+def test_other_settings_or_source_write_anew(photo_root):
+    data = data_config(photo_root)
+    first = prepare(data, workers=2, progress=False)
+    smaller = dataclasses.replace(data, write=WriteConfig("jpg", 128, 80, 0.5))
+    second = prepare(smaller, workers=2, progress=False)
+    assert second["train"]["content_hash"] != first["train"]["content_hash"]
+    assert second["train"]["source_hash"] == first["train"]["source_hash"]
+    assert second["train"]["jpeg_images"] == TRAIN and second["train"]["file_bytes"] < first["train"]["file_bytes"]
+    victim = sorted((photo_root / "val").glob("*/*"))[0]
+    victim.write_bytes(jpeg(photograph(80, 90, 4)))
+    third = prepare(smaller, workers=2, progress=False)
+    assert third["train"] == second["train"] and third["val"]["content_hash"] != second["val"]["content_hash"]
+
+
+def test_content_hash_sees_labels_and_order(photo_root):
+    first = prepare(data_config(photo_root), workers=2, progress=False)
+    one = sorted((photo_root / "train").glob("*/*"))[0]
+    one.rename(sorted((photo_root / "train").iterdir())[3] / one.name)
+    second = prepare(data_config(photo_root), workers=2, progress=False)
+    assert second["train"]["content_hash"] != first["train"]["content_hash"]
+    assert second["val"] == first["val"]
+
+
+def test_source_may_go_after_writing(photo_root, capsys):
+    data = data_config(photo_root, beton_dir=str(photo_root.parent / "elsewhere"))
+    first = prepare(data, workers=2, progress=False)
+    shutil.rmtree(photo_root)
+    assert prepare(data, workers=2, verify=True, progress=False) == first
+    assert "source is not there any more" in capsys.readouterr().err
+
+
+def test_damaged_file_is_written_anew(photo_root):
+    data = data_config(photo_root)
+    first = prepare(data, workers=2, progress=False)
+    path = fingerprint.beton_path(data, "train")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-24])
+    assert prepare(data, workers=2, progress=False) == first
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_bad_files_are_listed_together(photo_root, backend):
+    files = sorted((photo_root / "train").glob("*/*"))
+    files[3].write_bytes(b"")
+    files[20].write_bytes(files[20].read_bytes()[:900])
+    files[21].write_text("<html>404</html>")
+    files[60].write_bytes(np.random.default_rng(0).bytes(3000))
+    data = data_config(photo_root, backend=backend)
+    with pytest.raises(UserError, match="4 of 61 images cannot be read") as error:
+        prepare(data, workers=2, progress=False)
+    text = str(error.value)
+    assert "\n" not in text and f"{files[3].parent.name}/{files[3].name} (empty file)" in text and "and 1 more" in text
+    listed = (photo_root / "ffcv" / "train.bad.txt").read_text().splitlines()
+    assert [line.split(" ")[0] for line in listed] == [
+        f"{files[k].parent.name}/{files[k].name}" for k in (3, 20, 21, 60)
+    ]
+    assert not list((photo_root / "ffcv").glob("*.beton*")) and not list((photo_root / "ffcv").glob("*.json"))
+
+
+def test_oddities_of_imagenet_are_converted_as_torchvision_does(tmp_path):
+    """A greyscale, a CMYK JPEG and a PNG named .JPEG: raw pixels in the .beton equal torchvision's."""
+    from torchvision.datasets import ImageFolder
+
+    make_imagenet_tree(tmp_path, classes=3, train_per_class=2, val_per_class=1, distinct=3)
+    data = data_config(tmp_path, num_classes=3, write=WriteConfig("raw", 2000, 90, 0.5))
+    prepare(data, workers=2, progress=False)
+    index = beton.open_index(fingerprint.beton_path(data, "train"), 3)
+    theirs = ImageFolder(tmp_path / "train")
+    modes, names = set(), fingerprint.files_path(data, "train").read_text().splitlines()
+    assert len(theirs) == len(index) == 6
+    assert fingerprint.read_fingerprint(data, "train")["classes"] == theirs.classes
+    for k, (path, label) in enumerate(theirs.samples):
+        image = Image.open(path)
+        modes.add((image.format, image.mode))
+        with open(index.path, "rb") as f:
+            stored = os.pread(f.fileno(), int(index.sizes[k]), int(index.starts[k]))
+        assert stored == theirs[k][0].tobytes() and label == index.labels[k]
+        assert names[k] == f"train/{Path(path).parent.name}/{Path(path).name}"
+    assert {("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")} <= modes
+
+
+def remove_class(root: Path, *splits: str) -> None:
+    for split in splits:
+        shutil.rmtree(sorted((root / split).iterdir())[0])
+
+
+def empty_class(root: Path) -> None:
+    for path in sorted((root / "val").iterdir())[0].iterdir():
+        path.unlink()
+
+
+def empty_split(root: Path) -> None:
+    for path in (root / "train").iterdir():
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda r: shutil.rmtree(r / "val"), "val: no such folder; data.root needs"),
+        (shutil.rmtree, "train: no such folder; data.root needs"),
+        (empty_split, "train: holds no class folders"),
+        (empty_class, "val: no images in 1 classes: n01440764"),
+        (lambda r: remove_class(r, "val"), "train: 1 classes are in one of train and val only"),
+        (lambda r: remove_class(r, "train", "val"), "holds 6 classes, data.num_classes is 7"),
+        (lambda r: (sorted((r / "train").iterdir())[2] / "more").mkdir(), "more: a folder inside a class folder"),
+    ],
+)
+def test_wrong_layout_is_one_line(photo_root, damage, message):
+    damage(photo_root)
+    data = data_config(photo_root, beton_dir=str(photo_root.parent / "out"))
+    with pytest.raises(UserError, match=message) as error:
+        prepare(data, workers=1, progress=False)
+    assert "\n" not in str(error.value)
+
+
+def test_other_counts_than_the_genuine_are_warned_about(photo_root, capsys):
+    prepare(data_config(photo_root, expected_train=TRAIN, expected_val=50_000), workers=1, progress=False)
+    said = capsys.readouterr().err
+    assert f"val holds {VAL} images, the genuine photos 50,000" in said and said.count("warning") == 1
+
+
+def test_full_disk_is_known_before(photo_root, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(UserError, match=r"needs about 0\.0 GB, 0\.0 GB are free"):
+        prepare(data_config(photo_root), workers=1, progress=False)
+    assert not list((photo_root / "ffcv").glob("*.beton*"))
+
+
+def test_disk_that_fills_up_while_writing(photo_root):
+    """A file-size limit stands in for the full disk: the write fails in the middle."""
+    program = PROGRAM.format(
+        here=str(Path(__file__).parent),
+        root=str(photo_root),
+        before=(
+            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000_000, 9_000_000))"
+        ),
+    )
+    script = photo_root.parent / "fills.py"
+    script.write_text(program)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert "cannot be written (File too large); free some space, or set data.beton_dir" in done.stderr
+    assert not list((photo_root / "ffcv").glob("*.beton*"))
+
+
+def test_two_at_once(photo_root):
+    (photo_root / "ffcv").mkdir()
+    with open(photo_root / "ffcv" / ".prepare.lock", "w") as f:
+        f.write("host elsewhere, pid 7")
+        f.flush()
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="host elsewhere, pid 7 is preparing it"):
+            prepare(data_config(photo_root), workers=1, progress=False)
+    prepare(data_config(photo_root), workers=1, progress=False)
+
+
+PROGRAM = """
+import sys
+sys.path[:0] = [{here!r}]
+from pathlib import Path
+from data_factory import data_config
+from adarem.config import WriteConfig
+from adarem.data.prepare import prepare
+if __name__ == "__main__":
+    {before}
+    prepare(data_config(Path({root!r}), write=WriteConfig("raw", 400, 90, 0.5)), workers=2, progress=False)
+"""
+
+
+def children(pid: int) -> list[int]:
+    """Its workers; not multiprocessing's resource tracker, which outlives it for a moment to clean up."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            command = (stat.parent / "cmdline").read_text()
+            parent = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+            if parent == pid and "spawn_main" in command:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def shared_memory(pid: int) -> set[str]:
+    return set(re.findall(r"/dev/shm/\S+", Path(f"/proc/{pid}/maps").read_text()))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def writing(photo_root):
+    """A process in the middle of writing, and its workers."""
+    for folder in (photo_root / "train").iterdir():  # enough work to be caught at it
+        source = sorted(folder.iterdir())[0].read_bytes()
+        for k in range(400):
+            (folder / f"more_{k}.JPEG").write_bytes(source)
+    script = photo_root.parent / "prepare_it.py"
+    script.write_text(PROGRAM.format(here=str(Path(__file__).parent), root=str(photo_root), before="pass"))
+    process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
+    partial = photo_root / "ffcv" / "train.beton.partial"
+    deadline = time.time() + 60
+    while not (partial.exists() and partial.stat().st_size > 10_000_000):
+        assert process.poll() is None and time.time() < deadline, process.communicate()
+        time.sleep(0.01)
+    shared = shared_memory(process.pid)
+    yield process, children(process.pid), photo_root
+    process.kill()
+    process.wait()
+    assert wait_until(lambda: not any(map(os.path.exists, shared)), 10), "left in /dev/shm"
+
+
+def wait_until(condition, seconds: float) -> bool:
+    deadline = time.time() + seconds
+    while not condition() and time.time() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_write_leaves_nothing_that_looks_finished(writing, which):
+    process, workers, root = writing
+    assert len(workers) == 2
+    process.send_signal(which)
+    process.wait(timeout=10)
+    assert wait_until(lambda: not any(map(alive, workers)), 5), "orphans"
+    assert not (root / "ffcv" / "train.beton").exists() and not list((root / "ffcv").glob("*.json"))
+    assert (root / "ffcv" / "train.beton.partial").exists() == (which in (signal.SIGKILL, signal.SIGTERM))
+    data = data_config(root, write=WriteConfig("raw", 400, 90, 0.5))
+    with pytest.raises(UserError, match="no such file"):
+        open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+
+
+def test_killed_worker_is_reported_within_seconds(writing):
+    process, workers, root = writing
+    start = time.time()
+    os.kill(workers[0], signal.SIGKILL)
+    _, said = process.communicate(timeout=10)
+    assert time.time() - start < 5
+    assert "a worker process of prepare died (killed, or out of memory); run `adarem prepare` again" in said
+    assert wait_until(lambda: not any(map(alive, workers)), 5)
+    assert not list((root / "ffcv").glob("*.beton*"))
+
+
+def test_verify_sees_an_edited_source(photo_root):
+    data = data_config(photo_root)
+    prepare(data, workers=1, progress=False)
+    victim = sorted((photo_root / "val").glob("*/*"))[7]
+    payload = bytearray(victim.read_bytes())
+    payload[8] ^= 1  # in the comment: same size, same pixels
+    victim.write_bytes(payload)
+    prepare(data, workers=1, progress=False)  # same names and sizes
+    with pytest.raises(UserError, match="its images changed since"):
+        prepare(data, workers=1, verify=True, progress=False)
+
+
+def test_digits(tmp_path):
+    data = data_config(
+        tmp_path,
+        name="digits",
+        num_classes=10,
+        train_crop=32,
+        eval_resize=36,
+        eval_crop=32,
+        expected_train=1437,
+        expected_val=360,
+        write=WriteConfig("proportion", 64, 90, 0.5),
+    )
+    prints = prepare(data, workers=2, progress=False)
+    assert (prints["train"]["num_images"], prints["val"]["num_images"]) == (1437, 360)
+    # Pinned: the embedded data are the same on every machine with the same Pillow.
+    train = {p.name for p in (tmp_path / "train").glob("*/*")}
+    assert len(train) == 1437 and not train & {p.name for p in (tmp_path / "val").glob("*/*")}
+    index = beton.open_index(fingerprint.beton_path(data, "val"))
+    assert np.bincount(index.labels).tolist() == [36, 36, 35, 37, 36, 37, 36, 36, 35, 36]
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    loader = open_eval(data, batch_size=360, rank=0, world_size=1, device="cpu")
+    (_, pixels, found), *_ = loader
+    names = fingerprint.files_path(data, "val").read_text().splitlines()
+    for name, picture, label in zip(names, pixels, found, strict=True):
+        number = int(Path(name).stem)
+        assert labels[number] == label
+        small = picture.float().mean(0)[2:30, 2:30]
+        original = np.kron(images[number].reshape(8, 8), np.ones((4, 4)))[2:30, 2:30]
+        assert np.corrcoef(small.flatten(), original.flatten())[0, 1] > 0.7
+
+
+def test_digits_are_written_once_and_mend_themselves(tmp_path):
+    root = tmp_path / "digits"
+    digits.write_digits(root)
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    digits.write_digits(root)
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
+    (root / digits._MARK).unlink()  # as an interrupted write leaves it
+    shutil.rmtree(root / "val")
+    digits.write_digits(root)
+    assert sorted(root.rglob("*")) == sorted(before)
+
+
+def test_digits_never_remove_what_is_not_theirs(tmp_path):
+    precious = tmp_path / "train" / "n01440764" / "n01440764_1.JPEG"
+    precious.parent.mkdir(parents=True)
+    precious.write_bytes(jpeg(photograph(50, 40, 0)))
+    with pytest.raises(UserError, match="which is no digit; choose another data.root"):
+        digits.write_digits(tmp_path)
+    assert precious.exists()
+
+
+def test_progress_tells_rate_and_time_left(photo_root, capsys):
+    prepare(data_config(photo_root), workers=2)
+    said = capsys.readouterr().err
+    assert re.search(r"writing train .*61/61 .*images/s 0:00:00", said)
+
+
+def test_folder_backend_writes_no_beton(photo_root):
+    data = data_config(photo_root, backend="folder")
+    prints = prepare(data, workers=2, progress=False)
+    assert not list((photo_root / "ffcv").glob("*.beton*"))
+    assert prints["train"] == json.loads((photo_root / "ffcv" / "train.folder.json").read_text())
+    before = state(photo_root / "ffcv")
+    assert prepare(data, workers=2, progress=False) == prints and state(photo_root / "ffcv") == before
+
+
+def test_folder_file_that_goes_bad_later_is_named(photo_root):
+    data = data_config(photo_root, backend="folder")
+    prepare(data, workers=2, progress=False)
+    victim = sorted((photo_root / "train").glob("*/*"))[11]
+    victim.write_bytes(victim.read_bytes()[:700])
+    loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    with pytest.raises(UserError, match=f"{victim.name}: sample 11 does not decode"):
+        list(loader.epoch(0))
+
+
+def test_one_pixel_wide_images(tmp_path):
+    """Extremes that a resize could round to nothing."""
+    for split in ("train", "val"):
+        for c in range(2):
+            folder = tmp_path / split / f"c{c}"
+            folder.mkdir(parents=True)
+            for k, (w, h) in enumerate([(1, 1), (1, 900), (900, 1), (3, 2)]):
+                buffer = io.BytesIO()
+                Image.fromarray(photograph(max(w, 4), max(h, 4), k)[:h, :w]).save(buffer, "JPEG")
+                (folder / f"{k}.JPEG").write_bytes(buffer.getvalue())
+    for mode in ("raw", "jpg"):
+        data = data_config(tmp_path, num_classes=2, write=WriteConfig(mode, 100, 90, 0.5), workers=1)
+        prepare(data, workers=1, progress=False)
+        loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+        assert sum(len(y) for e in range(3) for _, y in loader.epoch(e)) == 24
+        assert sum(len(y) for _, _, y in open_eval(data, batch_size=3, rank=0, world_size=1, device="cpu")) == 8
