@@ -5,7 +5,7 @@ import re
 import pytest
 from report_factory import diverge, finish, make_config, start, write_grid
 
-from adarem.report import tables
+from adarem.report import latex, tables
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -70,7 +70,7 @@ def test_a_rehearsal_says_so_everywhere(dirs):
     assert line and tables.markdown(t).startswith("# REHEARSAL of Table 2")
     assert line in tables.markdown(t) and line in tables.screen(t).replace("\n    ", " ")
     assert tables.screen(t).startswith("REHEARSAL of Table 2")
-    assert "REHEARSAL" in tables.latex(t)
+    assert "REHEARSAL" in latex.latex(t)
     rows = list(csv.DictReader(io.StringIO(tables.to_csv(t))))
     assert len(rows) == 12 and {r["rehearsal"] for r in rows} == {line}
     assert cell_texts(t)["ResNet-18 Top-1", "difference"]["sgdm"][0] == "(+27.94)"
@@ -180,7 +180,7 @@ def test_latex_is_well_formed(dirs, data):
         finish(folder, make_config("resnet18", "sgdm", seed, data=data), 70.5 + seed)
     diverge(folder, make_config("resnet18", "adam", data=data))
     finish(folder, make_config("resnet18", "adarem", data=data, overrides={"optimizer.weight_decay": 5e-4}), 69.0)
-    tex = tables.latex(table(folder, dirs[1]))
+    tex = latex.latex(table(folder, dirs[1]))
     rows = _tex_tokens(tex)
     assert all(len(r) == 8 for r in rows)
     assert r"71.00 $\pm$ 0.71" in tex and r"weight\_decay" in tex and r"\textbf{70.67}" in tex

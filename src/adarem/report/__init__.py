@@ -16,3 +16,10 @@ def make_report(
     from adarem.report.make import make
 
     return make(grid=grid, runs_dir=Path(runs_dir), results_dir=Path(results_dir), data=data, scale=scale)
+
+
+def compare(first: Path, second: Path) -> str:
+    """Two runs side by side with the paired test, as text. Raises UserError for a path that is no readable run."""
+    from adarem.report.pair import compare as compare_runs
+
+    return compare_runs(Path(first), Path(second))

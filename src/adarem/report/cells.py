@@ -34,14 +34,20 @@ class Paper:
     values: Mapping[tuple[str, str, str], str] = field(default_factory=dict)  # (model, optimizer, metric)
 
 
-def read_paper(name: str | None, results_dir: Path) -> Paper:
-    """``results/paper/<name>``: in ``results_dir``, else beside the source. An empty Paper when ``name`` is None."""
-    if name is None:
-        return Paper()
+def paper_file(name: str, results_dir: Path) -> Path:
+    """``results/paper/<name>``: in ``results_dir``, else beside the source. Raises UserError where it is in neither."""
     places = [results_dir / "paper" / name, Path(adarem.__file__).parents[2] / "results" / "paper" / name]
     path = next((p for p in places if p.exists()), None)
     if path is None:
         raise UserError(f"{places[0]}: not there; the paper's numbers come with the repository, in results/paper/")
+    return path
+
+
+def read_paper(name: str | None, results_dir: Path) -> Paper:
+    """The paper's numbers of one table; an empty Paper when ``name`` is None."""
+    if name is None:
+        return Paper()
+    path = paper_file(name, results_dir)
     with open(path, newline="") as f:
         rows = list(csv.DictReader(f))
     return Paper(rows[0]["source"], {(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows})

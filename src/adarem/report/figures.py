@@ -187,12 +187,17 @@ _CURVES = [
 ]
 
 
+def names(table: Table) -> list[str]:
+    """File names, without ending, of a table's figures."""
+    return [str(table.campaign.grid.get("figure") or f"{table.name}-curves"), f"{table.name}-time"]
+
+
 def write_figures(table: Table, folder: Path) -> list[Path]:
     """The paper's figure of this grid, and test error against wall time and device hours beside it."""
-    name = str(table.campaign.grid.get("figure") or f"{table.name}-curves")
+    name, beside = names(table)
     head = f"{name.replace('figure', 'Figure ')}. " if name.startswith("figure") else ""
     stamp = "REHEARSAL of " if table.campaign.rehearsal else ""
     data = next((r.config.data.label for r in table.campaign.runs), "")
     paths = save(draw(table, _CURVES, f"{stamp}{head}Train loss and test error on {data}"), folder / name)
     title = f"{stamp}{table.paper.source or table.name}: test error against time on {data}"
-    return paths + save(draw(table, _time_panels(table.campaign.runs), title), folder / f"{table.name}-time")
+    return paths + save(draw(table, _time_panels(table.campaign.runs), title), folder / beside)

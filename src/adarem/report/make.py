@@ -4,8 +4,9 @@ import csv
 from pathlib import Path
 
 from adarem.errors import UserError
-from adarem.report import collect, tables
+from adarem.report import claims, collect, figures, html, latex, tables
 from adarem.report.cells import Table, build, read_paper
+from adarem.report.collect import Campaign
 from adarem.rundir import write_atomically
 
 
@@ -33,8 +34,6 @@ def refuse_to_overwrite(table: Table, results_dir: Path) -> None:
 
 def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> str:
     """See adarem.report.make_report."""
-    from adarem.report import figures
-
     folder, note = collect.find_campaign(grid, runs_dir, data, scale)
     table = load(folder, results_dir, note)
     refuse_to_overwrite(table, results_dir)
@@ -43,10 +42,65 @@ def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scal
     for ending, text in (
         ("md", tables.markdown(table)),
         ("csv", tables.to_csv(table)),
-        ("tex", tables.latex(table)),
+        ("tex", latex.latex(table)),
     ):
         path = results_dir / "tables" / f"{table.name}.{ending}"
         write_atomically(path, text)
         written.append(path)
     written += figures.write_figures(table, results_dir / "figures")
-    return tables.screen(table) + "\nWritten:\n" + "".join(f"  {p}\n" for p in written)
+    judged, told = write_claims(table.campaign, runs_dir, results_dir, written)
+    written.append(write_page(table, judged, runs_dir, results_dir))
+    return f"{tables.screen(table)}{told}\nWritten:\n" + "".join(f"  {p}\n" for p in written)
+
+
+def judge_claims(current: Campaign, runs_dir: Path, results_dir: Path) -> tuple[list[claims.Judged], list[str]]:
+    """Every claim judged by the reproductions under ``runs_dir``, and the names of the rehearsals there."""
+    ledger = claims.read_claims(results_dir)
+    found: dict[str, Campaign] = {}
+    for name in {c.grid for c in ledger} | {c.against_grid for c in ledger if c.against_grid}:
+        if (runs_dir / name / "grid.yaml").exists():
+            campaign = current if name == current.name else collect.read_runs(runs_dir / name)
+            if campaign.rehearsal is None:
+                found[name] = campaign
+    rehearsed = [current.name] if current.rehearsal else []
+    return [claims.judge(c, found) for c in ledger], rehearsed
+
+
+def write_page(current: Table, judged: list[claims.Judged], runs_dir: Path, results_dir: Path) -> Path:
+    """report.html: every table of ``results_dir`` whose runs are here."""
+    sections, elsewhere = [], []
+    for path in sorted((results_dir / "tables").glob("*.csv")):
+        with open(path, newline="") as f:
+            first = next(csv.DictReader(f), {})
+        name = first.get("campaign", "")
+        if name == current.campaign.name:
+            table = current
+        elif name and (runs_dir / name / "grid.yaml").exists():
+            table = load(runs_dir / name, results_dir)
+        else:
+            elsewhere.append(path.stem)
+            continue
+        sections.append((table, figures.names(table)))
+    sections.sort(key=lambda s: s[0].campaign.rehearsal is not None)  # reproductions first
+    path = results_dir / "report.html"
+    write_atomically(path, html.render(sections, judged, elsewhere, results_dir))
+    return path
+
+
+def write_claims(
+    current: Campaign, runs_dir: Path, results_dir: Path, written: list[Path]
+) -> tuple[list[claims.Judged], str]:
+    """claims.md and claims.csv; the ledger and its line for the screen.
+
+    A rehearsal leaves a ledger alone that rests on reproductions whose runs are not here.
+    """
+    judged, rehearsed = judge_claims(current, runs_dir, results_dir)
+    path = results_dir / "claims.csv"
+    if current.rehearsal and path.exists() and all(j.status == "not run" for j in judged):
+        with open(path, newline="") as f:
+            if any(row["status"] != "not run" for row in csv.DictReader(f)):
+                return judged, f"Claims: {path} rests on runs that are not under {runs_dir}; left as it is.\n"
+    write_atomically(path, claims.to_csv(judged))
+    write_atomically(path.with_suffix(".md"), claims.markdown(judged, rehearsed))
+    written += [path, path.with_suffix(".md")]
+    return judged, f"Claims of the paper: {claims.summary(judged)} (see {path.with_suffix('.md')}).\n"

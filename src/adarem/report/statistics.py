@@ -97,12 +97,12 @@ class Comparison:
     """Welch's t-test of two cells; ``adjusted`` is Holm's p over the table's comparisons."""
 
     difference: float
-    half_width: float  # 95 %, Welch–Satterthwaite
+    half_width: float  # at the confidence asked for, Welch–Satterthwaite
     p: float
     adjusted: float
 
 
-def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Comparison]:
+def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95) -> list[Comparison]:
     """Welch's t for every pair (a, b), difference = mean(a) − mean(b), corrected by Holm over all of them.
 
     Every sample needs two seeds or more. Two samples that never vary give p = 1 if equal and 0 otherwise.
@@ -115,7 +115,7 @@ def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Comp
             rows.append((difference, 0.0, 1.0 if difference == 0 else 0.0))
             continue
         test = stats.ttest_ind(a, b, equal_var=False)
-        low, high = test.confidence_interval(0.95)
+        low, high = test.confidence_interval(confidence)
         rows.append((difference, float(high - low) / 2, float(test.pvalue)))
     if not rows:
         return []

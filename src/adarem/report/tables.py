@@ -1,8 +1,7 @@
-"""A Table as Markdown, CSV, LaTeX and text for the screen, all from the same lines."""
+"""A Table as Markdown, CSV and text for the screen, all from the same lines (LaTeX: latex.py)."""
 
 import csv
 import io
-import re
 import shutil
 import textwrap
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ def lines(table: Table) -> list[Line]:
         kinds = [
             ("paper", [(c.paper or "—", c.best_in_paper) for c in cells]),
             ("ours", [(c.ours, c.best) for c in cells]),
-            ("difference", [(_difference(c, rehearsal), False) for c in cells]),
+            ("difference", [(difference_text(c, rehearsal), False) for c in cells]),
             ("n", [(c.n, False) for c in cells]),
         ]
         if not rehearsal:
@@ -43,7 +42,8 @@ def lines(table: Table) -> list[Line]:
     return out
 
 
-def _difference(c: Cell, rehearsal: bool) -> str:
+def difference_text(c: Cell, rehearsal: bool) -> str:
+    """Ours − the paper's, in brackets where the paper's data was another."""
     if c.difference is None:
         return "—"
     return f"({_signed(c.difference)})" if rehearsal else _signed(c.difference)
@@ -223,42 +223,6 @@ def to_csv(table: Table) -> str:
             }
         )
     return f.getvalue()
-
-
-_TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
-_TEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "−": "$-$", "±": r"$\pm$", "α": r"$\alpha$"}
-
-
-def _tex(text: str) -> str:
-    return re.sub("|".join(map(re.escape, _TEX)), lambda m: _TEX[m[0]], text)
-
-
-def latex(table: Table) -> str:
-    """A ``table`` float for a document that loads booktabs."""
-    c = table.campaign
-    caption = _tex(f"{table.title}. " + "; ".join(f"{k}: {v}" for k, v in provenance.facts(c)[:4]) + ".")
-    if c.rehearsal:
-        caption = rf"\textbf{{REHEARSAL, not a reproduction.}} {_tex(c.rehearsal)}. " + caption
-    out = [
-        "% Written by `adarem report`. Needs \\usepackage{booktabs} and \\usepackage{graphicx}.",
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.campaign.name}}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
-        r"\toprule",
-        " & & " + " & ".join(_tex(table.labels[o]) for o in table.columns) + r" \\",
-    ]
-    last = None
-    for line in lines(table):
-        texts = [rf"\textbf{{{_tex(t)}}}" if bold else _tex(t) for t, bold in line.texts]
-        if line.row != last:
-            out.append(r"\midrule")
-        out.append(f"{_tex(line.row) if line.row != last else ''} & {line.kind} & " + " & ".join(texts) + r" \\")
-        last = line.row
-    out += [r"\bottomrule", r"\end{tabular}%", "}", r"\end{table}"]
-    return "\n".join(out) + "\n"
 
 
 def screen(table: Table, width: int | None = None) -> str:

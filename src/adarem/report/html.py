@@ -1,0 +1,196 @@
+"""results/report.html: everything on one page that needs no network."""
+
+import base64
+import statistics as plain
+from html import escape
+from pathlib import Path
+
+from adarem.report import claims, provenance, tables
+from adarem.report.cells import METRICS, Table
+from adarem.report.collect import Run
+from adarem.report.fairness import fairness_sheet
+from adarem.report.page import HEAD, SCRIPT, bullets, folded, paragraph, sortable
+from adarem.rundir import RunDir
+
+TAIL_LINES = 15
+TAIL_BYTES = 8192
+
+
+def _table(t: Table) -> str:
+    """The table as the paper lays it out, and cell by cell."""
+    head = "".join(f'<th class="num">{escape(t.labels[o])}</th>' for o in t.columns)
+    rows, last = [], None
+    for line in tables.lines(t):
+        tds = "".join(f'<td class="num{" best" * bold}">{escape(text)}</td>' for text, bold in line.texts)
+        rows.append(f"<tr><td>{escape(line.row) if line.row != last else ''}</td><td>{line.kind}</td>{tds}</tr>")
+        last = line.row
+    cells = []
+    for c in t.cells:
+        label = t.labels[c.model] + (f" ({c.variant})" if c.variant else "")
+        difference = tables.difference_text(c, t.campaign.rehearsal is not None)
+        cells.append(
+            (label, METRICS[c.metric].label, t.labels[c.optimizer], ("best" * c.best_in_paper, c.paper or "—"),
+             ("best" * c.best, c.ours), difference, c.n, c.verdict, ", ".join(r.dir.path.name for r in c.runs) or "—")
+        )  # fmt: skip
+    header = ("Network", "Metric", "Optimizer", "Paper", "Ours", "Difference", "n", "Verdict", "Runs")
+    return (
+        f'<div class="scroll"><table class="paper"><thead><tr><th></th><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        + "".join(paragraph(s, "soft") for s in tables.legend(t))
+        + "<h3>Cell by cell</h3>"
+        + sortable(header, cells, numeric=(3, 4, 5, 6))
+    )
+
+
+def _figures(t: Table, results_dir: Path, names: list[str]) -> str:
+    out = []
+    for name in names:
+        path = results_dir / "figures" / f"{name}.svg"
+        if path.exists():
+            data = base64.b64encode(path.read_bytes()).decode()
+            out.append(f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">')
+    return "".join(out)
+
+
+def _throughput(runs: list[Run]) -> str:
+    """Images/s, waiting for data, and where the time went, a run a line."""
+    rows = []
+    for r in runs:
+        train = [m for m in r.metrics if m["split"] == "train"]
+        val = [m for m in r.metrics if m["split"] == "val"]
+
+        def median(key: str, of: list[dict]) -> float | None:
+            values = [float(m[key]) for m in of if isinstance(m.get(key), int | float)]
+            return plain.median(values) if values else None
+
+        def total(key: str, of: list[dict]) -> float:
+            return sum(float(m.get(key) or 0.0) for m in of)
+
+        speed, wait, memory = (median(k, train) for k in ("images_per_s", "data_wait", "peak_memory_bytes"))
+        rows.append(
+            (
+                r.name,
+                f"{speed:,.0f}" if speed is not None else "—",
+                f"{100 * wait:.1f} %" if wait is not None else "—",
+                f"{total('seconds_train', train):,.0f}",
+                f"{total('seconds_eval', val):,.0f}",
+                f"{total('seconds_checkpoint', train):,.0f}",
+                f"{memory / 2**30:.2f}" if memory else "—",
+                f"{r.result['gpu_hours']:,.1f}" if isinstance(r.result.get("gpu_hours"), int | float) else "—",
+                str(r.result.get("device", "—")),
+            )
+        )
+    header = (
+        "Run",
+        "Images/s",
+        "Waits for data",
+        "Train s",
+        "Evaluate s",
+        "Checkpoint s",
+        "Peak GiB",
+        "GPU h",
+        "Device",
+    )
+    return sortable(header, rows, numeric=range(1, 8))
+
+
+def _provenance(runs: list[Run]) -> str:
+    rows = []
+    for r in runs:
+        attempts = r.attempts or [{}]
+        for a in attempts:
+            versions = " ".join(f"{k} {v}" for k, v in (a.get("versions") or {}).items())
+            state = r.status if a is attempts[-1] else a.get("why", "ended without a word")
+            hosts = " ".join(map(str, a.get("hosts") or []))
+            commit = str(a.get("commit", ""))[:12] + (" (dirty)" if a.get("dirty") else "")
+            told = [a.get("attempt"), state, commit, a.get("world_size"), a.get("device"), hosts, a.get("slurm_job")]
+            rows.append([r.name, *(str(x or "—") for x in (*told, versions, a.get("command")))])
+    header = ("Run", "Attempt", "State", "Commit", "Ranks", "Device", "Hosts", "Slurm job", "Versions", "Command")
+    return sortable(header, rows, numeric=(1, 4))
+
+
+def log_tail(run: RunDir) -> str:
+    """The log's last lines, read from its end."""
+    try:
+        with open(run.log_file, "rb") as f:
+            f.seek(0, 2)
+            f.seek(max(0, f.tell() - TAIL_BYTES))
+            return "\n".join(f.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+    except OSError:
+        return ""
+
+
+def _failures(t: Table) -> str:
+    lines = provenance.problems(t.campaign)
+    if not lines:
+        return paragraph("None.")
+    out = [bullets(lines, "bad")]
+    for r in t.campaign.runs:
+        if (r.status in ("failed", "diverged", "interrupted") or r.problems) and (tail := log_tail(r.dir)):
+            out.append(folded(f"{r.name}: last lines of its log", f"<pre>{escape(tail)}</pre>"))
+    return "".join(out)
+
+
+def _section(t: Table, results_dir: Path, figures: list[str]) -> str:
+    c = t.campaign
+    found = dict(tables.sections(t))
+    stamp = f'<div class="stamp">REHEARSAL, not a reproduction. {escape(c.rehearsal)}.</div>' if c.rehearsal else ""
+    kind = ' class="rehearsal"' if c.rehearsal else ""
+    header, rows, notes = fairness_sheet(t)
+    drawn = _figures(t, results_dir, figures)
+    parts = [
+        f'<section id="{escape(t.name)}"{kind}><h2>{escape(t.title)}</h2>',
+        stamp,
+        bullets(f"{what}: {text}" for what, text in provenance.facts(c)),
+        bullets(found.get("Warnings", []), "warn"),
+        _table(t),
+        f'<div id="{escape(t.name)}-figures"><h3>Figures</h3>{drawn or paragraph("None drawn.")}</div>',
+        "<h3>What the seeds could show</h3>",
+        bullets([*found.get(tables.POWER, []), *tables.test_notes(t)]),
+        f'<div id="{escape(t.name)}-fairness"><h3>Fairness: what each optimizer was given</h3>',
+        sortable(header, rows, numeric=(1, 2, 5, 6)),
+        bullets(notes),
+        f'</div><div id="{escape(t.name)}-throughput"><h3>Throughput</h3>',
+        _throughput(c.runs),
+        f'</div><div id="{escape(t.name)}-failures"><h3>Failures</h3>',
+        _failures(t),
+        f'</div><div id="{escape(t.name)}-provenance"><h3>Provenance</h3>',
+        _provenance(c.runs),
+        "</div></section>",
+    ]
+    return "".join(parts)
+
+
+def _claims(judged: list[claims.Judged]) -> str:
+    rows = [
+        (j.claim.claim, j.claim.where, (j.status.replace(" ", "-"), j.status), "; ".join(j.evidence) or "—")
+        for j in judged
+    ]
+    return (
+        f'<section id="claims"><h2>The paper\'s claims</h2><p>{len(judged)} claims: {claims.summary(judged)}. '
+        "Only reproductions are evidence.</p>"
+        + sortable(("Claim", "Where in the paper", "Status", "Evidence"), rows)
+        + paragraph(claims.RULE, "soft")
+        + "</section>"
+    )
+
+
+def render(
+    sections: list[tuple[Table, list[str]]], judged: list[claims.Judged], elsewhere: list[str], results_dir: Path
+) -> str:
+    """The page.
+
+    Args:
+        sections: tables with the names of their figures in ``results_dir/figures``.
+        judged: the claim ledger.
+        elsewhere: tables in ``results_dir`` whose runs are not on this machine.
+    """
+    rehearsed = [t for t, _ in sections if t.campaign.rehearsal]
+    title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, reproduced"
+    links = "".join(f'<a href="#{escape(t.name)}">{escape(t.paper.source or t.name)}</a>' for t, _ in sections)
+    out = [HEAD.replace("{title}", escape(title))]
+    out.append(f"<nav>{links}<a href='#claims'>Claims</a></nav><h1>{escape(title)}</h1>")
+    if elsewhere:
+        out.append(bullets([f"{name}: its runs are not here; see tables/{name}.md" for name in elsewhere], "warn"))
+    out += [_section(t, results_dir, figures) for t, figures in sections]
+    return "".join([*out, _claims(judged), SCRIPT, "</body></html>\n"])
