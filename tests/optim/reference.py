@@ -46,9 +46,10 @@ class Reference:
         for k in sphere:
             self.p[k] = [x * factor for x in self.p[k]]
 
-    def step(self, grads):
-        """One step; None is a parameter without gradient."""
-        whole = max((abs(x) for t in self.m for x in t), default=0.0)
+    def step(self, grads, whole=None):
+        """One step; None is a parameter without gradient. ``whole``: max|m| of a model that has more groups."""
+        if whole is None:
+            whole = max((abs(x) for t in self.m for x in t), default=0.0)
         for k, grad in enumerate(grads):
             if grad is None:
                 continue

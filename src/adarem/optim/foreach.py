@@ -66,23 +66,22 @@ def _update(
     max_m = maxima
     if model_maximum is not None:
         max_m = [model_maximum.to(maxima[0].device, maxima[0].dtype)] * len(params)
-    updates = torch._foreach_abs(grads)
     if on_host:
         max_m = torch.stack(max_m).tolist()
+    sizes = torch._foreach_abs(grads)
     if eps == 0:
-        tiny = torch.finfo(maxima[0].dtype).tiny  # see single.py
+        # m is divided first: |g| m underflows in float32, |g| lam_t / max|m| overflows. For tiny see single.py.
+        tiny = torch.finfo(maxima[0].dtype).tiny
         if on_host:
-            scales = [c / m if not m < tiny else c / tiny for c, m in zip(lam_t, max_m, strict=True)]
-            updates = torch._foreach_addcmul(grads, updates, exp_avgs, scales)
+            scales = [c / tiny if m < tiny else c / m for c, m in zip(lam_t, max_m, strict=True)]
         else:
             scales = [c / m.clamp(min=tiny) for c, m in zip(lam_t, max_m, strict=True)]
-            torch._foreach_mul_(updates, exp_avgs)
-            torch._foreach_mul_(updates, scales)
-            torch._foreach_add_(updates, grads)
+        updates = torch._foreach_mul(exp_avgs, scales)
+        updates = torch._foreach_addcmul(grads, updates, sizes)
     else:
-        torch._foreach_mul_(updates, max_m)
-        torch._foreach_add_(updates, eps)
-        updates = torch._foreach_div(grads, updates)
+        torch._foreach_mul_(sizes, max_m)
+        torch._foreach_add_(sizes, eps)
+        updates = torch._foreach_div(grads, sizes)
         torch._foreach_mul_(updates, exp_avgs)
         torch._foreach_mul_(updates, grads)
         torch._foreach_mul_(updates, lam_t)

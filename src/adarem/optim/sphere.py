@@ -64,7 +64,10 @@ def project(
         shrink = (radii[0].to(device) / torch.linalg.vector_norm(norms)).expand(len(params))
     else:
         shrink = torch.stack([r.to(device) for r in radii]) / norms
-    if foreach and len(radii) == 1:
+    if params[0].element_size() < 4:
+        for p, c in zip(params, shrink.unbind(), strict=True):  # c in 16 bits would miss the radius
+            p.copy_(p.float() * c.to(p.device))
+    elif foreach and len(radii) == 1:
         torch._foreach_mul_(params, shrink[0].to(params[0].dtype))
     elif foreach:
         torch._foreach_mul_(params, list(shrink.to(params[0].dtype).unbind()))
