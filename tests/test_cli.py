@@ -1,0 +1,79 @@
+"""The command line as a user types it."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+VERBS = ("doctor", "prepare", "plan", "launch", "status", "train", "report")
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_help_lists_every_verb(adarem_command: Command) -> None:
+    text = adarem_command("--help").stdout
+    assert all(verb in text for verb in VERBS)
+    for verb in VERBS:
+        done = adarem_command(verb, "--help")
+        assert done.returncode == 0 and "usage: adarem" in done.stdout
+
+
+def test_plan_shows_the_cells_before_anything_starts(adarem_command: Command, tmp_path: Path) -> None:
+    arguments = (
+        "plan",
+        "grid=table2",
+        "data=digits",
+        "optimizer.weight_decay=5e-4",
+        "seeds=[0,1,2]",
+        f"runs_dir={tmp_path}",
+    )
+    dry = adarem_command(*arguments, "--dry-run")
+    assert dry.returncode == 0 and not list(tmp_path.iterdir())
+    assert "18 cells, 18 new" in dry.stdout and "resnet18-adarem-weight_decay=0.0005-s2" in dry.stdout
+    assert "REHEARSAL" in dry.stdout
+    real = adarem_command(*arguments)
+    assert real.stdout == dry.stdout
+    assert len(list((tmp_path / "table2-digits").glob("*/config.yaml"))) == 18
+    again = adarem_command(*arguments)
+    assert "18 cells, 0 new" in again.stdout and "planned" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("plan", "grid=tabel2"),
+            "adarem plan: grid=tabel2: no such file configs/grid/tabel2.yaml; did you mean 'table2'?",
+        ),
+        (
+            ("launch", "data=digits", "optimizer.lr=-1"),
+            "adarem launch: optimizer.lr=-1.0: needs a positive learning rate",
+        ),
+        (("train", "/nowhere"), "adarem train: /nowhere: no config.yaml there, so no run; `adarem plan` makes runs"),
+        (
+            ("report", "gird=table2"),
+            "adarem report: 'gird=table2': not a setting of this command; did you mean 'grid'?",
+        ),
+        (("status", "runs_dir"), "adarem status: 'runs_dir': not a setting of this command"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    adarem_command: Command, arguments: tuple[str, ...], message: str
+) -> None:
+    done = adarem_command(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_verb_is_argparses_own_error(adarem_command: Command) -> None:
+    done = adarem_command("trian", "x")
+    assert done.returncode == 2 and "invalid choice: 'trian'" in done.stderr
+
+
+def test_status_answers_as_json(adarem_command: Command, tmp_path: Path) -> None:
+    adarem_command("plan", "data=digits", f"runs_dir={tmp_path}", "optimizer=adam,adarem")
+    done = adarem_command("status", f"runs_dir={tmp_path}", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "planned" in json.dumps(json.loads(done.stdout))
