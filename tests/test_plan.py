@@ -66,6 +66,8 @@ def test_campaign_tells_rehearsals_apart() -> None:
     assert make_plan(["data=digits"]).folder.name == "table2-digits"
     assert make_plan(["data=digits", "scale=smoke"]).folder.name == "table2-digits-smoke"
     assert make_plan(["data.root=/d", "scale=smoke"]).folder.name == "table2-smoke"
+    assert make_plan(["data.root=/d", "scale=rehearsal"]).folder.name == "table2-rehearsal"
+    assert make_plan(["data=digits", "scale=paper", "cluster=slurm"]).folder.name == "table2-digits-paper"
 
 
 def test_planning_twice_changes_nothing(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def make_plan(overrides: list[str]) -> Plan:
         shared = [o.input_line for k, o in given.items() if k not in axes_given]
         _check_names(parsed)
         base = _compose([s for s in shared if s.split("=")[0].lstrip("+~") not in ("seeds",) and not _nested(s)])
+        # What the grid itself settles, where the user does not settle it otherwise.
+        settled = [s for s in base.grid.get("settings", []) if s.split("=")[0] not in given]
         axes = {k: [str(v) for v in values] for k, values in base.grid.axes.items()}
         for key in axes_given:
             axes[key] = _values(given[key])
@@ -121,7 +123,7 @@ def make_plan(overrides: list[str]) -> Plan:
         for values in itertools.product(*axes.values()):
             choice = dict(zip(axes, values, strict=True))
             for seed in seeds:
-                cells.append(_compose_cell(choice, seed, shared, off_axes))
+                cells.append(_compose_cell(choice, seed, [*settled, *shared], off_axes))
         folder = Path(base.runs_dir).absolute() / campaign(
             base.grid.name, cells[0].data.name if cells else "", cells[0].scale.name if cells else ""
         )

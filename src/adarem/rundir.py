@@ -106,7 +106,7 @@ def campaign(grid: str, data: str, scale: str) -> str:
     words = [grid]
     if data != "imagenet":
         words.append(data)
-    if scale not in ("paper", "rehearsal"):
+    if scale != ("paper" if data == "imagenet" else "rehearsal"):
         words.append(scale)
     return "-".join(words)
 
