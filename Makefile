@@ -7,12 +7,13 @@ PYTHON ?= python3
 IMAGENET ?=
 SEEDS ?=
 OVERRIDES ?=
+ROUNDS ?= 50
 export PYTHON IMAGENET SEEDS OVERRIDES
 
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 report status doctor test lint clean-runs
+.PHONY: help setup reproduce-table1 reproduce-table2 report status doctor test torture lint clean-runs
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -45,6 +46,9 @@ doctor: $(HARNESS) ## what this machine has and needs
 
 test: $(TESTS) ## the whole test suite, real Slurm cluster included where this machine can start one
 	@.venv/bin/python -m pytest
+
+torture: $(TESTS) ## kill training ROUNDS=50 times, go on, compare the final bits with undisturbed runs
+	@.venv/bin/python scripts/torture.py --rounds $(ROUNDS)
 
 lint: $(TESTS) ## ruff, check and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
