@@ -12,10 +12,10 @@ SRC = Path(__file__).parents[1] / "src" / "adarem"
 # Every module's layer; a module may import from its own layer and the ones that it lists.
 LAYERS: dict[str, tuple[str, ...]] = {
     "contract": ("errors", "schema", "config", "rundir", "exitcodes"),
-    "leaf": ("optim", "schedule", "distributed", "meters"),
+    "leaf": ("optim", "schedule", "distributed", "meters", "oscillation"),
     "data": ("data",),
     "training": ("models", "checkpoint", "tasks", "trainer", "train", "mirror", "display", "provenance"),
-    "control": ("plan", "launch", "slurm", "doctor"),
+    "control": ("plan", "launch", "slurm", "torchrun", "doctor", "probes"),
     "results": ("report", "status"),
     "entry": ("__main__", "__init__"),
 }

@@ -154,6 +154,7 @@ def _check(c: RunConfig) -> None:
         ("scale.global_batch_size", s.global_batch_size),
         ("train.eval_every", c.train.eval_every),
         ("train.checkpoint_every", c.train.checkpoint_every),
+        ("train.oscillation_window", c.train.oscillation_window),
         ("cluster.nodes", c.cluster.nodes),
         ("cluster.ranks_per_node", c.cluster.ranks_per_node),
         ("cluster.cpus_per_rank", c.cluster.cpus_per_rank),
@@ -174,6 +175,7 @@ def _check(c: RunConfig) -> None:
     _require(
         0 <= w.compress_probability <= 1, f"data.write.compress_probability={w.compress_probability}: needs 0 to 1"
     )
+    _require(c.train.watched_steps >= 0, f"train.watched_steps={c.train.watched_steps}: needs 0 or more")
     _require(0 <= c.train.label_smoothing < 1, f"train.label_smoothing={c.train.label_smoothing}: needs 0 up to 1")
     _require(
         0 <= c.schedule.warmup_epochs < s.epochs,

@@ -114,6 +114,9 @@ class TrainConfig:
     decay_norm_and_bias: bool
     eval_every: int  # epochs between evaluations; the last epoch is always evaluated
     checkpoint_every: int  # epochs between checkpoints; the last epoch always writes one
+    oscillation: bool = False  # track Q and a few trajectories (Figures 1 and 2)
+    oscillation_window: int = 1  # epochs of one window of Q
+    watched_steps: int = 2000  # steps of the trajectories, from the run's first
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from adarem.checkpoint import CheckpointWriter
 from adarem.config import RunConfig, identity
 from adarem.distributed import Agreement, StopRequest, World
 from adarem.meters import EpochClock, LossWatch, peak_memory_bytes
+from adarem.oscillation import OscillationTracker
 from adarem.rundir import RunDir
 from adarem.schedule import learning_rate
 from adarem.tasks import Evaluation, ImageTask
@@ -56,6 +57,9 @@ class Trainer:
         self._checkpoint_seconds = 0.0
         self._agreement = Agreement(world)
         self._watch = LossWatch(world.device)
+        self._tracker: OscillationTracker | None = None
+        if config.train.oscillation and world.is_main:  # parameters are the same on every rank
+            self._tracker = OscillationTracker(model.parameters(), watched_steps=config.train.watched_steps)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state; the number of ranks may have changed since."""
@@ -63,6 +67,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
+        if self._tracker is not None:
+            self._tracker.load_state_dict(state["oscillation"])
 
     def fit(self, stop: StopRequest, show: Callable[[dict[str, Any]], None]) -> Evaluation:
         """Trains to the last epoch and returns the evaluation after it.
@@ -112,6 +118,8 @@ class Trainer:
                 with clock.waiting():
                     batch = next(batches)
                 totals += self._step(network, batch)
+                if self._tracker is not None:
+                    self._tracker.observe()
                 self._watch.observe(totals[0], totals[-1])
                 if self.world.is_main and clock.due():
                     show(self._progress(epoch, clock, self._watch.loss()))
@@ -173,6 +181,8 @@ class Trainer:
                 images=evaluation.images,
                 seconds_eval=time.perf_counter() - begin,
             )
+        if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
+            self.run.append_oscillation({"epoch": epoch + 1, "step": self.position.step, **self._tracker.end_window()})
         if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
             self._checkpoint(torch.zeros_like(totals))
         if self.world.is_main:
@@ -196,6 +206,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "position": asdict(self.position),
+                "oscillation": self._tracker.state_dict() if self._tracker else None,
             }
             self._checkpoints.save(self.position.step, state)
         self._checkpoint_seconds += time.perf_counter() - begin
