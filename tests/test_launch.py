@@ -32,16 +32,19 @@ def executable(path, text):
     return path
 
 
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits")
+    return make_plan(["grid=table2", "data=digits", "scale=smoke", "optimizer=sgdm,adam,adarem", f"data.root={root}"])
+
+
 @pytest.fixture
-def plan(tmp_path, monkeypatch):
+def plan(composed, tmp_path, monkeypatch):
     """Three cells under a folder with a hostile name; the python that launch starts is the stub, the data are there."""
     stub = executable(tmp_path / "python", f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
     monkeypatch.setattr(sys, "executable", str(stub))
     monkeypatch.setattr(launch, "prepared", lambda data: True)
-    made = make_plan(
-        ["grid=table2", "data=digits", "scale=smoke", "optimizer=sgdm,adam,adarem", f"data.root={tmp_path}/digits"]
-    )
-    return moved(made, tmp_path / NASTY)
+    return moved(composed, tmp_path / NASTY)
 
 
 def moved(plan, runs_dir, **cluster):

@@ -11,7 +11,6 @@ import os
 import secrets
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adarem import exitcodes, slurm
+from adarem.child import run_child
 from adarem.config import ClusterConfig, DataConfig
 from adarem.data import fingerprint
 from adarem.errors import UserError
@@ -120,7 +120,7 @@ def _local(plan: "Plan", dry_run: bool) -> int:
             print(shlex.join(command))
         return exitcodes.OK
     for command in commands:
-        code, stopped = _run(command, dict(os.environ))
+        code, stopped = run_child(command, dict(os.environ))
         if code:
             print(f"preparing the data ended with exit code {code}; nothing was trained", file=sys.stderr)
             return exitcodes.REQUEUE if stopped else code if code == exitcodes.USER_ERROR else exitcodes.FAILED
@@ -137,7 +137,7 @@ def _local(plan: "Plan", dry_run: bool) -> int:
         print(f"{name}: starts on {cluster.ranks_per_node} ranks", flush=True)
         began = time.monotonic()
         command = _setup(cluster, train_command(run, cluster.ranks_per_node))
-        code, stopped = _run(command, _environment(cluster))
+        code, stopped = run_child(command, _environment(cluster))
         took = f"{time.monotonic() - began:.0f} s"
         if run.status() in FINISHED:
             print(f"{name}: {_outcome(run)}, {took}", flush=True)
@@ -166,51 +166,6 @@ def _outcome(run: RunDir) -> str:
     if result.get("status") == "diverged":
         return f"diverged in epoch {result.get('epoch', '?')}"
     return f"top-1 {result['top1']:.2f} %"
-
-
-def _run(command: list[str], env: dict[str, str]) -> tuple[int, bool]:
-    """Runs a child in a session of its own, so that a Ctrl-C reaches it once, through here; a second one kills it.
-
-    Returns:
-        Its exit code, and whether it was asked to stop.
-    """
-    received: list[int] = []
-    child: subprocess.Popen | None = None
-
-    def pass_on(signum: int, _frame: object) -> None:
-        received.append(signum)
-        if child is None:
-            return
-        if len(received) == 1:
-            print("\nstopping after the current step; Ctrl-C again ends at once", file=sys.stderr, flush=True)
-            child.send_signal(signal.SIGTERM if signum == signal.SIGHUP else signum)
-        else:
-            for pid in _family(child.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-
-    before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        child = subprocess.Popen(command, env=env, start_new_session=True)
-        if received:  # it came while the child was being made
-            child.send_signal(received[0])
-        return child.wait(), bool(received)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _family(pid: int) -> list[int]:
-    """A process and its descendants; torchrun puts each rank into a session of its own, so no group holds them all."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    family = [pid]
-    for member in family:
-        family += children.get(member, [])
-    return family
 
 
 def _print_report(plan: "Plan") -> None:

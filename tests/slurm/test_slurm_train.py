@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slurm
 
 
 def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
-    """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, so that two cores are enough."""
+    """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, so that two cores are enough. One is preempted."""
     env = os.environ | {k: slurm_cluster[k] for k in ("SLURM_CONF", "PATH")}
     env |= {"OMP_NUM_THREADS": "1"}
     common = [
@@ -35,15 +35,19 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
     assert "1 runs, 2 nodes x 8 ranks" in wide and "5 runs, 2 nodes x 1 ranks" in rest
     assert "resnet18-adarem-global_batch_size=240-s0: already in the queue as job" in rest
 
+    plan = make_plan(common)
+    preempted = plan.cells[0].run
+    array = re.search(r"array    job (\d+)", rest)[1]
+    wait_for(lambda: preempted.log_file.exists() and "starting" in preempted.log_file.read_text(), 200, env)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], env=env, check=True)
+
     table = tmp_path / "results" / "tables" / "table2.md"
     report = re.search(r"report   job (\d+)", rest)[1]
-    began = time.monotonic()
-    while "COMPLETED" not in (state := job_state(report, env)):
-        assert time.monotonic() - began < 420, f"{state}\n{queue(env)}"
-        assert "FAILED" not in state, log(tmp_path, f"report-{report}.out")
-        time.sleep(1)
+    wait_for(lambda: job_state(report, env) in ("COMPLETED", "FAILED"), 420, env)
+    printed = log(tmp_path, f"report-{report}.out")
+    print(printed)
+    assert job_state(report, env) == "COMPLETED"
 
-    plan = make_plan(common)
     assert len(plan.cells) == 6
     for cell in plan.cells:
         assert cell.run.status() in ("done", "diverged"), log(tmp_path, "*_*.out")
@@ -51,19 +55,26 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
         wide_cell = cell.config.optimizer.name == "adarem"
         assert attempt["world_size"] == (16 if wide_cell else 2)
         assert attempt["slurm_job"]
+    assert [a["why"] for a in preempted.attempts()] == ["interrupted", "done"]
+    assert preempted.attempts()[0]["slurm_job"] == preempted.attempts()[1]["slurm_job"] == f"{array}_0"
     adarem = next(c.run for c in plan.cells if c.config.optimizer.name == "adarem")
     assert adarem.result()["world_size"] == 16 and adarem.result()["evaluation"]["images"] == 360
     written = table.read_text()
     assert "REHEARSAL" in written and "AdaRem" in written and "70.67" in written
     assert "—" not in [word for line in written.splitlines() if "AdaRem" in line for word in line.split()]
-    printed = log(tmp_path, f"report-{report}.out")
-    print(printed)
     assert "REHEARSAL of Table 2" in printed
 
 
 def job_state(job, env):
     ask = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
-    return subprocess.run(ask, env=env, capture_output=True, text=True).stdout
+    return subprocess.run(ask, env=env, capture_output=True, text=True).stdout.strip()
+
+
+def wait_for(ready, seconds, env):
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, queue(env)
+        time.sleep(0.5)
 
 
 def queue(env):
