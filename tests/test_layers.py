@@ -15,7 +15,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "leaf": ("optim", "schedule", "distributed", "meters", "oscillation"),
     "data": ("data",),
     "training": ("models", "checkpoint", "tasks", "trainer", "train", "mirror", "display", "provenance"),
-    "control": ("plan", "launch", "slurm", "torchrun", "doctor", "probes"),
+    "control": ("plan", "launch", "slurm", "child", "doctor"),
+    "programs": ("torchrun", "probes"),  # processes of their own, started by the control plane
     "results": ("report", "status"),
     "entry": ("__main__", "__init__"),
 }
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "data": {"data", "contract"},
     "training": {"training", "data", "leaf", "contract"},
     "control": {"control", "contract"},
+    "programs": {"contract", "data"},
     "results": {"results", "contract"},
     "entry": {"entry", "contract", "control", "results", "training", "data", "leaf"},
 }
@@ -35,6 +37,7 @@ FORBIDDEN = {
     "data": {"hydra", "omegaconf", "pandas", "wandb"},
     "training": {"hydra", "omegaconf", "pandas", "matplotlib"},
     "control": {"torch", "pandas", "matplotlib", "wandb"},
+    "programs": {"hydra", "omegaconf", "pandas", "wandb", "matplotlib"},
     "results": {"torch", "hydra", "omegaconf", "wandb", "ffcv"},
     "entry": {"torch", "hydra", "omegaconf", "pandas", "wandb", "ffcv", "matplotlib"},
 }
