@@ -13,7 +13,7 @@ export PYTHON IMAGENET SEEDS OVERRIDES
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 report status doctor test torture lint clean-runs
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-figure2 report status doctor test torture lint clean-runs
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -35,8 +35,11 @@ reproduce-table1: $(HARNESS) ## Table 1 and Figure 5: six networks, SGDM against
 reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimizers (rehearsal without IMAGENET=)
 	@scripts/reproduce.sh table2
 
+reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under SGD, SGDM, Adam, AdaRem
+	@scripts/reproduce.sh figure2
+
 report: $(HARNESS) ## tables and figures again, from the runs there are
-	@for grid in table1 table2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
+	@for grid in table1 table2 figure2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
 
 status: $(HARNESS) ## where every run stands
 	@.venv/bin/adarem status
