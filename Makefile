@@ -13,7 +13,7 @@ export PYTHON IMAGENET SEEDS OVERRIDES
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-figure2 report status doctor test torture lint clean-runs
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-figure2 report status doctor test torture lint
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
