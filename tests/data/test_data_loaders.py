@@ -221,3 +221,21 @@ import adarem.data, adarem.data.prepare, adarem.data.fingerprint, adarem.data.be
 assert not {"torch", "ffcv", "numba", "hydra", "sklearn", "cv2"} & set(sys.modules), sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_machine_code_comes_from_disk(photos):
+    """A second process compiles nothing: that is where stock FFCV spends 10 s before its first batch."""
+    program = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+from pathlib import Path
+from data_factory import data_config
+from adarem.data import kernels
+from adarem.data.loaders import open_train
+data = data_config(Path({photos().root!r}), workers=1)
+next(open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu").epoch(0))
+for f in (kernels.decode_boxes, kernels.train_boxes):
+    assert f.stats.cache_hits and not f.stats.cache_misses, (f, f.stats)
+"""
+    next(open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu").epoch(0))
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
