@@ -282,7 +282,7 @@ def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals,
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == exitcodes.REQUEUE, err
-    assert f"interrupted: {number.name} at step" in out and "go on with: adarem train" in out
+    assert f"interrupted: {number.name} at step" in out and "the same command again goes on from there" in out
     assert run.status() == "interrupted"
     step = load(find_newest(run.checkpoints)[0])["position"]["step"]
     assert f"at step {step}" in run.attempts()[0]["detail"]

@@ -96,7 +96,7 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             end("diverged", f"{e}; lower optimizer.lr or look at the data")
             code = exitcodes.DIVERGED
         except Interrupted as e:
-            end("interrupted", f"{e}; go on with: adarem train {run.path}")
+            end("interrupted", f"{e}; the same command again goes on from there")
             code = exitcodes.REQUEUE
         except BaseException as e:
             message = (str(e).strip().splitlines() or [""])[0]
