@@ -21,11 +21,14 @@ from adarem.schema import (
     MODELS,
     ClusterConfig,
     DataConfig,
+    DropoutConfig,
+    LstmConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
     ScaleConfig,
     ScheduleConfig,
+    TextConfig,
     TrainConfig,
     WandbConfig,
     WriteConfig,
@@ -36,11 +39,14 @@ __all__ = [
     "MODELS",
     "ClusterConfig",
     "DataConfig",
+    "DropoutConfig",
+    "LstmConfig",
     "ModelConfig",
     "OptimizerConfig",
     "RunConfig",
     "ScaleConfig",
     "ScheduleConfig",
+    "TextConfig",
     "TrainConfig",
     "WandbConfig",
     "WriteConfig",
@@ -62,9 +68,11 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 def _coerce(value: Any, kind: Any, key: str) -> Any:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):  # T | None
-        inner = next(a for a in args if a is not type(None))
-        return None if value is None else _coerce(value, inner, key)
+    if origin in (types.UnionType, typing.Union):  # T | None, or dataclasses told apart by their kind
+        inner = [a for a in args if a is not type(None)]
+        if len(inner) > 1:
+            return _build(_of_kind(inner, value, key), value, key)
+        return None if value is None else _coerce(value, inner[0], key)
     if origin is Literal:
         if value not in args:
             raise UserError(f"{key}={value}: {nearest(str(value), map(str, args))}")
@@ -86,6 +94,16 @@ def _coerce(value: Any, kind: Any, key: str) -> Any:
     if kind is float and not math.isfinite(value):
         raise UserError(f"{key}={value}: needs a finite number")
     return value
+
+
+def _of_kind(classes: list[type], raw: Any, key: str) -> type:
+    """The dataclass whose ``kind`` the mapping names; the first where it names none."""
+    kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in classes}
+    if not isinstance(raw, Mapping) or "kind" not in raw:
+        return classes[0]
+    if raw["kind"] not in kinds:
+        raise UserError(f"{key}.kind={raw['kind']}: {nearest(str(raw['kind']), kinds)}")
+    return kinds[raw["kind"]]
 
 
 def _build(cls: type, raw: Any, prefix: str) -> Any:
@@ -140,33 +158,27 @@ def _check_optimizer(o: OptimizerConfig) -> None:
             _require(bounds[0] <= v <= bounds[1], f"{key}={v}: needs a value from {bounds[0]:g} to {bounds[1]:g}")
 
 
-def _check(c: RunConfig) -> None:
-    d, s, w = c.data, c.scale, c.data.write
-    _require(c.seed >= 0, f"seed={c.seed}: needs an integer of 0 or more")
-    for key, value in (
+def _at_least_1(*pairs: tuple[str, int]) -> None:
+    for key, value in pairs:
+        _require(value >= 1, f"{key}={value}: needs 1 or more")
+
+
+def _check_images(d: DataConfig) -> None:
+    w = d.write
+    _at_least_1(
         ("data.num_classes", d.num_classes),
         ("data.train_crop", d.train_crop),
         ("data.eval_resize", d.eval_resize),
         ("data.eval_crop", d.eval_crop),
         ("data.workers", d.workers),
         ("data.write.max_side", w.max_side),
-        ("scale.epochs", s.epochs),
-        ("scale.global_batch_size", s.global_batch_size),
-        ("train.eval_every", c.train.eval_every),
-        ("train.checkpoint_every", c.train.checkpoint_every),
-        ("train.oscillation_window", c.train.oscillation_window),
-        ("cluster.nodes", c.cluster.nodes),
-        ("cluster.ranks_per_node", c.cluster.ranks_per_node),
-        ("cluster.cpus_per_rank", c.cluster.cpus_per_rank),
-    ):
-        _require(value >= 1, f"{key}={value}: needs 1 or more")
+    )
     _require(
         d.eval_crop <= d.eval_resize, f"data.eval_crop={d.eval_crop}: larger than data.eval_resize={d.eval_resize}"
     )
     for key, pair, low in (("data.crop_area", d.crop_area, 0.0), ("data.crop_aspect", d.crop_aspect, 0.0)):
         _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
     _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
-    _require(s.lr_factor > 0, f"scale.lr_factor={s.lr_factor}: needs a positive factor")
     _require(0 <= d.flip <= 1, f"data.flip={d.flip}: needs a probability from 0 to 1")
     _require(
         len(d.mean) == 3 and len(d.std) == 3 and min(d.std) > 0, "data.mean, data.std: need three values, std above 0"
@@ -175,6 +187,54 @@ def _check(c: RunConfig) -> None:
     _require(
         0 <= w.compress_probability <= 1, f"data.write.compress_probability={w.compress_probability}: needs 0 to 1"
     )
+
+
+def _check_model(c: RunConfig) -> None:
+    m, d = c.model, c.data
+    if isinstance(m, ModelConfig):
+        known = m.name in MODELS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
+        _require(
+            bool(known),
+            f"model.name={m.name}: unknown model; {nearest(m.name, MODELS)} (or timm:NAME, torchvision:NAME)",
+        )
+    else:
+        _check_lstm(m)
+        _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
+    other = "model=awd_lstm, or grid=table3" if d.kind == "text" else "data=ptb or data=pydoc"
+    _require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
+
+
+def _check_lstm(m: LstmConfig) -> None:
+    sizes = ("layers", "hidden", "embedding", "bptt", "bptt_least")
+    _at_least_1(*((f"model.{key}", getattr(m, key)) for key in sizes))
+    for key, p in dataclasses.asdict(m.dropout).items():
+        _require(0 <= p < 1, f"model.dropout.{key}={p}: needs a probability from 0 up to 1")
+    _require(0 <= m.bptt_half <= 1, f"model.bptt_half={m.bptt_half}: needs a probability from 0 to 1")
+    _require(m.bptt_least <= m.bptt, f"model.bptt_least={m.bptt_least}: larger than model.bptt={m.bptt}")
+    for key in ("bptt_deviation", "activation_reg", "temporal_reg", "clip", "average_after"):
+        _require(getattr(m, key) >= 0, f"model.{key}={getattr(m, key)}: needs 0 or more")
+
+
+def _check(c: RunConfig) -> None:
+    s = c.scale
+    _require(c.seed >= 0, f"seed={c.seed}: needs an integer of 0 or more")
+    _at_least_1(
+        ("scale.epochs", s.epochs),
+        ("scale.global_batch_size", s.global_batch_size),
+        ("train.eval_every", c.train.eval_every),
+        ("train.checkpoint_every", c.train.checkpoint_every),
+        ("train.oscillation_window", c.train.oscillation_window),
+        ("cluster.nodes", c.cluster.nodes),
+        ("cluster.ranks_per_node", c.cluster.ranks_per_node),
+        ("cluster.cpus_per_rank", c.cluster.cpus_per_rank),
+    )
+    if isinstance(c.data, DataConfig):
+        _check_images(c.data)
+    else:
+        _require(c.data.vocabulary >= 2, f"data.vocabulary={c.data.vocabulary}: needs 2 or more")
+    stall = c.cluster.stall_seconds
+    _require(stall >= 10, f"cluster.stall_seconds={stall}: needs 10 or more; below a step's time it ends healthy runs")
+    _require(s.lr_factor > 0, f"scale.lr_factor={s.lr_factor}: needs a positive factor")
     _require(c.train.watched_steps >= 0, f"train.watched_steps={c.train.watched_steps}: needs 0 or more")
     _require(0 <= c.train.label_smoothing < 1, f"train.label_smoothing={c.train.label_smoothing}: needs 0 up to 1")
     _require(
@@ -185,11 +245,7 @@ def _check(c: RunConfig) -> None:
         c.schedule.name != "step" or (len(c.schedule.milestones) > 0 and c.schedule.gamma > 0),
         "schedule.milestones, schedule.gamma: a step schedule needs milestones and a positive gamma",
     )
-    known = c.model.name in MODELS or re.fullmatch(r"(timm|torchvision):[\w.]+", c.model.name)
-    _require(
-        bool(known),
-        f"model.name={c.model.name}: unknown model; {nearest(c.model.name, MODELS)} (or timm:NAME, torchvision:NAME)",
-    )
+    _check_model(c)
     _check_world_size(s.global_batch_size, c.cluster.world_size)
     _check_optimizer(c.optimizer)
 

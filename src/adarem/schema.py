@@ -31,7 +31,9 @@ HYPER: dict[str, dict[str, tuple[float, float] | None]] = {
 }
 
 
-PAPER_SCALE = (100, 1024, 1.0)  # epochs, global batch, factor on the base rate: section 4.1.1
+# Epochs, global batch, factor on the base rate: section 4.1.1; section 4.2 and the code of Merity et al. 2017
+PAPER_SCALES = {"imagenet": (100, 1024, 1.0), "ptb": (100, 20, 1.0)}
+AWD_LSTM = (3, 1150, 400)  # layers, hidden, embedding of Merity et al. 2017
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class WriteConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """One data set, where it lies and what the network sees of it."""
+    """One set of images, where it lies and what the network sees of it."""
 
     name: str
     label: str  # as printed: "ImageNet"
@@ -67,12 +69,63 @@ class DataConfig:
     std: tuple[float, ...]
     workers: int  # loader threads (ffcv) or processes (folder) a rank
     write: WriteConfig
+    kind: Literal["images"] = "images"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """One corpus: <root>/<name>.train.txt, .valid.txt and .test.txt, a sentence a line, words between spaces."""
+
+    kind: Literal["text"]
+    name: str
+    label: str  # as printed: "Penn Treebank"
+    root: str
+    embedded: bool  # made on this machine from data inside a package; never a reproduction
+    vocabulary: int  # distinct words, end-of-sentence included
+    expected_train: int | None  # tokens of the genuine files, end-of-sentence included; others are refused
+    expected_val: int | None
+    expected_test: int | None
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """A network for images."""
+
     name: str  # one of MODELS, timm:NAME or torchvision:NAME
     label: str  # as the paper prints it
+    kind: Literal["images"] = "images"
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Probabilities of the AWD-LSTM's dropouts; each draws one mask a batch."""
+
+    words: float  # whole words of the embedding
+    input: float  # of the first layer
+    hidden: float  # between layers
+    output: float  # of the last layer
+    recurrent: float  # single hidden-to-hidden weights
+
+
+@dataclass(frozen=True)
+class LstmConfig:
+    """The AWD-LSTM and what belongs to training it (Merity et al. 2017)."""
+
+    kind: Literal["text"]
+    name: Literal["awd_lstm"]
+    label: str
+    layers: int
+    hidden: int  # size of all layers but the last
+    embedding: int  # size of the word vectors and of the last layer
+    dropout: DropoutConfig
+    bptt: int  # time steps that a gradient goes back through, on the whole; the rate is scaled by length / bptt
+    bptt_half: float  # probability that the length is drawn around half of bptt
+    bptt_deviation: float  # time steps, standard deviation of a length
+    bptt_least: int  # shortest length
+    activation_reg: float  # on the last layer's dropped output
+    temporal_reg: float  # on the steps of the last layer's output
+    clip: float  # largest norm of the whole gradient; 0 clips nothing
+    average_after: int  # NT-ASGD: average once this many epochs passed without a better validation; 0 never does
 
 
 @dataclass(frozen=True)
@@ -135,6 +188,7 @@ class ClusterConfig:
     max_parallel: int  # array tasks that may run at once; 0 is no limit
     extra: tuple[str, ...]  # further sbatch flags, one string each
     setup: str  # shell line that each job runs first, e.g. "module load cuda"
+    stall_seconds: float = 600.0  # no progress of a rank for so long ends the run; longer than a first compile
 
     @property
     def world_size(self) -> int:
@@ -155,8 +209,8 @@ class RunConfig:
     grid: str
     cell: str
     seed: int
-    data: DataConfig
-    model: ModelConfig
+    data: DataConfig | TextConfig  # chosen by kind
+    model: ModelConfig | LstmConfig
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     scale: ScaleConfig
@@ -167,9 +221,14 @@ class RunConfig:
 
     @property
     def rehearsal(self) -> str | None:
-        """None for a run that counts as a reproduction (ImageNet, paper scale), else one line that says what it is."""
+        """None for a run that counts as a reproduction (the paper's data and scale), else one line on what it is."""
         scale = (self.scale.epochs, self.scale.global_batch_size, self.scale.lr_factor)
-        if self.data.name == "imagenet" and not self.data.embedded and scale == PAPER_SCALE:
+        genuine = not self.data.embedded and scale == PAPER_SCALES.get(self.data.name)
+        if isinstance(self.model, LstmConfig):
+            genuine &= (self.model.layers, self.model.hidden, self.model.embedding) == AWD_LSTM
+        if isinstance(self.data, TextConfig):
+            genuine &= None not in (self.data.expected_train, self.data.expected_val, self.data.expected_test)
+        if genuine:
             return None
         return (
             f"{self.data.label}, {self.scale.epochs} epochs, global batch {self.scale.global_batch_size}: "
