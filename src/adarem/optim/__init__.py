@@ -1,7 +1,10 @@
-"""AdaRem and AdaRem-S for ``torch.optim``; needs torch alone."""
+"""AdaRem and AdaRem-S for ``torch.optim``; needs torch alone.
 
-from adarem.optim.adarem import AdaRem, adarem
-from adarem.optim.adarem_s import AdaRemS, adarems
+As in torch.optim, the functional forms are in the modules of their classes: ``adarem.optim.adarem.adarem``.
+"""
+
+from adarem.optim.adarem import AdaRem
+from adarem.optim.adarem_s import AdaRemS
 from adarem.optim.groups import param_groups, scale_invariant
 from adarem.optim.table import OPTIMIZERS, build_optimizer
 from adarem.optim.timm_registry import register_timm
@@ -10,8 +13,6 @@ __all__ = [
     "OPTIMIZERS",
     "AdaRem",
     "AdaRemS",
-    "adarem",
-    "adarems",
     "build_optimizer",
     "param_groups",
     "register_timm",

@@ -76,9 +76,9 @@ class AdaRemS(AdaRem):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["spherical"]:
-            self._place_on_sphere(group)
+            with torch.set_grad_enabled(group["differentiable"]):
+                self._place_on_sphere(group)
 
-    @torch.no_grad()
     def _place_on_sphere(self, group: dict) -> None:
         """Refuses what has no direction; with a given radius, θ̂₀ = R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
         params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
@@ -99,7 +99,7 @@ class AdaRemS(AdaRem):
             self.state[p]["alpha"] = alpha.clone()
             # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
-                p.div_(alpha.to(p.device))
+                p.div_(alpha)
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
@@ -121,7 +121,7 @@ class AdaRemS(AdaRem):
             for p in new:
                 radius = norm([p]) if common is None else common
                 # one tensor each: states that share storage would not survive a state_dict round trip
-                self.state[p]["radius"] = radius.detach().to(p.device).clone()
+                self.state[p]["radius"] = radius.to(p.device).clone()
                 self.state[p]["alpha"] = torch.ones((), dtype=wide_dtype(p.device), device=p.device)
         alphas = [self.state[p]["alpha"] for p in params]
         if group["sphere"] == "tensor":

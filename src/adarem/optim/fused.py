@@ -29,7 +29,7 @@ def _fused_adarem(
     capturable: bool,
     differentiable: bool,
 ) -> None:
-    """AdaRem's step, or with ``alphas`` and ``radii`` AdaRem-S's (see :func:`adarem.optim.adarems`)."""
+    """AdaRem's step, or with ``alphas`` and ``radii`` AdaRem-S's (see :func:`adarem.optim.adarem_s.adarems`)."""
     if not params:
         return
     if differentiable:

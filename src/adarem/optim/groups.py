@@ -14,11 +14,14 @@ _PIXELS = 200_000  # values a channel that the example batch aims at; see _batch
 
 
 def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
-    """Names of the trainable parameters that the network's output does not see the length of.
+    """Names of the trainable weights whose length the network's output does not see.
 
     For these ⟨∇L, θ⟩ = 0 for every loss L (property 1 in section 3.4 of the paper). One backward pass in float64
     through a copy with random weights tells; the model, its gradients, its BatchNorm statistics and torch's random
     state stay as they are. The answer depends only on the architecture and the input's shape, so all ranks agree.
+
+    Parameters of one dimension are left out: the gain of a BatchNorm that only a convolution separates from the next
+    one is invariant as well (in MobileNetV2 and ShuffleNetV2), but gains and biases are not what the paper rescales.
 
     Args:
         model (nn.Module): any network; BatchNorms decide with the statistics of the batch, as in training.
@@ -50,7 +53,9 @@ def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
             dots[name] = abs((g * p.detach()).sum().item())
             sizes[name] = (g.norm() * p.detach().norm()).item()
     largest = max(sizes.values(), default=0.0)
-    return [n for n in dots if sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]]
+    return [
+        n for n in dots if params[n].dim() > 1 and sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]
+    ]
 
 
 def _batch(example: Tensor, draw: torch.Generator) -> Tensor:

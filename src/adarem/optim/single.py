@@ -57,5 +57,5 @@ def _single_tensor_adarem(
             param.add_(update, alpha=-lrs[i])
 
         exp_avg.lerp_(grad, 1 - beta)
-        maximum.copy_(abs_max(exp_avg))
+        maximum.copy_(abs_max(exp_avg.clone() if differentiable else exp_avg))
         state_steps[i] += 1

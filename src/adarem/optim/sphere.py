@@ -17,7 +17,9 @@ def _real(p: Tensor) -> Tensor:
 def norm(params: list[Tensor]) -> Tensor:
     """‖θ‖ of all ``params`` together: 0-dim, float64, on the first one's device."""
     device = params[0].device
-    norms = [torch.linalg.vector_norm(_real(p.detach()), dtype=wide_dtype(device)).to(device) for p in params]
+    # Clones under autograd, which keeps the operands that the step then overwrites.
+    reals = [_real(p.clone() if torch.is_grad_enabled() else p) for p in params]
+    norms = [torch.linalg.vector_norm(p, dtype=wide_dtype(device)).to(device) for p in reals]
     return torch.linalg.vector_norm(torch.stack(norms))
 
 

@@ -1,0 +1,210 @@
+"""The sphere: the radius holds, its learning rate is the Euclidean network's, what has no direction is refused."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from adarem import AdaRem, AdaRemS
+from adarem.optim import param_groups
+
+FLAGS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+implementations = pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+
+
+def norm(*params):
+    return math.sqrt(sum(p.detach().double().square().sum().item() for p in params))
+
+
+@implementations
+@pytest.mark.parametrize("sphere", ["model", "tensor"])
+@pytest.mark.parametrize("radius", [None, 3.0])
+def test_radius_holds_for_ten_thousand_steps(flags, sphere, radius):
+    torch.manual_seed(0)
+    params = [torch.randn(40, 5, requires_grad=True), torch.randn(30, requires_grad=True)]
+    start = [norm(p) for p in params]
+    optimizer = AdaRemS(
+        [{"params": params, "spherical": True}], lr=0.5, weight_decay=1e-3, sphere=sphere, radius=radius, **flags
+    )
+    grads = torch.randn(50, 230).split([200, 30], dim=1)
+    expected = [math.hypot(*start)] if sphere == "model" else start
+    if radius is not None:
+        expected = [radius] * len(expected)
+    furthest = 0.0
+    for step in range(10_000):
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g[step % 50].view_as(p)
+        optimizer.step()
+        if step < 10 or step % 100 == 99:
+            got = [norm(*params)] if sphere == "model" else [norm(p) for p in params]
+            furthest = max([furthest, *(abs(a / b - 1) for a, b in zip(got, expected, strict=True))])
+    assert furthest < 2e-7
+    assert all(0 < optimizer.state[p]["alpha"].item() < math.inf for p in params)
+
+
+@implementations
+def test_large_tensors_keep_the_radius_too(flags):
+    """Where naive float32 sums of squares are 4e-5 off."""
+    torch.manual_seed(0)
+    p = torch.randn(2_000_000, requires_grad=True)
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1, radius=7.0, **flags)
+    p.grad = torch.randn_like(p)
+    optimizer.step()
+    assert abs(norm(p) / 7.0 - 1) < 2e-7
+
+
+@implementations
+@pytest.mark.parametrize("sphere", ["model", "tensor"])
+def test_parameters_without_gradient_stay_put_and_count(flags, sphere):
+    torch.manual_seed(0)
+    a, b, frozen = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    frozen.requires_grad_(False)
+    radius = norm(a, b, frozen)
+    optimizer = AdaRemS([{"params": [a, b, frozen], "spherical": True}], lr=0.1, sphere=sphere, **flags)
+    for step in range(9):
+        a.grad = torch.randn_like(a) if step else None  # joins later
+        b.grad = torch.randn_like(b) if step % 3 else None
+        before = [t.detach().clone() for t in (a, b, frozen)]
+        optimizer.step()
+        for t, old in zip((a, b, frozen), before, strict=True):
+            assert (t.grad is None) == torch.equal(t, old)
+        if sphere == "model":
+            assert norm(a, b, frozen) == pytest.approx(radius, rel=1e-14)
+
+
+@pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
+def test_what_has_no_direction_is_refused(bad):
+    good, p = torch.ones(3, requires_grad=True), torch.full((2, 2), bad, requires_grad=True)
+    with pytest.raises(ValueError, match=r"Invalid spherical parameter at index 1, shape \(2, 2\): its norm is"):
+        AdaRemS([{"params": [good, p], "spherical": True}])
+    AdaRemS([p])  # off the sphere it may be anything
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"radius": 0.0}, "Invalid radius value: 0.0"),
+        ({"radius": -1.0}, "Invalid radius value: -1.0"),
+        ({"radius": math.nan}, "Invalid radius value: nan"),
+        ({"sphere": "layer"}, "Invalid sphere value: layer"),
+        ({"slr": 1}, "Invalid slr value: 1"),
+    ],
+)
+def test_bad_settings_are_refused(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        AdaRemS([torch.ones(1, requires_grad=True)], **kwargs)
+
+
+def test_a_decay_that_takes_all_is_refused_at_once_and_later():
+    p = torch.ones(3, requires_grad=True)
+    group = {"params": [p], "spherical": True}
+    with pytest.raises(ValueError, match=r"lr \* weight_decay must be below 1 on the sphere"):
+        AdaRemS([dict(group)], lr=10.0, weight_decay=0.1)
+    optimizer = AdaRemS([dict(group)], lr=0.1, weight_decay=0.1)
+    optimizer.param_groups[0]["lr"] = 10.0
+    p.grad = torch.ones(3)
+    with pytest.raises(ValueError, match="must be below 1"):
+        optimizer.step()
+
+
+def test_given_radius_moves_the_start_and_a_resumed_run_keeps_its_bits():
+    torch.manual_seed(0)
+    p = torch.randn(1000, requires_grad=True)
+    size = norm(p)
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1, radius=2.0)
+    assert norm(p) == pytest.approx(2.0, rel=1e-6)
+    assert optimizer.state[p]["alpha"].item() == pytest.approx(size / 2, rel=1e-6)
+    for _ in range(5):
+        p.grad = torch.randn_like(p)
+        optimizer.step()
+    q = p.detach().clone().requires_grad_()
+    resumed = AdaRemS([{"params": [q], "spherical": True}], lr=0.1, radius=2.0)
+    assert torch.equal(p, q)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert torch.equal(optimizer.state[p]["alpha"], resumed.state[q]["alpha"])
+
+
+def test_radius_is_that_of_the_weights_at_the_first_step():
+    p = torch.ones(4, requires_grad=True)
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1)
+    with torch.no_grad():
+        p.mul_(5)  # weights loaded after the optimizer was built
+    p.grad = torch.tensor([1.0, 0, 0, 0])
+    optimizer.step()
+    assert norm(p) == pytest.approx(10.0, rel=1e-6)
+
+
+@implementations
+def test_groups_off_the_sphere_are_adarem(flags):
+    torch.manual_seed(0)
+    ps = [torch.randn(4, requires_grad=True) for _ in range(2)]
+    qs = [p.detach().clone().requires_grad_() for p in ps]
+    ours = AdaRemS([{"params": [ps[0]], "spherical": True}, {"params": [ps[1]]}], lr=0.1, weight_decay=0.1, **flags)
+    plain = AdaRem(qs, lr=0.1, weight_decay=0.1, **flags)
+    for _ in range(10):
+        for p, q in zip(ps, qs, strict=True):
+            q.grad = p.grad = torch.randn(4)
+        ours.step()
+        plain.step()
+    assert torch.equal(ps[1], qs[1])
+    assert not torch.equal(ps[0], qs[0])
+
+
+def train(model, optimizer, batches, lr, steps):
+    losses = []
+    for k in range(steps):
+        x, y = batches[k % len(batches)]
+        for group in optimizer.param_groups:
+            group["lr"] = lr * (1 + math.cos(math.pi * k / steps)) / 2
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def euclidean():
+    """ShuffleNetV2-0.5 in float64, BatchNorm's eps negligible, trained 300 steps by SGD with weight decay."""
+    torch.manual_seed(0)
+    model = torchvision.models.shufflenet_v2_x0_5(num_classes=5).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-30
+    batches = [(torch.randn(4, 3, 48, 48, dtype=torch.float64), torch.randint(5, (4,))) for _ in range(3)]
+    start = copy.deepcopy(model)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=5e-3)
+    return start, batches, train(model, sgd, batches, 0.1, 300), model
+
+
+@pytest.mark.parametrize("sphere, radius, flags", [("model", None, {}), ("tensor", 1.0, {"fused": True})])
+def test_slr_without_adaption_is_sgd_with_weight_decay(euclidean, sphere, radius, flags):
+    start, batches, expected, trained = euclidean
+    model = copy.deepcopy(start)
+    groups = param_groups(model, batches[0][0], weight_decay=5e-3)
+    optimizer = AdaRemS(groups, lr=0.1, lam=0.0, weight_decay=5e-3, sphere=sphere, radius=radius, **flags)
+    losses = train(model, optimizer, batches, 0.1, 300)
+    assert (losses - expected).abs().max() < 1e-10
+    assert expected[-3:].mean() < expected[:3].mean()  # it did train
+    # alpha is what it claims: the Euclidean network's norm over the radius
+    theirs = dict(trained.named_parameters())
+    for name, p in model.named_parameters():
+        if "alpha" in optimizer.state[p]:
+            assert norm(p) * optimizer.state[p]["alpha"].item() == pytest.approx(norm(theirs[name]), rel=1e-8)
+
+
+def test_first_step_with_slr_is_the_euclidean_one_at_the_given_radius():
+    """The rate at radius R is lr / ((1 - lr wd) alpha²), by hand: θ = (3, 4), R = 1, so alpha = 5."""
+    p = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.5, weight_decay=0.4, radius=1.0)
+    p.grad = torch.tensor([-4.0, 3.0], dtype=torch.float64)
+    optimizer.step()
+    rate = 0.5 / (0.8 * 25)
+    moved = [0.6 + 4 * rate, 0.8 - 3 * rate]
+    size = math.hypot(*moved)
+    torch.testing.assert_close(p.tolist(), [m / size for m in moved], rtol=0, atol=1e-15)
+    assert optimizer.state[p]["alpha"].item() == pytest.approx(0.8 * 5 * size, rel=1e-14)
