@@ -237,10 +237,13 @@ class RunDir:
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record an (epoch, split), the last written; in order of epoch."""
-        last = {
-            (r["epoch"], r["split"]): r for r in _read_lines(self.metrics_file)[0] if {"epoch", "split"} <= r.keys()
-        }
-        return [last[k] for k in sorted(last)]
+        return self.read_metrics()[0]
+
+    def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
+        """``metrics`` and the number of lines that no one can read."""
+        records, damaged = _read_lines(self.metrics_file)
+        last = {(r["epoch"], r["split"]): r for r in records if {"epoch", "split"} <= r.keys()}
+        return [last[k] for k in sorted(last)], damaged
 
     def append_oscillation(self, record: dict[str, Any]) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
@@ -254,7 +257,10 @@ class RunDir:
 
     def damaged_lines(self) -> int:
         """Lines of metrics.jsonl and attempts.jsonl that no one can read; reported, never dropped in silence."""
-        return _read_lines(self.metrics_file)[1] + _read_lines(self.attempts_file)[1]
+        return _read_lines(self.metrics_file)[1] + self.damaged_attempts()
+
+    def damaged_attempts(self) -> int:
+        return _read_lines(self.attempts_file)[1]
 
     # progress.json: where a live run is, rewritten every few seconds
     def write_progress(self, record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import adarem
 from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.collect import Campaign, Run, fingerprints
-from adarem.report.statistics import Summary
+from adarem.report.statistics import Comparison, Summary
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,25 @@ class Table:
         model, variant, metric = row
         text = f"{self.labels[model]} {METRICS[metric].label}"
         return f"{text} ({variant})" if variant else text
+
+    @cached_property
+    def comparisons(self) -> list[tuple[tuple[str, str, str], str, str, Comparison]]:
+        """Welch's t of AdaRem or AdaRem-S (else the first column) against every other cell of its row.
+
+        (row, optimizer, other, test); Holm's correction runs over all of them. Cells with one seed or of other data
+        are left out.
+        """
+        found, pairs = [], []
+        ours = [o for o in self.columns if o.startswith("adarem")] or self.columns[:1]
+        for row in self.rows:
+            able = [c for c in (self.cell(row, o) for o in self.columns) if len(c.values) >= 2 and not c.mixed]
+            for a in (c for c in able if c.optimizer in ours):
+                for b in able:
+                    twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
+                    if a.data == b.data and not twice:
+                        found.append((row, a.optimizer, b.optimizer))
+                        pairs.append((a.values, b.values))
+        return [(*f, t) for f, t in zip(found, statistics.welch(pairs), strict=True)]
 
     @property
     def complete(self) -> bool:

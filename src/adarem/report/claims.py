@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from scipy import stats
 
-from adarem.config import identity, nearest
+from adarem.config import nearest
 from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.cells import paper_file
@@ -82,11 +82,12 @@ def measure(run: Run, metric: str) -> float | None:
     if run.status != "done" or metric == name != "mean_train_loss":
         return run.value(metric)
     curve = run.curve("train", "loss") if name.endswith("train_loss") else run.curve("val", "top1")
-    if not share:
-        return float(np.mean([v for _, v in curve])) if curve else None
-    at = math.ceil(float(share) * run.config.scale.epochs)
-    value = next((v for e, v in reversed(curve) if e <= at), None)
-    return 100.0 - value if value is not None and name == "test_error" else value
+    if share:
+        curve = curve[curve[:, 0] <= math.ceil(float(share) * run.config.scale.epochs)][-1:]
+    if not len(curve):
+        return None
+    value = float(curve[:, 1].mean())
+    return 100.0 - value if name == "test_error" else value
 
 
 def _side(campaign: Campaign | None, model: str, optimizer: str, variant: str) -> list[Run]:
@@ -121,7 +122,7 @@ def _compare(c: Claim, model: str, other: str, a: list[Run], b: list[Run], compa
     used = [r for r in (*a, *b) if measure(r, c.metric) is not None]
     if len({fingerprints(r) for r in used}) > 1:
         return "undecided", f"{head}: made on different data, not compared"
-    differing = [k for k in c.same if len({str(identity(r.config).get(k)) for r in used}) > 1]
+    differing = [k for k in c.same if len({str(r.settings.get(k)) for r in used}) > 1]
     if differing:
         return "undecided", f"{head}: the two differ in {', '.join(differing)}, which the claim holds alike"
     mx, my = statistics.summarize(x), statistics.summarize(y)

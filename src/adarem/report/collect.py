@@ -3,8 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from adarem.config import RunConfig, config_hash, identity
 from adarem.errors import UserError
@@ -31,13 +34,18 @@ class Run:
     status: Status
     result: dict[str, Any]  # empty unless done or diverged
     attempts: list[dict[str, Any]]
-    metrics: list[dict[str, Any]]
+    columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
     progress: dict[str, Any]
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 
     @property
     def name(self) -> str:
         return f"{self.dir.path.parent.name}/{self.dir.path.name}"
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The config's dotted keys that decide the result, paths and cluster left out."""
+        return identity(self.config)
 
     def value(self, metric: str) -> float | None:
         """The final epoch's figure in result.json of a run that is done; None otherwise."""
@@ -47,7 +55,7 @@ class Run:
     @property
     def epoch(self) -> int:
         """Epochs completed, by progress.json and metrics.jsonl."""
-        told = [self.progress.get("epoch"), *(r["epoch"] for r in self.metrics[-2:])]
+        told = [self.progress.get("epoch"), *(c["epoch"][-1].item() for c in self.columns.values())]
         return max((int(e) for e in told if _is_number(e)), default=0)
 
     @property
@@ -67,9 +75,16 @@ class Run:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
         return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(self.config.overrides.items()))
 
-    def curve(self, split: str, key: str) -> list[tuple[int, float]]:
-        """(epoch, value) where ``metrics.jsonl`` has a finite value."""
-        return [(r["epoch"], float(r[key])) for r in self.metrics if r["split"] == split and _is_number(r.get(key))]
+    def column(self, split: str, key: str) -> np.ndarray:
+        """One value for every recorded epoch of ``column(split, "epoch")``; NaN where it has none. May be empty."""
+        of_split = self.columns.get(split, {})
+        return of_split.get(key, np.full(len(of_split.get("epoch", ())), np.nan))
+
+    def curve(self, split: str, key: str) -> np.ndarray:
+        """(epoch, value), of shape (n, 2), where ``metrics.jsonl`` has a finite value."""
+        epochs, values = self.column(split, "epoch"), self.column(split, key)
+        there = np.isfinite(values)
+        return np.column_stack([epochs[there], values[there]])
 
 
 @dataclass
@@ -120,6 +135,17 @@ def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[
     return wrong
 
 
+def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays instead of a dict an epoch: a tenth of the memory for a thousand runs."""
+    columns: dict[str, dict[str, np.ndarray]] = {}
+    for split in ("train", "val"):
+        of_split = [r for r in records if r["split"] == split]
+        for key in {k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"}:
+            values = [v if _is_number(v := r.get(key)) else math.nan for r in of_split]
+            columns.setdefault(split, {})[key] = np.array(values, dtype=float)
+    return columns
+
+
 def read_run(path: Path) -> Run | str:
     """A run, or one line on why the directory is none. Never raises for what a directory holds."""
     run, problems = RunDir(path), []
@@ -130,9 +156,9 @@ def read_run(path: Path) -> Run | str:
         return f"{path.parent.name}/{path.name}: {problems[0]}"
     status = _attempt(run.status, "failed", problems)
     result = _attempt(run.result, None, [])  # status() has named a damaged one
-    metrics = _attempt(run.metrics, [], problems)
+    metrics, damaged = _attempt(run.read_metrics, ([], 0), problems)
     whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in ("train", "val")]
-    damaged = _attempt(run.damaged_lines, 0, problems) + len(metrics) - len(whole)
+    damaged += _attempt(run.damaged_attempts, 0, problems) + len(metrics) - len(whole)
     if damaged:
         problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
     if result is None and run.result_file.exists():
@@ -141,7 +167,7 @@ def read_run(path: Path) -> Run | str:
         problems += wrong
         status, result = "failed", None
     attempts = _attempt(run.attempts, [], problems)
-    return Run(run, config, status, result or {}, attempts, whole, run.progress() or {}, problems)
+    return Run(run, config, status, result or {}, attempts, _columns(whole), run.progress() or {}, problems)
 
 
 def read_runs(folder: Path) -> Campaign:
@@ -172,7 +198,8 @@ def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None
     )
     type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
     if data is not None or scale is not None:
-        name = campaign(grid, data or "imagenet", scale or "paper")
+        data = data or "imagenet"
+        name = campaign(grid, data, scale or ("paper" if data == "imagenet" else "rehearsal"))
         if name not in found:
             others = f" (there are runs of {', '.join(found)})" if found else ""
             raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
@@ -215,7 +242,7 @@ def runs_frame(runs: list[Run]) -> "pd.DataFrame":
         row |= {"device": r.result.get("device", last.get("device", "")), "attempts": len(r.attempts)}
         row |= {"slurm_job": last.get("slurm_job") or "", "fingerprint.train": train, "fingerprint.val": val}
         row |= {"problems": "; ".join(r.problems)}
-        row |= {k: v for k, v in identity(r.config).items() if k not in row and not k.startswith("overrides")}
+        row |= {k: v for k, v in r.settings.items() if k not in row and not k.startswith("overrides")}
         rows.append({k: _plain(v) for k, v in row.items()})
     return pd.DataFrame(rows)
 

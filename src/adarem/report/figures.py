@@ -28,7 +28,7 @@ STYLES: dict[str, tuple[str, str | tuple]] = {
 
 MARKERS = {"adarem": "o", "adarem_s": "s"}
 
-Points = list[tuple[float, float]]
+Points = np.ndarray  # (n, 2): x, y
 
 
 def train_loss(run: Run) -> Points:
@@ -36,16 +36,17 @@ def train_loss(run: Run) -> Points:
 
 
 def test_error(run: Run) -> Points:
-    return [(e, 100.0 - v) for e, v in run.curve("val", "top1")]
+    return run.curve("val", "top1") * [1.0, -1.0] + [0.0, 100.0]
 
 
-def _hours(run: Run) -> dict[int, float]:
-    """Hours of training, evaluation and checkpoints up to the end of each epoch, lost attempts left out."""
-    by_epoch: dict[int, float] = {}
-    for r in run.metrics:
-        spent = sum(float(r.get(k) or 0.0) for k in ("seconds_train", "seconds_checkpoint", "seconds_eval"))
-        by_epoch[r["epoch"]] = by_epoch.get(r["epoch"], 0.0) + spent / 3600.0
-    return dict(zip(sorted(by_epoch), np.cumsum([by_epoch[e] for e in sorted(by_epoch)]).tolist(), strict=True))
+def _hours(run: Run) -> Points:
+    """Epoch and the hours of training, evaluation and checkpoints up to its end, lost attempts left out."""
+    epochs = np.union1d(run.column("train", "epoch"), run.column("val", "epoch"))
+    spent = np.zeros(len(epochs))
+    for split, key in (("train", "seconds_train"), ("train", "seconds_checkpoint"), ("val", "seconds_eval")):
+        at = np.searchsorted(epochs, run.column(split, "epoch"))
+        spent[at] += np.nan_to_num(run.column(split, key)) / 3600.0
+    return np.column_stack([epochs, np.cumsum(spent)])
 
 
 def _world(run: Run) -> int:
@@ -54,16 +55,17 @@ def _world(run: Run) -> int:
 
 def _time_panels(runs: list[Run]) -> list[tuple[str, str, Callable[[Run], Points], float | None]]:
     """Test error against wall time and against device time; minutes where all of it is short."""
-    longest = max((max(_hours(r).values(), default=0.0) for r in runs), default=0.0)
+    longest = max((h[-1, 1] for r in runs if len(h := _hours(r))), default=0.0)
     unit, factor = ("hours", 1.0) if longest >= 2 else ("minutes", 60.0)
     device = "GPU" if any(r.config.cluster.device == "cuda" for r in runs) else "CPU rank"
 
     def wall(run: Run) -> Points:
-        hours = _hours(run)
-        return [(factor * hours[int(e)], v) for e, v in test_error(run)]
+        hours, error = _hours(run), test_error(run)
+        at = np.searchsorted(hours[:, 0], error[:, 0])
+        return np.column_stack([factor * hours[at, 1], error[:, 1]])
 
     def devices(run: Run) -> Points:
-        return [(x * _world(run), v) for x, v in wall(run)]
+        return wall(run) * [_world(run), 1.0]
 
     return [
         ("Test error (%)", f"Wall time of training, evaluation, checkpoints ({unit})", wall, 100.0),
@@ -78,7 +80,7 @@ def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: st
     """
     color, style = STYLES.get(name, ("#666666", "-"))
     ours = name.startswith("adarem")
-    finished = [np.asarray(p, dtype=float) for r in runs if r.status == "done" and (p := points(r))]
+    finished = [p for r in runs if r.status == "done" and len(p := points(r))]
     look = {"color": color, "linestyle": style, "zorder": 3 + ours}
     if finished:
         many = f" (n={len(finished)})" if len(finished) > 1 else ""
@@ -91,8 +93,8 @@ def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: st
             spread = stack[:, :, 1].std(axis=0, ddof=1)
             ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.18, linewidth=0)
     for r in runs:
-        if r.status != "done" and (p := points(r)):
-            x, y = np.asarray(p, dtype=float).T
+        if r.status != "done" and len(p := points(r)):
+            x, y = p.T
             ax.plot(x, y, linewidth=0.9, label=None if finished else f"{label} ({r.state})", **look)
             if r.status == "diverged":
                 ax.plot(x[-1:], y[-1:], color=color, marker="x", markersize=8, linestyle="none", zorder=6)
@@ -155,7 +157,6 @@ def draw(table: Table, panels: list[tuple[str, str, Callable[[Run], Points], flo
     handles = {}
     for ax in axes.flat:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    # Plain text: tight_layout would leave room for a suptitle a second time.
     fig.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
     if handles:
         fig.legend(
@@ -165,7 +166,11 @@ def draw(table: Table, panels: list[tuple[str, str, Callable[[Run], Points], flo
     if rehearsal:
         text = textwrap.fill(f"REHEARSAL, not a reproduction. {rehearsal}.", 120)
         fig.text(0.5, 0.08 / height, text, ha="center", va="bottom", fontsize=8, color="#B00020")
-    fig.tight_layout(rect=(0, foot / height, 1, 1 - head / height))
+    # Margins by hand: tight_layout draws the whole figure once more to find them.
+    fig.subplots_adjust(
+        left=0.62 / 9, right=1 - 0.15 / 9, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
+        wspace=0.2, hspace=0.75 / (row - 0.75),
+    )  # fmt: skip
     return fig
 
 

@@ -1,9 +1,10 @@
 """results/report.html: everything on one page that needs no network."""
 
 import base64
-import statistics as plain
 from html import escape
 from pathlib import Path
+
+import numpy as np
 
 from adarem.report import claims, provenance, tables
 from adarem.report.cells import METRICS, Table
@@ -52,29 +53,25 @@ def _figures(t: Table, results_dir: Path, names: list[str]) -> str:
     return "".join(out)
 
 
+def _median(values: np.ndarray) -> float | None:
+    there = values[np.isfinite(values)]
+    return float(np.median(there)) if len(there) else None
+
+
 def _throughput(runs: list[Run]) -> str:
     """Images/s, waiting for data, and where the time went, a run a line."""
     rows = []
     for r in runs:
-        train = [m for m in r.metrics if m["split"] == "train"]
-        val = [m for m in r.metrics if m["split"] == "val"]
-
-        def median(key: str, of: list[dict]) -> float | None:
-            values = [float(m[key]) for m in of if isinstance(m.get(key), int | float)]
-            return plain.median(values) if values else None
-
-        def total(key: str, of: list[dict]) -> float:
-            return sum(float(m.get(key) or 0.0) for m in of)
-
-        speed, wait, memory = (median(k, train) for k in ("images_per_s", "data_wait", "peak_memory_bytes"))
+        speed, wait, memory = (
+            _median(r.column("train", k)) for k in ("images_per_s", "data_wait", "peak_memory_bytes")
+        )
+        spent = [("train", "seconds_train"), ("val", "seconds_eval"), ("train", "seconds_checkpoint")]
         rows.append(
             (
                 r.name,
                 f"{speed:,.0f}" if speed is not None else "—",
                 f"{100 * wait:.1f} %" if wait is not None else "—",
-                f"{total('seconds_train', train):,.0f}",
-                f"{total('seconds_eval', val):,.0f}",
-                f"{total('seconds_checkpoint', train):,.0f}",
+                *(f"{np.nansum(r.column(*where)):,.0f}" for where in spent),
                 f"{memory / 2**30:.2f}" if memory else "—",
                 f"{r.result['gpu_hours']:,.1f}" if isinstance(r.result.get("gpu_hours"), int | float) else "—",
                 str(r.result.get("device", "—")),

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from typing import Any
 
-from adarem.config import identity
 from adarem.report.collect import Campaign, Run, fingerprints
 
 # Settings that a grid varies on purpose, or that name a cell.
@@ -132,7 +131,7 @@ def _differing_settings(runs: list[Run]) -> list[str]:
     pairs: dict[str, list[tuple[str, str]]] = {}
     for r in runs:
         varied = {str(k) for k in r.config.overrides}
-        for k, v in identity(r.config).items():
+        for k, v in r.settings.items():
             if k in varied or k.startswith(_AXES[:4]):
                 continue
             key = k

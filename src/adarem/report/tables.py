@@ -97,24 +97,11 @@ def power_notes(table: Table) -> list[str]:
 
 
 def test_notes(table: Table) -> list[str]:
-    """Welch's t of AdaRem or AdaRem-S (else the first column) against the others; empty with one seed or mixed data.
-
-    Holm's correction runs over all of the table's comparisons, the columns' and the rows'.
-    """
-    pairs, names = [], []
-    ours = [o for o in table.columns if o.startswith("adarem")] or table.columns[:1]
-    for row in table.rows:
-        able = [c for c in (table.cell(row, o) for o in table.columns) if len(c.values) >= 2 and not c.mixed]
-        for a in (c for c in able if c.optimizer in ours):
-            for b in able:
-                twice = b.optimizer in ours and table.columns.index(b.optimizer) <= table.columns.index(a.optimizer)
-                if a.data == b.data and not twice:
-                    pairs.append((a.values, b.values))
-                    names.append((table.row_label(row), table.labels[a.optimizer], table.labels[b.optimizer]))
-    tests = statistics.welch(pairs)
+    """Welch's t of AdaRem or AdaRem-S against the others, one line a comparison."""
     return [
-        f"{row}: {a} − {b} = {_signed(t.difference)} ± {t.half_width:.2f} (95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
-        for (row, a, b), t in zip(names, tests, strict=True)
+        f"{table.row_label(row)}: {table.labels[a]} − {table.labels[b]} = {_signed(t.difference)} ± {t.half_width:.2f} "
+        f"(95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
+        for row, a, b, t in table.comparisons
     ]
 
 
