@@ -374,11 +374,13 @@ def test_three_failures_without_a_new_checkpoint_end_it(run):
     assert slurm.again(run, 1)  # launched again by hand: three more chances
 
 
-def test_an_interruption_hidden_by_a_killed_rank_counts_as_progress(run):
+def test_an_end_hidden_by_a_killed_rank_counts(run):
     run.start_attempt({})
     assert [slurm.again(run, 137), slurm.again(run, 137)] == [True, True]
     run.end_attempt(1, "interrupted", "SIGUSR1")
     assert slurm.again(run, 137)
+    run.write_result({"status": "done"})
+    assert not slurm.again(run, 137)
 
 
 def test_a_job_being_cancelled_stays_cancelled(run, tmp_path, monkeypatch):

@@ -249,6 +249,10 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
     print(f"queue    squeue --array --jobs={','.join(waits_for)}")
     print(f"runs     adarem status grid={plan.grid['name']} data={plan.grid['data']}")
     print(f"logs     {slurm.folder(plan.folder)}")
+    wandb = plan.cells[0].config.wandb
+    if wandb.mode != "disabled":
+        runs = shlex.quote(str(plan.folder))
+        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/*/wandb/offline-run-*")
     print(f"results  {plan.results_dir}")
     return exitcodes.OK
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from adarem import exitcodes
 from adarem.config import ClusterConfig
 from adarem.errors import UserError
-from adarem.rundir import RunDir, write_atomically
+from adarem.rundir import FINISHED, RunDir, write_atomically
 
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
 
@@ -153,12 +153,12 @@ def again(run: RunDir, code: int) -> bool:
     """
     count_file = folder(run.path.parent) / f"{run.path.name}.failures.json"
     final = (exitcodes.OK, exitcodes.DIVERGED, exitcodes.USER_ERROR)
-    if code in final or _cancelled():
+    if code in final or run.status() in FINISHED or _cancelled():
         count_file.unlink(missing_ok=True)
         return False
     if code == exitcodes.REQUEUE:
         return True
-    # srun reports the highest code of all ranks: ranks killed because another had ended hide a 75. The attempt tells.
+    # srun reports the highest code of all ranks: one killed because another had ended hides a 75. The attempts tell.
     attempts = run.attempts()
     mark = {
         "checkpoints": sorted(p.name for p in run.checkpoints.glob("[!.]*")),
