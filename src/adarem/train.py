@@ -1,7 +1,9 @@
 """Trains one run directory. A fresh start, a resume, a requeue and a debugging session are the same call."""
 
+import contextlib
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,9 +14,9 @@ import torch
 from adarem import exitcodes
 from adarem.checkpoint import find_newest, load
 from adarem.config import RunConfig, config_hash, identity
-from adarem.display import Display, duration
+from adarem.display import Display, append_to_log, duration
 from adarem.distributed import StopRequest, World, start_world
-from adarem.errors import UserError
+from adarem.errors import EveryRank, RankLost, UserError
 from adarem.mirror import Mirror
 from adarem.models import build_model, count_parameters
 from adarem.optim.table import build_optimizer
@@ -22,9 +24,10 @@ from adarem.provenance import describe_attempt, slurm_job
 from adarem.rundir import FINISHED, RunDir
 from adarem.tasks import Evaluation, ImageTask
 from adarem.trainer import Diverged, Interrupted, Trainer
+from adarem.watchdog import Watchdog
 
-# A rank that waits this long for another ends the run: longer than an evaluation or a first compile.
-COLLECTIVE_TIMEOUT_SECONDS = 600.0
+# Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
+COLLECTIVE_TIMEOUT_MARGIN_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -41,7 +44,7 @@ def train(path: Path) -> int:
     run = RunDir(path.absolute())
     config = run.config()
     stop = StopRequest()
-    world = start_world(config.cluster.device, COLLECTIVE_TIMEOUT_SECONDS)
+    world = start_world(config.cluster.device, config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS)
     try:
         with ExitStack() as stack:
             _together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
@@ -64,6 +67,14 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
                 run.end_attempt(attempt, why, detail)
                 display.note(f"{why}: {detail}")
 
+        def tell(line: str) -> None:
+            """Any rank's last word, where rank 0 may be the one that is lost."""
+            print(f"{config.cell}: failed: {line}", file=sys.stderr, flush=True)
+            if (attempts := run.attempts()) and "end" not in attempts[-1]:
+                run.end_attempt(attempts[-1]["attempt"], "failed", line)
+            append_to_log(run, f"failed: {line}")
+
+        watchdog = stack.enter_context(Watchdog(world, config.cluster.stall_seconds, tell))
         try:
             trainer, notes = _build(run, config, world)
             if display is not None:
@@ -99,8 +110,17 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             end("interrupted", f"{e}; the same command again goes on from there")
             code = exitcodes.REQUEUE
         except BaseException as e:
+            if lost := watchdog.lost(e):
+                if watchdog.is_teller():
+                    tell(lost)
+                raise RankLost(lost) from None
             message = (str(e).strip().splitlines() or [""])[0]
-            end("failed", message if isinstance(e, UserError) else f"{type(e).__name__}: {message}")
+            message = message if isinstance(e, UserError) else f"{type(e).__name__}: {message}"
+            with contextlib.suppress(OSError):  # a full disk, say: the error itself counts
+                if world.is_main:
+                    end("failed", message)
+                elif not isinstance(e, EveryRank):
+                    tell(f"rank {world.rank} on {world.hosts[world.rank]}: {message}")
             raise
         world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
         return code
@@ -168,7 +188,7 @@ def _together(world: World, build: Callable[[], T]) -> T:
     errors = world.gather(error)
     for rank, message in enumerate(errors):
         if message is not None:
-            raise UserError(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
+            raise EveryRank(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
     return value  # type: ignore[return-value]
 
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from adarem.checkpoint import CheckpointWriter
 from adarem.config import RunConfig, identity
-from adarem.distributed import Agreement, StopRequest, World
+from adarem.distributed import EVALUATES, TRAINS, WAITS_FOR_DATA, WRITES_CHECKPOINT, Agreement, StopRequest, World
 from adarem.meters import EpochClock, LossWatch, peak_memory_bytes
 from adarem.oscillation import OscillationTracker
 from adarem.rundir import RunDir
@@ -115,8 +115,10 @@ class Trainer:
                     self._checkpoint(totals)
                     self._checkpoints.wait()
                     raise Interrupted(f"{stop.signal or 'a signal on another rank'} at step {self.position.step}")
+                self.world.pulse.at(self.position.step, WAITS_FOR_DATA)
                 with clock.waiting():
                     batch = next(batches)
+                self.world.pulse.at(self.position.step, TRAINS)
                 totals += self._step(network, batch)
                 if self._tracker is not None:
                     self._tracker.observe()
@@ -191,11 +193,13 @@ class Trainer:
         return evaluation
 
     def _evaluate(self) -> Evaluation:
+        self.world.pulse.at(self.position.step, EVALUATES)
         self.world.sync_buffers(self.model)
         return self.task.evaluate(self.model)
 
     def _checkpoint(self, totals: Tensor) -> None:
         begin = time.perf_counter()
+        self.world.pulse.at(self.position.step, WRITES_CHECKPOINT)
         self.position.totals = self.world.gather(totals.tolist())
         self.position.seconds = time.perf_counter() - self._began
         if self.world.is_main:
