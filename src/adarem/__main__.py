@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adarem import exitcodes
-from adarem.errors import UserError
+from adarem.errors import RankLost, UserError
 
 _OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
 
@@ -156,3 +156,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+    except RankLost:
+        return exitcodes.FAILED
