@@ -181,10 +181,10 @@ class Tally:
     codes: collections.Counter = field(default_factory=collections.Counter)
 
 
-def attack(site: Site, run: RunDir, ranks: int, dice: random.Random) -> tuple[str, str, int, str | None] | None:
-    """Starts a run and attacks it once: the moment, the attack, the exit code, and what was wrong. None: it ended
-    before its moment came."""
-    moment, how = dice.choice(MOMENTS), dice.choice(ATTACKS)
+def attack(
+    site: Site, run: RunDir, ranks: int, moment: str, how: str, dice: random.Random
+) -> tuple[str, int, str | None] | None:
+    """Starts a run and attacks it once: the attack, the exit code, and what was wrong. None: the run ended before."""
     with tempfile.TemporaryDirectory(dir=site.folder, prefix="numba-") as folder:
         cache = Path(folder) if moment == "compile" else None
         come, began = trigger(moment, run, Path(folder)), time.monotonic()
@@ -224,7 +224,7 @@ def attack(site: Site, run: RunDir, ranks: int, dice: random.Random) -> tuple[st
     if wrong is None and run.status() == "running":
         wrong = "says that it runs, and nothing does"
     print(f"  {moment:<10}  {how:<11}  exit code {code:>4}  {took:5.1f} s  then {run.status()}", flush=True)
-    return moment, how, code, wrong
+    return how, code, wrong
 
 
 def finish(site: Site, run: RunDir, ranks: int) -> str | None:
@@ -241,6 +241,7 @@ def finish(site: Site, run: RunDir, ranks: int) -> str | None:
 def torture(rounds: int, folder: Path, seed: int, cells: list[tuple[str, int]]) -> Tally:
     """Attacks ``rounds`` times, in ``folder``; the seed decides moments and attacks, the machine when they come."""
     site, dice, tally = Site(folder), random.Random(seed), Tally()
+    deck: list[tuple[str, str]] = []  # every attack at every moment, in random order
     (folder / "slow disk").mkdir()
     (folder / "slow disk" / "sitecustomize.py").write_text(SLOW_DISK)
     prepare = [sys.executable, "-m", "adarem", "prepare", "data=digits", f'data.root="{folder / "digits"}"']
@@ -259,10 +260,15 @@ def torture(rounds: int, folder: Path, seed: int, cells: list[tuple[str, int]]) 
         run = site.plan(*cell, f"broken/{tally.runs}")
         here, problem = 0, None
         while problem is None and run.status() != "done" and here < ATTEMPTS and tally.rounds + here < rounds:
-            outcome = attack(site, run, ranks, dice)
+            if not deck:
+                deck = [(moment, how) for moment in MOMENTS for how in ATTACKS]
+                dice.shuffle(deck)
+            moment, how = deck.pop()
+            outcome = attack(site, run, ranks, moment, how, dice)
             if outcome is None:
+                deck.insert(0, (moment, how))
                 continue
-            moment, how, code, problem = outcome
+            how, code, problem = outcome
             here += 1
             tally.attacks[moment, how.split()[0]] += 1
             tally.codes[how.split()[0], code] += 1

@@ -173,3 +173,14 @@ def test_cell_names_are_safe_file_names() -> None:
     assert cell_name("timm:resnet10t", "adarem", 2, {"optimizer.lr": 0.1}) == "timm_resnet10t-adarem-lr=0.1-s2"
     assert "/" not in cell_name("a/../b", "$(rm -rf ~)", 0, {"x.y": "a b\n'c'"})
     assert " " not in cell_name("a", "b", 0, {"x.y": "a b"})
+
+
+def test_halves_that_killed_processes_left_go_with_the_next_lock(run: RunDir) -> None:
+    run.checkpoints.mkdir()
+    halves = [run.path / ".result.json.x1.partial", run.checkpoints / ".step-000000004-00.pt.x2.partial"]
+    others = run.path / ".config.yaml.x3.partial"
+    for file in (*halves, others):
+        file.write_text("half")
+    with run.lock():
+        assert not any(file.exists() for file in halves)
+    assert others.exists()

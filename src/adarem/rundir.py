@@ -325,6 +325,9 @@ class RunDir:
             job = os.environ.get("SLURM_JOB_ID")
             f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
             f.flush()
+            for half in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
+                if not half.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
+                    half.unlink(missing_ok=True)  # left by a process that was killed while it wrote
             yield
 
     def locked(self) -> bool:
