@@ -122,12 +122,12 @@ def test_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert mirror._mode(config) == "offline"
+    assert mirror.wandb_mode(config) == "offline"
     (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password 0123\n")
     (tmp_path / ".netrc").chmod(0o600)
-    assert mirror._mode(config) == "online"
+    assert mirror.wandb_mode(config) == "online"
     (tmp_path / ".netrc").unlink()
     monkeypatch.setenv("WANDB_API_KEY", "0123")
-    assert mirror._mode(config) == "online"
+    assert mirror.wandb_mode(config) == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert mirror._mode(config) == "disabled"
+    assert mirror.wandb_mode(config) == "disabled"

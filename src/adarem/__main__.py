@@ -91,6 +91,28 @@ def _doctor(args: argparse.Namespace) -> int:
     return doctor(make_plan(args.overrides).cells[0].config)
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from adarem.report.pair import compare
+
+    print(compare(args.run_a, args.run_b))
+    return exitcodes.OK
+
+
+def _wandb(args: argparse.Namespace) -> int:
+    from adarem import dashboard
+
+    if args.action == "replay":
+        print(f"{dashboard.replay(args.folder, args.mode)} runs replayed from {args.folder}")
+    elif args.action == "publish":
+        dashboard.publish(args.folder, args.results_dir, args.mode)
+        print(f"table and figures of {args.folder} logged")
+    else:
+        if not args.entity:
+            raise UserError("--entity: needed for a workspace; your wandb user or team")
+        print(dashboard.workspace(args.folder, args.entity).save().url)
+    return exitcodes.OK
+
+
 def _settings(pairs: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
     """``key=value`` words of the verbs that read run directories and so know nothing of Hydra."""
     from adarem.config import nearest
@@ -136,6 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
     )
+    compare = verb("compare", _compare, "two finished runs side by side, and image by image with the paired test")
+    compare.add_argument("run_a", type=Path, metavar="RUN_A")
+    compare.add_argument("run_b", type=Path, metavar="RUN_B")
+    mirror = verb("wandb", _wandb, "runs replayed to wandb, the final table and figures, a saved workspace")
+    mirror.add_argument("action", choices=("replay", "publish", "workspace"))
+    mirror.add_argument("folder", type=Path, metavar="FOLDER", help="a grid's runs, for instance runs/table2")
+    mirror.add_argument("--mode", choices=("online", "offline"), help="default: online with a key, offline without")
+    mirror.add_argument("--results-dir", type=Path, default=Path("results"), help="where publish finds the report")
+    mirror.add_argument("--entity", help="wandb user or team of the workspace")
     return parser
 
 
@@ -147,6 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0" or args.verb != "train":
             print(f"adarem {args.verb}: {e}", file=sys.stderr)
         return exitcodes.USER_ERROR
+    except RankLost:
+        return exitcodes.FAILED
     except BrokenPipeError:  # `adarem plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exitcodes.FAILED
@@ -156,5 +189,3 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
-    except RankLost:
-        return exitcodes.FAILED

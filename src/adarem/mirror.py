@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class Mirror:
         if config.wandb.mode != "disabled":
             with open(run.path / "wandb.log", "ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "adarem.mirror", str(run.path), str(os.getpid())],
+                    [sys.executable, "-m", "adarem.mirror", str(run.path)],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
@@ -50,7 +49,8 @@ class Mirror:
             self._process.wait()
 
 
-def _mode(config: RunConfig) -> str:
+def wandb_mode(config: RunConfig) -> str:
+    """online, offline or disabled: the config's word; for ``auto`` WANDB_MODE, then whether there is a key."""
     if config.wandb.mode != "auto":
         return config.wandb.mode
     if os.environ.get("WANDB_MODE"):
@@ -71,8 +71,13 @@ def run_id(run: RunDir, config: RunConfig) -> str:
     return hashlib.sha256(f"{run.path.parent.name}/{config.cell}/{config_hash(config)}".encode()).hexdigest()[:12]
 
 
-def mirror(run: RunDir, parent: int | None) -> None:
-    """Sends what the run directory holds, and while process ``parent`` trains, what it goes on to write."""
+def mirror(run: RunDir, *, follow: bool, mode: str | None = None) -> None:
+    """Sends what the run directory holds to wandb.
+
+    Args:
+        follow: go on with what training writes, until standard input ends; False: send what is there, once.
+        mode: instead of the config's: online or offline.
+    """
     config = run.config()
     import wandb
 
@@ -87,18 +92,18 @@ def mirror(run: RunDir, parent: int | None) -> None:
         notes=f"REHEARSAL: {config.rehearsal}" if config.rehearsal else None,
         config=to_dict(config),
         dir=str(run.path),
-        mode=_mode(config),
+        mode=mode or wandb_mode(config),
         resume="allow",
         settings=wandb.Settings(silent=True, x_disable_stats=False, console="off"),
     )
     session.define_metric("epoch")
-    for pattern in ("train/*", "val/*"):
+    for pattern in ("train/*", "val/*", "oscillation/*"):
         session.define_metric(pattern, step_metric="epoch")
     sent: set[str] = set()
     newest_step = session.step  # of an online run that goes on
     ended = False
     while True:
-        for record in run.metrics():
+        for record in _records(run):
             key = json.dumps(record, sort_keys=True)
             if key not in sent and record["step"] >= newest_step:
                 _log(session, record)
@@ -107,7 +112,7 @@ def mirror(run: RunDir, parent: int | None) -> None:
         if progress and not ended and progress["step"] > max((r["step"] for r in run.metrics()), default=-1):
             live = {f"live/{k}": progress[k] for k in ("loss", "images_per_s") if progress.get(k) is not None}
             session.log(live, step=progress["step"])
-        if ended or parent is None:
+        if ended or not follow:
             break
         ended = _input_ended(_POLL_SECONDS)
     result = run.result()
@@ -127,6 +132,12 @@ def mirror(run: RunDir, parent: int | None) -> None:
     session.finish(exit_code=0 if result else 1)
 
 
+def _records(run: RunDir) -> list[dict[str, Any]]:
+    """Every record of the run in order of step, as wandb needs them."""
+    oscillation = [{k: v for k, v in r.items() if k != "trajectories"} for r in run.oscillation()]
+    return sorted(run.metrics() + [r | {"split": "oscillation"} for r in oscillation], key=lambda r: r["step"])
+
+
 def _log(session: Any, record: dict[str, Any]) -> None:
     split = record["split"]
     skip = ("split", "step", "epoch", "time")
@@ -144,7 +155,6 @@ def _input_ended(seconds: float) -> bool:
 
 if __name__ == "__main__":
     try:
-        began = time.time()
-        mirror(RunDir(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+        mirror(RunDir(Path(sys.argv[1])), follow=True)
     except UserError as error:
         sys.exit(str(error))
