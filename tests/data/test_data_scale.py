@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ def test_full_count(tmp_path, record_property):
     path = fingerprint.beton_path(data, "train")
     path.parent.mkdir()
     pictures = [photograph(w, h, w) for w, h in ((16, 12), (12, 16), (10, 10), (20, 8))]
-    stored = [Encoded(beton.RAW, *p.shape[:2], b"", p.tobytes()) for p in pictures]
-    stored += [Encoded(beton.JPG, *p.shape[:2], b"", jpeg(p, quality=30)) for p in pictures[:2]]
+    payloads = [(beton.RAW, p, p.tobytes()) for p in pictures]
+    payloads += [(beton.JPG, p, jpeg(p, quality=30)) for p in pictures[:2]]
+    stored = [Encoded(mode, *p.shape[:2], b"", payload, sum=zlib.adler32(payload)) for mode, p, payload in payloads]
     labels = np.sort(np.random.default_rng(0).integers(0, CLASSES, N))
     out = BetonFile(path, N, max_side=500)
     for k, label in enumerate(labels.tolist()):
@@ -62,6 +64,8 @@ def test_full_count(tmp_path, record_property):
     index = beton.open_index(path, CLASSES, N)
     assert (index.labels == labels).all()
     record = {"num_images": N, "file_bytes": index.file_bytes, "index_crc32": fingerprint.index_crc32(index)}
+    record["sums_crc32"] = zlib.crc32(out.sums)
+    fingerprint.sums_path(data, "train").write_bytes(out.sums.tobytes())
     fingerprint.write_fingerprint(data, "train", record)
     script = PROGRAM.format(here=str(Path(__file__).parent), root=str(tmp_path), classes=CLASSES)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

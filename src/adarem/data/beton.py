@@ -51,7 +51,7 @@ def data_start(num_samples: int, page_size: int) -> int:
 
 @dataclass(frozen=True)
 class Index:
-    """Where each sample lies and what it is; ~21 bytes a sample. Arrays are in order of sample index."""
+    """Where each sample lies and what it is; 23 bytes a sample. Arrays are in order of sample index."""
 
     path: Path
     starts: np.ndarray  # uint64, offset in the file
@@ -62,6 +62,7 @@ class Index:
     labels: np.ndarray  # int16 or int64
     page_size: int
     file_bytes: int
+    sums: np.ndarray | None = None  # uint32, Adler-32 of each sample's bytes; kept beside the .beton, not in it
 
     def __len__(self) -> int:
         return len(self.starts)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from adarem.config import DataConfig
-from adarem.data import fingerprint, kernels
+from adarem.data import fingerprint, kernels, region
 from adarem.data.ffcv_patch import (
     AllocationQuery,
     Compiler,
@@ -56,9 +56,10 @@ class DecodeError(Exception):
 class ViewDecoder(Operation):
     """FFCV decoder: index words -> uint8 [b, size, size, 3] of what ``view`` shows of each sample."""
 
-    def __init__(self, view: View):
+    def __init__(self, view: View, sums: np.ndarray):
         super().__init__()
-        self.view = view
+        self.view, self.sums = view, sums
+        self.region = region.find()[0]
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
         shape, dtype = (self.view.size, self.view.size, 3), np.dtype("u1")
@@ -81,10 +82,12 @@ class ViewDecoder(Operation):
             heights, widths = fields["height"].copy(), fields["width"].copy()
             failed = kernels.decode_boxes(
                 _IMDECODE,
+                self.region,
                 _RESIZE,
                 mapped,
                 fields["data_ptr"].copy(),
                 sizes[samples],
+                self.sums[samples],
                 heights,
                 widths,
                 fields["mode"] == 1,
@@ -141,11 +144,11 @@ class FfcvReader:
     """One split of a prepared data set, seen through ``view``."""
 
     def __init__(self, data: DataConfig, split: str, view: View):
-        fingerprint.open_beton(data, split)  # before anything starts: FFCV crashes on damaged files
+        index = fingerprint.open_beton(data, split)  # before anything starts: FFCV crashes on damaged files
         self.path = fingerprint.beton_path(data, split)
         self.files = fingerprint.files_path(data, split)
         self.view, self.workers = view, data.workers
-        self.loader = _open(self.path, view)
+        self.loader = _open(self.path, ViewDecoder(view, index.sums))
         self.num_images = int(self.loader.reader.num_samples)
         self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix=f"ffcv-{split}")
         self._finalizer = weakref.finalize(self, self.pool.shutdown, wait=False, cancel_futures=True)
@@ -181,7 +184,7 @@ class FfcvReader:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open(path: Path, view: View) -> Loader:
+def _open(path: Path, decoder: ViewDecoder) -> Loader:
     """FFCV's Loader over ``path`` with our operations. They are compiled already, so its compiler is switched off."""
     threads = torch.get_num_threads()
     Compiler.set_enabled(False)
@@ -195,7 +198,7 @@ def _open(path: Path, view: View) -> Loader:
                 order=OrderOption.SEQUENTIAL,
                 seed=0,
                 pipelines={
-                    "image": PipelineSpec("image", decoder=ViewDecoder(view)),
+                    "image": PipelineSpec("image", decoder=decoder),
                     "label": PipelineSpec("label", decoder=LabelDecoder()),
                 },
             )
@@ -243,8 +246,8 @@ class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
         except DecodeError as e:
             self.close()
             raise UserError(
-                f"{self.reader.path}: sample {e.sample} ({self.reader.file_of(e.sample)}) does not decode: the file is "
-                "damaged; move it away and run `adarem prepare` again"
+                f"{self.reader.path}: sample {e.sample} ({self.reader.file_of(e.sample)}) is damaged; "
+                "move the file away and run `adarem prepare` again"
             ) from None
         except BaseException:
             self.close()

@@ -1,10 +1,13 @@
 """The fingerprint of a prepared data set: what was read, what was written, with what; one JSON file a split."""
 
+import dataclasses
 import importlib.metadata
 import json
 import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from adarem.config import DataConfig
 from adarem.data import beton
@@ -28,13 +31,18 @@ def files_path(data: DataConfig, split: str) -> Path:
     return fingerprint_path(data, split).with_suffix(".files")
 
 
+def sums_path(data: DataConfig, split: str) -> Path:
+    """The Adler-32 of each stored sample, little-endian uint32, in order of sample index."""
+    return fingerprint_path(data, split).with_suffix(".sums")
+
+
 def read_fingerprint(data: DataConfig, split: str) -> dict[str, Any]:
     """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
 
     Keys: ``split, backend, num_images, num_classes, classes, class_hash, source_hash`` (bytes of the source files),
     ``listing_hash`` (their names and sizes), ``content_hash`` (what a loader reads: labels, order, storage mode, stored
     bytes; independent of how many processes wrote it), ``write`` (settings), ``versions``, and for a .beton
-    ``file_bytes, index_crc32, jpeg_images, image_bytes``.
+    ``file_bytes, index_crc32, sums_crc32, jpeg_images, image_bytes``.
 
     Raises:
         UserError: missing, damaged or of another format.
@@ -67,7 +75,7 @@ def versions() -> dict[str, str]:
 
 
 def open_beton(data: DataConfig, split: str) -> beton.Index:
-    """The index of a .beton, compared with its fingerprint. Milliseconds; see beton.open_index.
+    """The index of a .beton with its sums, compared with its fingerprint. Milliseconds; see beton.open_index.
 
     Raises:
         UserError: either is missing or damaged, or they do not belong together.
@@ -81,7 +89,12 @@ def open_beton(data: DataConfig, split: str) -> beton.Index:
         raise UserError(
             f"{path}: not the file that {path.name}.json describes; run `adarem prepare data={data.name}` again"
         )
-    return index
+    sums = np.fromfile(sums_path(data, split), "<u4") if sums_path(data, split).exists() else np.zeros(0, "<u4")
+    if len(sums) != len(index) or zlib.crc32(sums) != found["sums_crc32"]:
+        raise UserError(
+            f"{sums_path(data, split)}: missing or damaged; run `adarem prepare data={data.name}` again for {path}"
+        )
+    return dataclasses.replace(index, sums=sums)
 
 
 def index_crc32(index: beton.Index) -> int:

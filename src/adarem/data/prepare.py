@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -133,12 +134,14 @@ def _make(data: DataConfig, split: str, source: Source, workers: int, progress: 
         "content_hash": content.hexdigest() if into_beton else sources.hexdigest(),
         "versions": fingerprint.versions(),
     }
-    if into_beton:
+    if out is not None:
+        write_atomically(fingerprint.sums_path(data, split), out.sums.tobytes())
         index = beton.open_index(path, data.num_classes, len(source))
         record |= {
             "write": asdict(data.write),
             "file_bytes": index.file_bytes,
             "index_crc32": fingerprint.index_crc32(index),
+            "sums_crc32": zlib.crc32(out.sums),
             "jpeg_images": jpegs,
             "image_bytes": payload,
         }

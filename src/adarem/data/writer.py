@@ -13,6 +13,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import zlib
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -39,7 +40,8 @@ class Encoded:
     width: int
     source_digest: bytes
     payload: bytes = b""
-    digest: bytes = b""  # of payload
+    digest: bytes = b""  # SHA-256 of payload
+    sum: int = 0  # Adler-32 of payload
     problem: str = ""  # why the file cannot be read; nothing else is set then
 
 
@@ -63,7 +65,7 @@ def encode(file: bytes, write: WriteConfig) -> Encoded:
         mode, payload = beton.JPG, coded.tobytes()
     else:
         mode, payload = beton.RAW, image.tobytes()
-    return Encoded(mode, height, width, source_digest, payload, hashlib.sha256(payload).digest())
+    return Encoded(mode, height, width, source_digest, payload, hashlib.sha256(payload).digest(), zlib.adler32(payload))
 
 
 def _check_only(file: bytes) -> Encoded:
@@ -135,6 +137,7 @@ class BetonFile:
             raise UserError(f"data.write.max_side={max_side}: too large for a .beton; use at most 16384")
         self.metadata = np.zeros(num_samples, beton.METADATA)
         self.allocation = np.zeros(num_samples, beton.ALLOCATION)
+        self.sums = np.zeros(num_samples, "<u4")
         self.position = beton.data_start(num_samples, self.page_size)
         self.count = 0
         self.file = open(self.partial, "wb")  # noqa: SIM115
@@ -151,6 +154,7 @@ class BetonFile:
         self.file.write(image.payload)
         self.metadata[self.count] = ((image.mode, image.width, image.height, self.position), label)
         self.allocation[self.count] = (self.count, self.position, size)
+        self.sums[self.count] = image.sum
         self.position += size
         self.count += 1
 
