@@ -78,7 +78,7 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     torch.save({"format": 0}, path)
-    with pytest.raises(UserError, match="checkpoint format 0, this version reads 1"):
+    with pytest.raises(UserError, match="checkpoint format 0, this version reads 2"):
         load(path)
 
 
@@ -87,6 +87,6 @@ def test_a_failed_write_is_told_at_the_next_chance(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     writer = CheckpointWriter(blocked)
     writer.save(1, {"x": 1})
-    with pytest.raises(UserError, match="checkpoint not written"):
+    with pytest.raises(UserError, match="cannot be written"):
         writer.wait()
     writer.wait()  # told once

@@ -1,14 +1,17 @@
 """The command line. Each verb is imported when it is asked for, so that none pays for another's libraries."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from adarem import exitcodes
-from adarem.errors import RankLost, UserError
+from adarem.errors import RankLost, Told, UserError
 
+# Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
+_OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ESTALE, errno.EIO)
 _OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
 
 
@@ -174,8 +177,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
+    except Told:
+        return exitcodes.USER_ERROR
     except UserError as e:
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0" or args.verb != "train":
+        # Of a job's ranks, one a node: a node may lack what the first one has.
+        if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
             print(f"adarem {args.verb}: {e}", file=sys.stderr)
         return exitcodes.USER_ERROR
     except RankLost:
@@ -183,6 +189,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `adarem plan ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exitcodes.FAILED
+    except OSError as e:
+        if e.errno not in _OF_THE_PLACE:
+            raise
+        place = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
+        print(f"adarem {args.verb}: {place}{e.strerror}; mend that and start again", file=sys.stderr)
+        return exitcodes.USER_ERROR
     except KeyboardInterrupt:
         return 130
 

@@ -9,8 +9,8 @@ class UserError(ValueError):
     """
 
 
-class EveryRank(UserError):
-    """One that every rank of a run raises, so that it is told once."""
+class Told(UserError):
+    """One that has been told already, by this rank or by the one that speaks for all."""
 
 
 class RankLost(RuntimeError):

@@ -5,13 +5,14 @@ derived from its files here and stored nowhere.
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
 import os
 import re
+import secrets
 import socket
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,36 +38,54 @@ FINISHED: tuple[Status, ...] = ("done", "diverged")
 STALE_SECONDS = 180.0
 
 
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    payload = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk, a read-only one or a missing permission becomes one line."""
     try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(payload)
-            f.flush()
-            os.fsync(f.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+        yield
+    except OSError as e:
+        raise UserError(f"{path}: cannot be written ({e.strerror}); mend that and start again") from None
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns.
+
+    Raises:
+        UserError: it cannot be written: disk full or read-only, no permission.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    half = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # O_EXCL: nothing that lies there already is written into or through; the kernel applies the umask.
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as f:
+                f.write(payload)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(half, path)
+        except BaseException:
+            half.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # not every file system can
+                os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _append_line(path: Path, record: dict[str, Any]) -> None:
     """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
     line = json.dumps(record, allow_nan=False) + "\n"
-    with open(path, "ab+") as f:
+    with _writing(path), open(path, "ab+", buffering=0) as f:
         if f.tell() > 0:
             f.seek(-1, os.SEEK_END)
             if f.read(1) != b"\n":
                 line = "\n" + line
-        f.write(line.encode())
-        f.flush()
+        data = line.encode()
+        if f.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(f.fileno())
 
 
@@ -311,9 +330,11 @@ class RunDir:
         """Held by the one process that may write here. The kernel frees it when that process ends, however it ends.
 
         Raises:
-            UserError: another process holds it; the message names its host, pid and Slurm job.
+            UserError: another process holds it; the message names its host, pid and Slurm job. Or nobody may write.
         """
-        with open(self.lock_file, "a+") as f:
+        with _writing(self.lock_file):
+            file = open(self.lock_file, "a+")  # noqa: SIM115, closed below
+        with file as f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -321,10 +342,11 @@ class RunDir:
                 raise UserError(
                     f"{self.path}: another process works on it ({f.read().strip() or 'owner unknown'})"
                 ) from None
-            f.truncate(0)
             job = os.environ.get("SLURM_JOB_ID")
-            f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
-            f.flush()
+            with _writing(self.lock_file):
+                f.truncate(0)
+                f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
+                f.flush()
             for half in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 if not half.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
                     half.unlink(missing_ok=True)  # left by a process that was killed while it wrote
@@ -356,7 +378,7 @@ class RunDir:
             return "interrupted" if last.get("why") == "interrupted" else "failed"
         progress = self.progress()
         newest = max(last.get("start", 0.0), (progress or {}).get("time", 0.0))
-        if self.locked() or time.time() - newest < STALE_SECONDS and last.get("host") != socket.gethostname():
+        if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
         return "failed"  # it began, holds no lock and never said why it stopped: killed
 
