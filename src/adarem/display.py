@@ -5,6 +5,7 @@ import sys
 import time
 from typing import Any
 
+from adarem.errors import UserError
 from adarem.rundir import RunDir
 
 _WRITE_EVERY_SECONDS = 5.0
@@ -16,7 +17,10 @@ class Display:
 
     def __init__(self, run: RunDir, name: str, job: str | None) -> None:
         self._run, self._name, self._job = run, name, job
-        self._log = open(run.log_file, "a", buffering=1)  # noqa: SIM115, closed in __exit__
+        try:
+            self._log = open(run.log_file, "a", buffering=1)  # noqa: SIM115, closed in __exit__
+        except OSError as e:
+            raise UserError(f"{run.log_file}: cannot be written ({e.strerror}); mend that and start again") from None
         self._bar = _Bar(name) if sys.stderr.isatty() else None
         self._written = self._logged = 0.0
 
@@ -26,15 +30,20 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.close()
-        self._log.close()
+        with contextlib.suppress(OSError):
+            self._log.close()
 
     def note(self, text: str) -> None:
         """One line for the log, and for the screen where no bar stands."""
-        self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+        self._write(text)
         if self._bar:
             self._bar.print(f"{self._name}: {text}")
         else:
             print(f"{self._name}: {text}", flush=True)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # what the run can't do without says that the disk is full
+            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def show(self, record: dict[str, Any]) -> None:
         """``record`` as the trainer makes it: epoch, epochs, step, steps, loss, images_per_s, seconds_left."""
@@ -45,10 +54,10 @@ class Display:
             self.note(_line(record))
             self._logged = now
         elif now - self._logged > _LOG_EVERY_SECONDS:
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {_line(record)}\n")
+            self._write(_line(record))
             self._logged = now
         if record.get("epoch_done") or now - self._written > _WRITE_EVERY_SECONDS:
-            with contextlib.suppress(OSError):  # a full disk must not stop training before a checkpoint says so
+            with contextlib.suppress(UserError):  # a full disk must not stop training before a checkpoint says so
                 self._run.write_progress(record | {"slurm_job": self._job})
             self._written = now
 
