@@ -84,8 +84,6 @@ class CheckpointWriter:
             self._thread = None
         if self._error is not None:
             error, self._error = self._error, None
-            if isinstance(error, OSError):
-                raise UserError(f"{self.folder}: checkpoint not written ({error.strerror}); make room and start again")
             raise error
 
 
