@@ -16,7 +16,8 @@ from adarem.checkpoint import find_newest, load
 from adarem.config import RunConfig, config_hash, identity
 from adarem.display import Display, append_to_log, duration
 from adarem.distributed import StopRequest, World, start_world
-from adarem.errors import EveryRank, RankLost, UserError
+from adarem.errors import RankLost, Told, UserError
+from adarem.language_task import LanguageTask
 from adarem.mirror import Mirror
 from adarem.models import build_model, count_parameters
 from adarem.optim.table import build_optimizer
@@ -70,9 +71,10 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
         def tell(line: str) -> None:
             """Any rank's last word, where rank 0 may be the one that is lost."""
             print(f"{config.cell}: failed: {line}", file=sys.stderr, flush=True)
-            if (attempts := run.attempts()) and "end" not in attempts[-1]:
-                run.end_attempt(attempts[-1]["attempt"], "failed", line)
-            append_to_log(run, f"failed: {line}")
+            with contextlib.suppress(OSError, UserError):  # the disk may be what is lost
+                if (attempts := run.attempts()) and "end" not in attempts[-1]:
+                    run.end_attempt(attempts[-1]["attempt"], "failed", line)
+                append_to_log(run, f"failed: {line}")
 
         watchdog = stack.enter_context(Watchdog(world, config.cluster.stall_seconds, tell))
         try:
@@ -116,10 +118,12 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
                 raise RankLost(lost) from None
             message = (str(e).strip().splitlines() or [""])[0]
             message = message if isinstance(e, UserError) else f"{type(e).__name__}: {message}"
-            with contextlib.suppress(OSError):  # a full disk, say: the error itself counts
+            with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
                 if world.is_main:
+            if isinstance(e, UserError) and not world.is_main:
+                raise Told(message) from None
                     end("failed", message)
-                elif not isinstance(e, EveryRank):
+                elif not isinstance(e, Told):
                     tell(f"rank {world.rank} on {world.hosts[world.rank]}: {message}")
             raise
         world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
@@ -188,7 +192,8 @@ def _together(world: World, build: Callable[[], T]) -> T:
     errors = world.gather(error)
     for rank, message in enumerate(errors):
         if message is not None:
-            raise EveryRank(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
+            kind = UserError if world.is_main else Told
+            raise kind(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
     return value  # type: ignore[return-value]
 
 
