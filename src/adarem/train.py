@@ -17,7 +17,6 @@ from adarem.config import RunConfig, config_hash, identity
 from adarem.display import Display, append_to_log, duration
 from adarem.distributed import StopRequest, World, start_world
 from adarem.errors import RankLost, Told, UserError
-from adarem.language_task import LanguageTask
 from adarem.mirror import Mirror
 from adarem.models import build_model, count_parameters
 from adarem.optim.table import build_optimizer
@@ -120,11 +119,11 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             message = message if isinstance(e, UserError) else f"{type(e).__name__}: {message}"
             with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
                 if world.is_main:
-            if isinstance(e, UserError) and not world.is_main:
-                raise Told(message) from None
                     end("failed", message)
                 elif not isinstance(e, Told):
                     tell(f"rank {world.rank} on {world.hosts[world.rank]}: {message}")
+            if isinstance(e, UserError) and not world.is_main:
+                raise Told(message) from None
             raise
         world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
         return code
