@@ -59,8 +59,15 @@ def train(path: Path) -> int:
 
 def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) -> int:
     with ExitStack() as stack:
-        display = stack.enter_context(Display(run, config.cell, slurm_job())) if world.is_main else None
-        attempt = run.start_attempt(describe_attempt(world)) if world.is_main else 0
+
+        def begin() -> tuple[Display | None, int]:
+            if not world.is_main:
+                return None, 0
+            return stack.enter_context(Display(run, config.cell, slurm_job())), run.start_attempt(
+                describe_attempt(world)
+            )
+
+        display, attempt = _together(world, begin)
 
         def end(why: str, detail: str) -> None:
             if display is not None:
@@ -74,6 +81,12 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
                 if (attempts := run.attempts()) and "end" not in attempts[-1]:
                     run.end_attempt(attempts[-1]["attempt"], "failed", line)
                 append_to_log(run, f"failed: {line}")
+
+        def raise_if_lost(error: BaseException) -> None:
+            if lost := watchdog.lost(error):
+                if watchdog.is_teller():
+                    tell(lost)
+                raise RankLost(lost) from None
 
         watchdog = stack.enter_context(Watchdog(world, config.cluster.stall_seconds, tell))
         try:
@@ -111,10 +124,7 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             end("interrupted", f"{e}; the same command again goes on from there")
             code = exitcodes.REQUEUE
         except BaseException as e:
-            if lost := watchdog.lost(e):
-                if watchdog.is_teller():
-                    tell(lost)
-                raise RankLost(lost) from None
+            raise_if_lost(e)
             message = (str(e).strip().splitlines() or [""])[0]
             message = message if isinstance(e, UserError) else f"{type(e).__name__}: {message}"
             with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
@@ -125,7 +135,11 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
             if isinstance(e, UserError) and not world.is_main:
                 raise Told(message) from None
             raise
-        world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
+        try:
+            world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
+        except RuntimeError as e:
+            raise_if_lost(e)
+            raise
         return code
 
 
