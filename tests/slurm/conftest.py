@@ -3,8 +3,6 @@ import os
 import pytest
 from cluster import cluster, missing
 
-from adarem.__main__ import main
-
 
 @pytest.fixture(scope="session")
 def slurm_cluster():
@@ -18,9 +16,6 @@ def slurm_cluster():
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    """The embedded data, prepared once: overrides that point there."""
-    root = tmp_path_factory.mktemp("digits")
-    overrides = ["data=digits", f"data.root={root}"]
-    assert main(["prepare", *overrides, "--workers=2"]) == 0
-    return overrides
+def digits(digits_root):
+    """Overrides that point to the embedded data, prepared once for the whole suite."""
+    return ["data=digits", f'data.root="{digits_root}"']
