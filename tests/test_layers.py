@@ -12,9 +12,20 @@ SRC = Path(__file__).parents[1] / "src" / "adarem"
 # Every module's layer; a module may import from its own layer and the ones that it lists.
 LAYERS: dict[str, tuple[str, ...]] = {
     "contract": ("errors", "schema", "config", "rundir", "exitcodes"),
-    "leaf": ("optim", "schedule", "distributed", "watchdog", "meters", "oscillation", "lstm"),
+    "leaf": ("optim", "schedule", "distributed", "watchdog", "meters", "oscillation", "lstm", "averaging"),
     "data": ("data",),
-    "training": ("models", "checkpoint", "tasks", "trainer", "train", "mirror", "dashboard", "display", "provenance"),
+    "training": (
+        "models",
+        "checkpoint",
+        "tasks",
+        "language_task",
+        "trainer",
+        "train",
+        "mirror",
+        "dashboard",
+        "display",
+        "provenance",
+    ),
     "control": ("plan", "launch", "slurm", "child", "doctor"),
     "programs": ("torchrun", "probes"),  # processes of their own, started by the control plane
     "results": ("report", "status"),

@@ -16,7 +16,7 @@ from adarem.errors import UserError
 from adarem.rundir import write_atomically
 
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
-FORMAT = 1
+FORMAT = 2
 
 
 def _files(folder: Path) -> list[tuple[int, str, Path]]:

@@ -83,7 +83,10 @@ def _line(record: dict[str, Any]) -> str:
         words.append(f"loss {record['loss']:.4f}")
     if record.get("top1") is not None:
         words.append(f"top-1 {record['top1']:.2f} %")
-    words += [f"{record['images_per_s']:.0f} images/s", f"{duration(record['seconds_left'])} left"]
+    if record.get("perplexity") is not None:
+        words.append(f"perplexity {record['perplexity']:.2f}")
+    words += [f"{record[f'{unit}_per_s']:.0f} {unit}/s" for unit in ("images", "tokens") if f"{unit}_per_s" in record]
+    words.append(f"{duration(record['seconds_left'])} left")
     return "  ".join(words)
 
 

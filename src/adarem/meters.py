@@ -15,10 +15,9 @@ _SHOW_EVERY_SECONDS = 1.0
 class EpochClock:
     """Times the part of an epoch that this attempt trains."""
 
-    def __init__(self, global_batch_size: int) -> None:
-        self._batch = global_batch_size
+    def __init__(self) -> None:
         self._began = self._shown = time.perf_counter()
-        self._steps = 0
+        self._steps = self._count = 0
         self.waited = 0.0  # seconds without a batch
 
     @contextmanager
@@ -28,6 +27,10 @@ class EpochClock:
         yield
         self.waited += time.perf_counter() - begin
         self._steps += 1
+
+    def saw(self, count: int) -> None:
+        """Images or tokens of a batch, over all ranks."""
+        self._count += count
 
     def due(self) -> bool:
         """Whether it is time to show something again."""
@@ -40,8 +43,9 @@ class EpochClock:
     def seconds(self) -> float:
         return time.perf_counter() - self._began
 
-    def images_per_s(self) -> float:
-        return self._steps * self._batch / self.seconds()
+    def rate(self) -> float:
+        """Images or tokens a second."""
+        return self._count / self.seconds()
 
     def seconds_a_step(self) -> float:
         return self.seconds() / max(self._steps, 1)
@@ -61,7 +65,7 @@ class LossWatch:
         self._loss_sum, self._images = 0.0, 0.0
 
     def observe(self, loss_sum: Tensor, images: Tensor) -> None:
-        """Hands in an epoch's sum of losses and number of images so far, 0-dim tensors on the device."""
+        """Hands in an epoch's sum of losses and number of images (or tokens) so far, 0-dim tensors on the device."""
         self._read()
         if self._under_way:
             return

@@ -1,9 +1,9 @@
-"""What a run learns: the batches, their loss, and the exact evaluation. The trainer knows nothing of images."""
+"""What a run learns: the batches, their loss, the exact evaluation. The trainer knows nothing of images or words."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,22 +15,60 @@ from adarem.data.fingerprint import read_fingerprint
 from adarem.data.loaders import open_eval, open_train
 from adarem.distributed import World
 from adarem.errors import UserError
+from adarem.models import build_model
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    loss: float
-    top1: float  # percent
-    top5: float
-    images: int
-    correct: dict[str, np.ndarray]  # top1, top5: bool [images], in dataset order
+    """Of the whole validation set."""
+
+    loss: float  # mean
+    figures: Mapping[str, float]  # what it is judged by: top1 and top5 in percent, or perplexity
+    count: int  # of images or tokens
+    correct: Mapping[str, np.ndarray] | None = None  # top1, top5: bool [images], in dataset order
+
+
+class Task(Protocol):
+    """What the trainer asks of a task: ImageTask here, LanguageTask in adarem.language_task."""
+
+    UNIT: str  # what is counted: images or tokens
+    TOTALS: tuple[str, ...]  # columns of the running totals; the sum of losses first, the count last
+    HEADLINE: str  # the figure of an evaluation by which the best epoch is found
+    LOWER_IS_BETTER: bool
+    clip: float  # largest norm of the whole gradient; 0 clips nothing
+    average_after: int  # see LstmConfig; 0 never averages
+    steps_per_epoch: int
+    fingerprint: dict[str, dict[str, Any]]  # split to that of its data
+
+    def build_model(self) -> nn.Module: ...
+    def example_input(self) -> Tensor: ...
+    def batches(self, epoch: int, start_step: int) -> AbstractContextManager[Iterator[Any]]: ...
+    def lr_factor(self, batch: Any) -> float: ...
+    def count(self, batch: Any) -> int: ...
+    def loss(self, network: nn.Module, batch: Any) -> tuple[Tensor, Tensor]: ...
+    def figures(self, totals: Tensor) -> dict[str, float]: ...
+    def evaluate(self, model: nn.Module) -> Evaluation: ...
+    def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> dict[str, float]: ...
+    def describe_evaluation(self) -> dict[str, Any]: ...
+    def sentence(self, result: dict[str, Any]) -> str: ...
+    def state(self) -> Any: ...
+    def restore(self, state: Any) -> None: ...
+
+
+def autocast_settings(config: RunConfig, world: World) -> dict[str, Any]:
+    """Arguments of torch.autocast for the config's precision."""
+    precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.scale.precision]
+    return {"device_type": world.device.type, "dtype": precision, "enabled": precision is not None}
 
 
 class ImageTask:
     """Classification of images: cross-entropy, top-1 and top-5."""
 
-    # Columns of the running totals: loss * images, correct at top-1, correct at top-5, images
+    UNIT = "images"
+    # loss * images, correct at top-1, correct at top-5, images
     TOTALS = ("loss", "top1", "top5", "images")
+    HEADLINE, LOWER_IS_BETTER = "top1", False
+    clip, average_after = 0.0, 0
 
     def __init__(self, config: RunConfig, world: World) -> None:
         self.config, self.world = config, world
@@ -61,12 +99,11 @@ class ImageTask:
         scale = 255.0
         self._mean = torch.tensor(data.mean, device=world.device).view(1, 3, 1, 1) * scale
         self._inv_std = 1.0 / (torch.tensor(data.std, device=world.device).view(1, 3, 1, 1) * scale)
-        precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.scale.precision]
-        self._autocast: dict[str, Any] = {
-            "device_type": world.device.type,
-            "dtype": precision,
-            "enabled": precision is not None,
-        }
+        self._autocast = autocast_settings(config, world)
+
+    def build_model(self) -> nn.Module:
+        """A freshly initialised network on the CPU."""
+        return build_model(self.config.model.name, self.config.data.num_classes, self.config.seed)
 
     def example_input(self) -> Tensor:
         """A batch of noise in the shape of training images, the same on every rank. float32 [8, 3, crop, crop]."""
@@ -82,6 +119,14 @@ class ImageTask:
             yield iter(iterator)
         finally:
             iterator.close()
+
+    def lr_factor(self, batch: tuple[Tensor, Tensor]) -> float:
+        """On the scheduled learning rate: batches are all alike."""
+        return 1.0
+
+    def count(self, batch: tuple[Tensor, Tensor]) -> int:
+        """Images of a batch over all ranks."""
+        return self.config.scale.global_batch_size
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().sub_(self._mean).mul_(self._inv_std)
@@ -127,11 +172,35 @@ class ImageTask:
         loss, top1, top5 = (table[:, :3].sum(dim=0) / n).tolist()
         return Evaluation(
             loss=loss,
-            top1=100 * top1,
-            top5=100 * top5,
-            images=n,
+            figures={"top1": 100 * top1, "top5": 100 * top5},
+            count=n,
             correct={"top1": table[:, 1].bool().numpy(), "top5": table[:, 2].bool().numpy()},
         )
+
+    def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> dict[str, float]:
+        """The result's figures: those of the last evaluation."""
+        return {**evaluation.figures, "best_top1": best}
+
+    def describe_evaluation(self) -> dict[str, Any]:
+        """What the network saw of the validation images, for the result."""
+        data = self.config.data
+        return {
+            "resize": data.eval_resize,
+            "crop": data.eval_crop,
+            "images": self.eval_loader.num_images,
+            "stored_max_side": data.write.max_side if data.backend == "ffcv" else None,
+            "backend": data.backend,
+        }
+
+    def sentence(self, result: dict[str, Any]) -> str:
+        """The outcome in words."""
+        images = self.eval_loader.num_images
+        return f"top-1 {result['top1']:.2f} %, top-5 {result['top5']:.2f} % on {images} images"
+
+    def state(self) -> None:
+        """Nothing is carried from batch to batch."""
+
+    def restore(self, state: None) -> None: ...
 
 
 def _correct(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

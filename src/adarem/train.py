@@ -13,16 +13,17 @@ import torch
 
 from adarem import exitcodes
 from adarem.checkpoint import find_newest, load
-from adarem.config import RunConfig, config_hash, identity
+from adarem.config import RunConfig, TextConfig, config_hash, identity
 from adarem.display import Display, append_to_log, duration
 from adarem.distributed import StopRequest, World, start_world
 from adarem.errors import RankLost, Told, UserError
+from adarem.language_task import LanguageTask
 from adarem.mirror import Mirror
-from adarem.models import build_model, count_parameters
+from adarem.models import count_parameters
 from adarem.optim.table import build_optimizer
 from adarem.provenance import describe_attempt, slurm_job
 from adarem.rundir import FINISHED, RunDir
-from adarem.tasks import Evaluation, ImageTask
+from adarem.tasks import Evaluation, ImageTask, Task
 from adarem.trainer import Diverged, Interrupted, Trainer
 from adarem.watchdog import Watchdog
 
@@ -96,15 +97,12 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
                 for note in notes:
                     display.note(note)
             evaluation = trainer.fit(stop, display.show if display else lambda record: None)
+            final = trainer.final_figures(evaluation)
             if display is not None:
-                result = _result(run, config, world, trainer, evaluation)
-                run.write_correct(evaluation.correct)
-                run.write_result(result)
-            end(
-                "done",
-                f"top-1 {evaluation.top1:.2f} %, top-5 {evaluation.top5:.2f} % on {evaluation.images} images, "
-                f"{duration(trainer.position.seconds)} of training",
-            )
+                if evaluation.correct is not None:
+                    run.write_correct(evaluation.correct)
+                run.write_result(_result(run, config, world, trainer, evaluation) | final)
+            end("done", f"{trainer.task.sentence(final)}, {duration(trainer.position.seconds)} of training")
             code = exitcodes.OK
         except Diverged as e:
             if display is not None:
@@ -149,8 +147,8 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
         torch.set_num_threads(config.cluster.threads_per_rank)
     if config.train.deterministic:
         torch.use_deterministic_algorithms(True)
-    task = _together(world, lambda: ImageTask(config, world))
-    model = build_model(config.model.name, config.data.num_classes, config.seed).to(world.device)
+    task = _together(world, lambda: _task(config, world))
+    model = task.build_model().to(world.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = _together(
@@ -179,7 +177,11 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
     return trainer, [*notes, f"going on from step {trainer.position.step} of {trainer.total_steps}"]
 
 
-def _check_checkpoint(run: RunDir, config: RunConfig, task: ImageTask, state: dict[str, Any]) -> None:
+def _task(config: RunConfig, world: World) -> Task:
+    return LanguageTask(config, world) if isinstance(config.data, TextConfig) else ImageTask(config, world)
+
+
+def _check_checkpoint(run: RunDir, config: RunConfig, task: Task, state: dict[str, Any]) -> None:
     mine = json.loads(json.dumps(identity(config)))
     differing = [k for k in sorted({*mine, *state["identity"]}) if mine.get(k) != state["identity"].get(k)]
     if differing:
@@ -189,8 +191,9 @@ def _check_checkpoint(run: RunDir, config: RunConfig, task: ImageTask, state: di
         )
     prints = {split: f["content_hash"] for split, f in task.fingerprint.items()}
     if state["data"] != prints:
+        place = config.data.root if isinstance(config.data, TextConfig) else config.data.beton_dir
         raise UserError(
-            f"{run.path}: the data in {config.data.beton_dir} changed since this run began; "
+            f"{run.path}: the data in {place} changed since this run began; "
             "put the old files back, or remove the run and plan it again"
         )
 
@@ -212,33 +215,25 @@ def _together(world: World, build: Callable[[], T]) -> T:
 
 def _result(run: RunDir, config: RunConfig, world: World, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
     position, attempts = trainer.position, run.attempts()
-    rates = [m["images_per_s"] for m in run.metrics() if m["split"] == "train"]
+    rate = f"{trainer.task.UNIT}_per_s"
+    rates = [m[rate] for m in run.metrics() if m["split"] == "train"]
     cuda = world.device.type == "cuda"
     return {
         "status": "done",
         "epochs": config.scale.epochs,
         "steps": position.step,
-        "top1": evaluation.top1,
-        "top5": evaluation.top5,
         "val_loss": evaluation.loss,
         "train_loss": position.train_loss,
-        "best_top1": position.best_top1,
         "best_epoch": position.best_epoch,
         "parameters": count_parameters(trainer.model),
         "config_hash": config_hash(config),
         "fingerprint": trainer.task.fingerprint,
-        "evaluation": {
-            "resize": config.data.eval_resize,
-            "crop": config.data.eval_crop,
-            "images": evaluation.images,
-            "stored_max_side": config.data.write.max_side if config.data.backend == "ffcv" else None,
-            "backend": config.data.backend,
-        },
+        "evaluation": trainer.task.describe_evaluation(),
         "world_size": world.world_size,
         "device": attempts[-1]["device"],
         "seconds": position.seconds,
         "gpu_hours": position.seconds / 3600 * world.world_size if cuda else None,
-        "images_per_s": statistics.median(rates),
+        rate: statistics.median(rates),
         "commit": attempts[-1]["commit"],
         "dirty": attempts[-1]["dirty"],
     }

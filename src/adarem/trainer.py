@@ -1,5 +1,7 @@
 """The training loop, top to bottom. It knows steps, epochs and ranks, and nothing of images or files' names."""
 
+import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from adarem.averaging import NonMonotoneAverage
 from adarem.checkpoint import CheckpointWriter
 from adarem.config import RunConfig, identity
 from adarem.distributed import EVALUATES, TRAINS, WAITS_FOR_DATA, WRITES_CHECKPOINT, Agreement, StopRequest, World
@@ -17,7 +20,7 @@ from adarem.meters import EpochClock, LossWatch, peak_memory_bytes
 from adarem.oscillation import OscillationTracker
 from adarem.rundir import RunDir
 from adarem.schedule import learning_rate
-from adarem.tasks import Evaluation, ImageTask
+from adarem.tasks import Evaluation, Task
 
 _GO_ON, _STOP, _NOT_FINITE = 0, 1, 2
 
@@ -37,7 +40,7 @@ class Position:
     step: int = 0  # optimizer steps done
     totals: list[list[float]] = field(default_factory=list)  # of an epoch left in the middle, one row a rank
     seconds: float = 0.0  # spent training, over all attempts
-    best_top1: float = -1.0
+    best: float | None = None  # the task's headline figure, over the evaluations so far
     best_epoch: int = 0
     train_loss: float | None = None  # mean over the last whole epoch
 
@@ -46,7 +49,7 @@ class Trainer:
     """Trains one run from its last checkpoint to its last epoch. Rank 0 alone writes to the run directory."""
 
     def __init__(
-        self, config: RunConfig, run: RunDir, world: World, task: ImageTask, model: nn.Module, optimizer: Optimizer
+        self, config: RunConfig, run: RunDir, world: World, task: Task, model: nn.Module, optimizer: Optimizer
     ) -> None:
         self.config, self.run, self.world, self.task = config, run, world, task
         self.model, self.optimizer = model, optimizer
@@ -57,6 +60,7 @@ class Trainer:
         self._checkpoint_seconds = 0.0
         self._agreement = Agreement(world)
         self._watch = LossWatch(world.device)
+        self._average = NonMonotoneAverage(model, task.average_after) if task.average_after else None
         self._tracker: OscillationTracker | None = None
         if config.train.oscillation and world.is_main:  # parameters are the same on every rank
             self._tracker = OscillationTracker(model.parameters(), watched_steps=config.train.watched_steps)
@@ -67,6 +71,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
+        self.task.restore(state["task"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         if self._tracker is not None:
             self._tracker.load_state_dict(state["oscillation"])
 
@@ -86,13 +93,19 @@ class Trainer:
         evaluation = None
         while self.position.step < self.total_steps:
             epoch = self.position.step // self.task.steps_per_epoch
-            clock = EpochClock(self.config.scale.global_batch_size)
+            clock = EpochClock()
             totals = self._train_epoch(network, epoch, clock, stop, show)
             evaluation = self._finish_epoch(epoch, totals, clock, show)
         self._checkpoints.wait()
         self.position.seconds = time.perf_counter() - self._began
         # None for a run that was stopped after its last step: it is evaluated again, with the same outcome.
         return evaluation or self._evaluate()
+
+    def final_figures(self, evaluation: Evaluation) -> dict[str, float]:
+        """What result.json says beside the last evaluation's loss. Every rank must call."""
+        assert self.position.best is not None
+        with self._averaged():
+            return self.task.final(self.model, evaluation, self.position.best)
 
     def _train_epoch(
         self,
@@ -118,6 +131,7 @@ class Trainer:
                 self.world.pulse.at(self.position.step, WAITS_FOR_DATA)
                 with clock.waiting():
                     batch = next(batches)
+                clock.saw(self.task.count(batch))
                 self.world.pulse.at(self.position.step, TRAINS)
                 totals += self._step(network, batch)
                 if self._tracker is not None:
@@ -130,7 +144,7 @@ class Trainer:
 
     def _step(self, network: nn.Module, batch: Any) -> Tensor:
         """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
-        lr = self._lr(self.position.step)
+        lr = self._lr(self.position.step) * self.task.lr_factor(batch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         # Dropout draws from a generator that is seeded by the step and the rank: nothing to keep, nothing to replay.
@@ -140,8 +154,13 @@ class Trainer:
         loss, totals = self.task.loss(network, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if self.task.clip:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self._average is not None:
+            self._average.update()
         self.position.step += 1
         return totals
 
@@ -149,7 +168,7 @@ class Trainer:
         self, epoch: int, totals: Tensor, clock: EpochClock, show: Callable[[dict[str, Any]], None]
     ) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. The records come first: a crash repeats them at worst."""
-        train_seconds, images_per_s = clock.seconds(), clock.images_per_s()
+        train_seconds, rate = clock.seconds(), clock.rate()
         summed = self.world.sum(totals)
         if not bool(torch.isfinite(summed).all()):
             raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.position.step}")
@@ -160,11 +179,11 @@ class Trainer:
             "train",
             **figures,
             lr=self._lr(self.position.step - 1),
-            images_per_s=images_per_s,
             data_wait=clock.waited / train_seconds,
             seconds_train=train_seconds,
             seconds_checkpoint=self._checkpoint_seconds,  # that the loop waited for since the last record
             peak_memory_bytes=peak_memory_bytes(self.world.device),
+            **{f"{self.task.UNIT}_per_s": rate},
         )
         self._checkpoint_seconds = 0.0
         last = self.position.step == self.total_steps
@@ -172,15 +191,15 @@ class Trainer:
         if last or (epoch + 1) % self.config.train.eval_every == 0:
             begin = time.perf_counter()
             evaluation = self._evaluate()
-            if evaluation.top1 > self.position.best_top1:
-                self.position.best_top1, self.position.best_epoch = evaluation.top1, epoch + 1
+            self._note_best(evaluation, epoch)
+            if self._average is not None:
+                self._average.observe(evaluation.loss)
             self._record(
                 epoch,
                 "val",
                 loss=evaluation.loss,
-                top1=evaluation.top1,
-                top5=evaluation.top5,
-                images=evaluation.images,
+                **evaluation.figures,
+                **{self.task.UNIT: evaluation.count},
                 seconds_eval=time.perf_counter() - begin,
             )
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
@@ -188,19 +207,32 @@ class Trainer:
         if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
             self._checkpoint(torch.zeros_like(totals))
         if self.world.is_main:
-            done = {"epoch_done": True, "top1": evaluation.top1 if evaluation else None}
+            done = {"epoch_done": True, **(evaluation.figures if evaluation else {})}
             show(self._progress(epoch, clock, figures["loss"]) | done)
         return evaluation
 
     def _evaluate(self) -> Evaluation:
         self.world.pulse.at(self.position.step, EVALUATES)
         self.world.sync_buffers(self.model)
-        return self.task.evaluate(self.model)
+        with self._averaged():
+            evaluation = self.task.evaluate(self.model)
+        if not math.isfinite(evaluation.loss):
+            raise Diverged(f"the validation loss was not finite at step {self.position.step}")
+        return evaluation
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        return self._average.applied() if self._average is not None else contextlib.nullcontext()
+
+    def _note_best(self, evaluation: Evaluation, epoch: int) -> None:
+        value, best = evaluation.figures[self.task.HEADLINE], self.position.best
+        if best is None or (value < best if self.task.LOWER_IS_BETTER else value > best):
+            self.position.best, self.position.best_epoch = value, epoch + 1
 
     def _checkpoint(self, totals: Tensor) -> None:
         begin = time.perf_counter()
         self.world.pulse.at(self.position.step, WRITES_CHECKPOINT)
         self.position.totals = self.world.gather(totals.tolist())
+        carried = self.task.state()
         self.position.seconds = time.perf_counter() - self._began
         if self.world.is_main:
             state = {
@@ -210,6 +242,8 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "position": asdict(self.position),
+                "task": carried,
+                "average": self._average.state_dict() if self._average else None,
                 "oscillation": self._tracker.state_dict() if self._tracker else None,
             }
             self._checkpoints.save(self.position.step, state)
@@ -255,6 +289,6 @@ class Trainer:
             "step": self.position.step,
             "steps": self.total_steps,
             "loss": loss,
-            "images_per_s": clock.images_per_s(),
+            f"{self.task.UNIT}_per_s": clock.rate(),
             "seconds_left": clock.seconds_a_step() * (self.total_steps - self.position.step),
         }
