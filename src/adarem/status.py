@@ -35,7 +35,10 @@ def cell_status(run: RunDir, queue: dict[str, str]) -> dict[str, Any]:
     cell["epochs"] = config.scale.epochs
     cell["loss"] = progress.get("loss") if running else result.get("train_loss", last["train"].get("loss"))
     cell["top1"] = result.get("top1", last["val"].get("top1"))
-    cell["images_per_s"] = (progress if running else result).get("images_per_s", last["train"].get("images_per_s"))
+    cell["perplexity"] = result.get("perplexity", last["val"].get("perplexity"))
+    told = progress if running else result
+    cell["images_per_s"] = told.get("images_per_s", last["train"].get("images_per_s"))
+    cell["tokens_per_s"] = told.get("tokens_per_s", last["train"].get("tokens_per_s"))
     cell["seconds_left"] = progress.get("seconds_left") if running else None
     cell["problem"] = None
     if state == "failed":
@@ -100,8 +103,8 @@ def texts(cell: dict[str, Any]) -> list[str]:
         str(cell.get("job") or "—"),
         f"{cell['epoch']}/{cell['epochs']}" if "epochs" in cell else "—",
         number("loss", ".3f"),
-        number("top1", ".2f"),
-        number("images_per_s", ",.0f"),
+        f"ppl {number('perplexity', '.2f')}" if cell.get("perplexity") is not None else number("top1", ".2f"),
+        number("tokens_per_s" if cell.get("tokens_per_s") is not None else "images_per_s", ",.0f"),
         _duration(left) if isinstance(left, int | float) else "—",
     ]
 

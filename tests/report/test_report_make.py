@@ -5,7 +5,7 @@ import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
 
 from adarem.errors import UserError
-from adarem.report import figures, make_report
+from adarem.report import draw, figures, make_report
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -85,7 +85,7 @@ def lines_of(fig, panel):
 
 
 def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_runs):
-    fig = figures.draw(table(table2_runs, dirs), figures._CURVES, "Figure 4")
+    fig = draw.curves(table(table2_runs, dirs), figures.CURVES, "Figure 4")
     assert len(fig.axes) == 2
     loss, error = lines_of(fig, 0), lines_of(fig, 1)
     assert set(loss) == {"SGDM (n=3)", "AdaRem (n=3)"}
@@ -101,7 +101,7 @@ def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_ru
 
 def test_figure5_has_a_row_a_network_and_a_stamp(dirs):
     folder = rehearse(dirs, "table1", ("sgdm", "adarem_s"), ("resnet18", "mobilenet_v2_1.0"))
-    fig = figures.draw(table(folder, dirs), figures._CURVES, "Figure 5")
+    fig = draw.curves(table(folder, dirs), figures.CURVES, "Figure 5")
     assert len(fig.axes) == 12
     assert all(any(t.get_text() == "REHEARSAL" for t in ax.texts) for ax in fig.axes)
     assert any("REHEARSAL, not a reproduction" in t.get_text() for t in fig.texts)
@@ -116,7 +116,7 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
     run.freeze(config)
     start(run, host="elsewhere")
     write_epochs(run, 12, 60.0)
-    fig = figures.draw(table(folder, dirs), figures._CURVES, "")
+    fig = draw.curves(table(folder, dirs), figures.CURVES, "")
     error = lines_of(fig, 1)
     assert error["SGDM"][-1] == pytest.approx([100, 30.0])
     assert len(error["Adam (ep 12/100)"]) == 12
@@ -126,7 +126,7 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
 
 def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
     t = table(table2_runs, dirs)
-    wall, devices = figures._time_panels(t.campaign.runs)
+    wall, devices = figures._time_panels(t.campaign.runs, figures.CURVES[1])
     run = t.campaign.runs[0]
     assert wall[2](run)[-1][0] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
     assert devices[2](run)[-1][0] == pytest.approx(16 * 100 * 110.0 / 3600)
@@ -148,3 +148,28 @@ def test_importing_the_package_is_cheap():
         "import sys, adarem.report; print([m for m in ('pandas', 'matplotlib', 'numpy', 'torch') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_figures_1_and_2_from_the_oscillation_records(dirs):
+    folder = write_grid(dirs[0], "figure2", "digits", "rehearsal")
+    for i, optimizer in enumerate(("sgd", "adarem")):
+        config = make_config("resnet18", optimizer, grid="figure2", data="digits")
+        run = finish(folder, config, 95.0)
+        for epoch in range(1, config.scale.epochs + 1):
+            ways = [[9.0, 9.0], [0.0, 3.0, 1.0, 2.0 + i]] if epoch == 1 else []
+            run.append_oscillation(
+                {"epoch": epoch, "step": 23 * epoch, "q_mean": 50.0 - epoch - i, "q_median": 7.0, "trajectories": ways}
+            )
+    text = report(dirs, "figure2")
+    n = config.scale.epochs
+    assert f"{50.0 - n:.2f}" in text and f"*{49.0 - n:.2f}*" in text  # the lower Q is the best
+    md = (dirs[1] / "tables/figure2.md").read_text()
+    assert md.startswith("# REHEARSAL of Figure 2") and "| ours |" in md and "| paper |" not in md
+    assert (dirs[1] / "figures/figure1.png").exists() and (dirs[1] / "figures/figure2.svg").exists()
+    t = table(folder, dirs)
+    fig = draw.trajectories(t, "")
+    titles = [ax.get_title() for ax in fig.axes]
+    # path 3 + 2 + 1 and 3 + 2 + 2, displacement 2 and 3; the middle one of two kept parameters
+    assert titles == ["SGD: l = 6, d = 2, q = 3", "AdaRem: l = 7, d = 3, q = 2.33"]
+    q = lines_of(draw.curves(t, figures.Q, ""), 0)
+    assert q["SGD"][0].tolist() == [1, 49.0] and q["AdaRem"][-1].tolist() == [n, 49.0 - n]

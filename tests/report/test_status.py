@@ -1,9 +1,9 @@
 import json
 import os
 import pty
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
@@ -51,7 +51,7 @@ def test_json(dirs, campaign, capsys):
     assert cells["resnet18-adarem-s0"] == {
         "campaign": "table2", "cell": "resnet18-adarem-s0", "state": "running", "job": "12_3", "epoch": 12,
         "epochs": 100, "loss": 2.345, "top1": pytest.approx(60 * (1 - 2.718281828 ** -0.44)), "images_per_s": 9123.4,
-        "seconds_left": 3723, "problem": None,
+        "seconds_left": 3723, "problem": None, "perplexity": None, "tokens_per_s": None,
     }  # fmt: skip
 
 
@@ -91,10 +91,10 @@ CODE = (
 
 def test_answers_at_once_and_without_torch(dirs, campaign):
     took = []
-    for _ in range(5):  # the best of five: other tests share the cores
-        began = time.perf_counter()
+    for _ in range(5):  # the best of five, in processor time: other tests share the cores
+        began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         done = subprocess.run([sys.executable, "-c", CODE, str(dirs[0])], capture_output=True, text=True)
-        took.append(time.perf_counter() - began)
+        took.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began)
         assert done.stdout.splitlines()[-1] == "[]", done.stderr
     assert min(took) < 0.3
 

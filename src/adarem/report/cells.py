@@ -1,6 +1,7 @@
 """One frame for every output: the cells of a table, each with its runs, the paper's value and the statistics."""
 
 import csv
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,7 @@ METRICS = {
     "top1": Metric("Top-1", False),
     "top5": Metric("Top-5", False),
     "perplexity": Metric("Perplexity", True),
+    "q_mean": Metric("Q", True),
 }
 
 
@@ -125,7 +127,9 @@ class Table:
 
     @property
     def title(self) -> str:
-        text = f"{self.paper.source or self.name}. {self.campaign.grid.get('title', '')}".rstrip(". ")
+        # "Table 2" as the paper has it, "Figure 2" for a grid figure2 without numbers in the paper
+        heading = self.paper.source or re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name)
+        text = f"{heading}. {self.campaign.grid.get('title', '')}".rstrip(". ")
         return f"REHEARSAL of {text}" if self.campaign.rehearsal else text
 
     def cell(self, row: tuple[str, str, str], optimizer: str) -> Cell:

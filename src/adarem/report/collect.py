@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SPLITS = ("train", "val", "test", "oscillation")  # of records in metrics.jsonl; the last in oscillation.jsonl
+
 # What the report reads of result.json, first in the order of runs.csv.
 FIGURES = (
     "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
-    "parameters", "seconds", "gpu_hours", "images_per_s",
+    "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
 )  # fmt: skip
 
 
@@ -35,6 +37,7 @@ class Run:
     result: dict[str, Any]  # empty unless done or diverged
     attempts: list[dict[str, Any]]
     columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
+    trajectories: list[list[float]]  # of single parameters over the first steps, where oscillation was tracked
     progress: dict[str, Any]
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 
@@ -48,8 +51,12 @@ class Run:
         return identity(self.config)
 
     def value(self, metric: str) -> float | None:
-        """The final epoch's figure in result.json of a run that is done; None otherwise."""
-        value = self.result.get(metric) if self.status == "done" else None
+        """The final epoch's figure of a run that is done, from result.json or, for Q, from the last window."""
+        if self.status != "done":
+            return None
+        value = self.result.get(metric)
+        if value is None and len(windows := self.curve("oscillation", metric)):
+            value = windows[-1, 1].item() if windows[-1, 0] == self.config.scale.epochs else None
         return float(value) if _is_number(value) else None
 
     @property
@@ -70,7 +77,7 @@ class Run:
             "done": "failed",  # done without this figure: result.json lacks it
         }[self.status]
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
         return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(self.config.overrides.items()))
@@ -100,7 +107,7 @@ class Campaign:
     def name(self) -> str:
         return self.folder.name
 
-    @property
+    @cached_property
     def rehearsal(self) -> str | None:
         """The rehearsal's line, or None when every run counts as a reproduction."""
         return next((r.config.rehearsal for r in self.runs if r.config.rehearsal), None)
@@ -138,11 +145,15 @@ def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[
 def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     """Arrays instead of a dict an epoch: a tenth of the memory for a thousand runs."""
     columns: dict[str, dict[str, np.ndarray]] = {}
-    for split in ("train", "val"):
+    for split in SPLITS:
         of_split = [r for r in records if r["split"] == split]
-        for key in {k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"}:
-            values = [v if _is_number(v := r.get(key)) else math.nan for r in of_split]
-            columns.setdefault(split, {})[key] = np.array(values, dtype=float)
+        for key in sorted({k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"}):
+            values = [r.get(key) for r in of_split]
+            try:
+                column = np.array(values, dtype=float)  # None becomes NaN
+            except (TypeError, ValueError):
+                column = np.array([v if _is_number(v) else math.nan for v in values])
+            columns.setdefault(split, {})[key] = column
     return columns
 
 
@@ -157,7 +168,7 @@ def read_run(path: Path) -> Run | str:
     status = _attempt(run.status, "failed", problems)
     result = _attempt(run.result, None, [])  # status() has named a damaged one
     metrics, damaged = _attempt(run.read_metrics, ([], 0), problems)
-    whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in ("train", "val")]
+    whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in SPLITS]
     damaged += _attempt(run.damaged_attempts, 0, problems) + len(metrics) - len(whole)
     if damaged:
         problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
@@ -167,7 +178,10 @@ def read_run(path: Path) -> Run | str:
         problems += wrong
         status, result = "failed", None
     attempts = _attempt(run.attempts, [], problems)
-    return Run(run, config, status, result or {}, attempts, _columns(whole), run.progress() or {}, problems)
+    windows = _attempt(run.oscillation, [], problems) if run.oscillation_file.exists() else []
+    trajectories = next((t for r in windows if (t := r.pop("trajectories", None))), [])
+    columns = _columns(whole + [r | {"split": "oscillation"} for r in windows])
+    return Run(run, config, status, result or {}, attempts, columns, trajectories, run.progress() or {}, problems)
 
 
 def read_runs(folder: Path) -> Campaign:
@@ -236,6 +250,7 @@ def runs_frame(runs: list[Run]) -> "pd.DataFrame":
         row = {"run": r.name, "campaign": r.dir.path.parent.name, "status": r.status, "seed": r.config.seed}
         row |= {"rehearsal": r.config.rehearsal or "", "variant": r.variant}
         row |= {k: r.result.get(k, "") for k in FIGURES}
+        row |= {"q_mean": q} if (q := r.value("q_mean")) is not None else {}
         row |= {"commit": r.result.get("commit", last.get("commit", ""))}
         row |= {"dirty": r.result.get("dirty", last.get("dirty", ""))}
         row |= {"world_size": r.result.get("world_size", r.config.cluster.world_size)}

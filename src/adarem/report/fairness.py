@@ -78,9 +78,10 @@ def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]
     if runs:
         c = runs[0].config
         t, d = c.train, c.data
-        notes.append(
-            f"Ours, alike for all: precision {c.scale.precision}, label smoothing {t.label_smoothing:g}, weight decay "
-            f"on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}, random resized crop {d.train_crop} px of "
-            f"{d.crop_area[0]:g} to {d.crop_area[1]:g} of the area, flip {d.flip:g}."
-        )
+        alike = f"Ours, alike for all: precision {c.scale.precision}, label smoothing {t.label_smoothing:g}, "
+        alike += f"weight decay on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}"
+        if d.kind == "images":
+            alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
+            alike += f", flip {d.flip:g}"
+        notes.append(f"{alike}.")
     return header, rows, notes

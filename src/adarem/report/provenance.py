@@ -10,13 +10,12 @@ _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
 
 
 def _groups(pairs: Iterable[tuple[Any, str]]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+    """Names by value, each name once; unknown values left out."""
+    groups: dict[str, dict[str, None]] = {}
     for value, name in pairs:
         if value not in (None, ""):
-            names = groups.setdefault(str(value), [])
-            if name not in names:
-                names.append(name)
-    return groups
+            groups.setdefault(str(value), {})[name] = None
+    return {value: list(names) for value, names in groups.items()}
 
 
 def _spell(groups: dict[str, list[str]]) -> str:
@@ -87,7 +86,11 @@ def _evaluation(campaign: Campaign) -> str:
     texts = {}
     for r in campaign.runs:
         d, e = r.config.data, r.result.get("evaluation") or {}
-        size = f"stored with a longest side of {e.get('stored_max_side', d.write.max_side)} px ({d.write.mode})"
+        if d.kind != "images":
+            texts["; ".join(f"{k} {v}" for k, v in e.items()) or "not evaluated yet"] = None
+            continue
+        side = e.get("stored_max_side", d.write.max_side if d.backend == "ffcv" else None)
+        size = f"stored with a longest side of {side} px ({d.write.mode})" if side else "images as they are"
         view = f"shorter side resized to {e.get('resize', d.eval_resize)}, centre crop {e.get('crop', d.eval_crop)}"
         texts[f"{size}, {view}, read by {e.get('backend', d.backend)}"] = None
     return "; or ".join(texts)

@@ -30,16 +30,22 @@ def lines(table: Table) -> list[Line]:
     for row in table.rows:
         cells = [table.cell(row, o) for o in table.columns]
         label = table.row_label(row)
-        kinds = [
-            ("paper", [(c.paper or "—", c.best_in_paper) for c in cells]),
-            ("ours", [(c.ours, c.best) for c in cells]),
-            ("difference", [(difference_text(c, rehearsal), False) for c in cells]),
-            ("n", [(c.n, False) for c in cells]),
-        ]
-        if not rehearsal:
-            kinds.append(("verdict", [(c.verdict, False) for c in cells]))
-        out += [Line(label, kind, texts) for kind, texts in kinds]
+        texts = {
+            "paper": [(c.paper or "—", c.best_in_paper) for c in cells],
+            "ours": [(c.ours, c.best) for c in cells],
+            "difference": [(difference_text(c, rehearsal), False) for c in cells],
+            "n": [(c.n, False) for c in cells],
+            "verdict": [(c.verdict, False) for c in cells],
+        }
+        out += [Line(label, kind, texts[kind]) for kind in kinds(table)]
     return out
+
+
+def kinds(table: Table) -> list[str]:
+    """Which lines a row has: no verdict on a rehearsal, and ours alone where the paper has no numbers."""
+    if not table.paper.values:
+        return ["ours", "n"]
+    return ["paper", "ours", "difference", "n"] + ([] if table.campaign.rehearsal else ["verdict"])
 
 
 def difference_text(c: Cell, rehearsal: bool) -> str:
@@ -56,14 +62,15 @@ def _signed(x: float) -> str:
 def legend(table: Table) -> list[str]:
     """How to read the table, in sentences."""
     out = []
-    if table.campaign.rehearsal:
+    if table.campaign.rehearsal and table.paper.values:
         out.append(
             "A rehearsal: the paper's values are of ImageNet, so the differences, in brackets, measure nothing "
             "and no verdict is drawn."
         )
     out.append(
         "Ours: mean ± sample standard deviation over n finished seeds (no ± with one seed). "
-        "Difference: ours − paper, in points. Bold: best of its row. "
+        + ("Difference: ours − paper, in points. " if table.paper.values else "")
+        + "Bold: best of its row. "
         "— is not finished, div. diverged, ep k/N still training."
     )
     if not table.campaign.rehearsal and table.paper.values:
@@ -219,15 +226,15 @@ def screen(table: Table, width: int | None = None) -> str:
     """
     c = table.campaign
     width = width or max(80, min(120, shutil.get_terminal_size((100, 24)).columns))
-    kinds = ["paper", "ours", "difference", "n"] + ([] if c.rehearsal else ["verdict"])
+    shown = kinds(table)
     of_row: dict[str, dict[str, Line]] = {}
     for line in lines(table):
         of_row.setdefault(line.row, {})[line.kind] = line
-    body = [["", *kinds]]
+    body = [["", *shown]]
     for row, by_kind in of_row.items():
         body.append([row])
         for i, o in enumerate(table.columns):
-            texts = [by_kind[k].texts[i] for k in kinds]
+            texts = [by_kind[k].texts[i] for k in shown]
             body.append([f"  {table.labels[o]}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
     full = [b for b in body if len(b) > 1]
     widths = [max(len(b[i]) for b in full) for i in range(len(full[0]))]
