@@ -1,4 +1,64 @@
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # torture.py, which the tests run and take tools from
+
+
+class NeverStop:
+    signal = None
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[Path], tuple[int, str]]:
+    """``adarem train RUN_DIR`` in this process: its exit code and standard error."""
+    from adarem import train
+    from adarem.__main__ import main
+
+    monkeypatch.setattr(train, "StopRequest", NeverStop)
+
+    def go(path: Path) -> tuple[int, str]:
+        capfd.readouterr()
+        return main(["train", str(path)]), capfd.readouterr().err
+
+    return go
+
+
+class Disk:
+    """A small file system of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
+
+    def fill(self, leave: int = 0) -> None:
+        free = os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_bsize
+        with open(self.path / "filler", "wb") as f:
+            f.write(bytes(max(0, free - leave)))
+
+    def empty(self) -> None:
+        (self.path / "filler").unlink()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A tmpfs of 16 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
+    try:
+        yield Disk(path)
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
