@@ -79,12 +79,17 @@ class World:
 def _from_environment() -> tuple[int, int, int]:
     """Rank, world size and local rank as torchrun or srun says; a lone process is rank 0 of 1."""
     env = os.environ
-    if "RANK" in env:
-        return int(env["RANK"]), int(env["WORLD_SIZE"]), int(env.get("LOCAL_RANK", 0))
-    # Inside a job but outside of srun (an interactive shell on a node) there is no step, and this is a lone process.
-    if "SLURM_PROCID" in env and "SLURM_STEP_ID" in env and "MASTER_ADDR" in env:
-        return int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]), int(env["SLURM_LOCALID"])
-    return 0, 1, 0
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if "RANK" not in env:
+        # Inside a job but outside of srun (a shell on a node) there is no step, and this is a lone process.
+        if not {"SLURM_PROCID", "SLURM_STEP_ID", "MASTER_ADDR"} <= env.keys():
+            return 0, 1, 0
+        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+    rank, world_size, local_rank = (env.get(name, "0" if name == "LOCAL_RANK" else "") for name in names)
+    if not (rank.isdigit() and world_size.isdigit() and local_rank.isdigit() and int(rank) < int(world_size)):
+        given = ", ".join(f"{name}={env.get(name, '')}" for name in names)
+        raise UserError(f"{given}: no ranks of one run; start with torchrun or slurm/run.sbatch, or unset {names[0]}")
+    return int(rank), int(world_size), int(local_rank)
 
 
 def start_world(device: str, timeout_seconds: float) -> World:
@@ -117,11 +122,19 @@ def start_world(device: str, timeout_seconds: float) -> World:
                 raise UserError(
                     f"{key} is not set, so {world_size} ranks can't meet; start with torchrun or slurm/run.sbatch"
                 )
-        dist.init_process_group(
-            "nccl" if device == "cuda" else "gloo",
-            timeout=datetime.timedelta(seconds=timeout_seconds),
-            device_id=target if device == "cuda" else None,
-        )
+        try:
+            dist.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                timeout=datetime.timedelta(seconds=timeout_seconds),
+                device_id=target if device == "cuda" else None,
+            )
+        except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:  # ValueError: a port that is none
+            place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
+            reason = "the port is in use" if "EADDRINUSE" in str(e) else str(e).strip().splitlines()[0].rstrip(".")
+            raise UserError(
+                f"{place}: rank {rank} on {socket.gethostname()} cannot meet the others there ({reason}); choose "
+                "another port, or start again: each Slurm job and each torchrun takes one of its own"
+            ) from None
         names: list[Any] = [None] * world_size
         dist.all_gather_object(names, socket.gethostname())
         hosts = tuple(names)
