@@ -218,8 +218,10 @@ class RunDir:
         """Raises UserError when config.yaml is missing, damaged or of another version."""
         try:
             raw = yaml.load(self.config_file.read_text(), Loader=_YAML)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{self.config_file}: not text; remove the run and plan it again") from None
         except yaml.YAMLError as e:
             where = getattr(e, "problem_mark", None)
             line = f" at line {where.line + 1}" if where else ""
