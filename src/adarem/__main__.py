@@ -182,7 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as e:
         # Of a job's ranks, one a node: a node may lack what the first one has.
         if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
-            print(f"adarem {args.verb}: {e}", file=sys.stderr)
+            line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
+            print(f"adarem {args.verb}: {line}", file=sys.stderr)
         return exitcodes.USER_ERROR
     except RankLost:
         return exitcodes.FAILED
