@@ -26,7 +26,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "display",
         "provenance",
     ),
-    "control": ("plan", "launch", "slurm", "child", "doctor"),
+    "control": ("plan", "winners", "launch", "slurm", "child", "doctor"),
     "programs": ("torchrun", "probes"),  # processes of their own, started by the control plane
     "results": ("report", "status"),
     "entry": ("__main__", "__init__"),

@@ -39,7 +39,7 @@ def test_tokens_are_words_and_an_end_for_each_line(root: Path) -> None:
     ("name", "content", "changed", "message"),
     [
         ("ptb.valid.txt", None, {}, r"ptb.valid.txt: cannot be read \(No such file or directory\); data.root needs "),
-        ("ptb.train.txt", None, {"embedded": True}, r"run `adarem prepare data=ptb`"),
+        ("ptb.train.txt", None, {"embedded": True}, r"run `adarem prepare grid=table3 data=ptb`"),
         ("ptb.train.txt", b"a b\nc \xff d\n", {}, r"ptb.train.txt, line 2: byte 0xff is not UTF-8"),
         ("ptb.train.txt", b"\n\n", {}, r"ptb.train.txt: holds no words"),
         ("ptb.train.txt", b"", {}, r"ptb.train.txt: holds no words"),
@@ -70,13 +70,15 @@ def test_a_rare_empty_line_is_no_sentence(root: Path) -> None:
 
 def test_embedded_corpus_is_prose_split_for_good(tmp_path: Path) -> None:
     data = config(tmp_path, name="pydoc", embedded=True, vocabulary=500)
-    prints = prepare_text(data)
+    told = prepare_text(data)
+    prints = read_corpus(data).fingerprint
+    assert told[0].startswith(f"train: {prints['train']['num_tokens']:,} tokens in ")
     assert 25_000 < prints["train"]["num_tokens"] < 100_000
     assert prints["train"]["vocabulary"] == 500
     for split in ("val", "test"):
         assert 0.05 < prints[split]["num_tokens"] / prints["train"]["num_tokens"] < 0.25
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    assert prepare_text(data) == prints and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert prepare_text(data) == told and {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
     # a paragraph that stands in two topics is in one split only
     texts = make_texts(10**6)
     long = {s: {line for line in t.splitlines() if len(line.split()) > 20} for s, t in texts.items()}

@@ -34,6 +34,11 @@ def _prepare(args: argparse.Namespace) -> int:
         from adarem.plan import make_plan
 
         data = make_plan(args.overrides).cells[0].config.data
+    if data.kind == "text":
+        from adarem.data.text_corpus import prepare_text
+
+        print("\n".join(prepare_text(data)))
+        return exitcodes.OK
     from adarem.data.prepare import prepare
 
     for split, fingerprint in prepare(data, workers=args.workers, verify=args.verify).items():

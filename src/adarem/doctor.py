@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adarem import exitcodes, slurm
-from adarem.config import ClusterConfig, RunConfig
+from adarem.config import ClusterConfig, RunConfig, TextConfig
 from adarem.data import fingerprint
+from adarem.data.text import read_corpus
 from adarem.errors import UserError
 
 PROBE_SECONDS = 240  # a first FFCV read compiles; on a busy machine that takes a minute
@@ -64,7 +65,7 @@ def checks(config: RunConfig | None) -> Iterator[Check]:
     yield from _packages()
     yield from _torch(device, on_slurm, config.cluster.ranks_per_node if config else 1)
     yield _turbojpeg()
-    yield _ffcv(needed=config is None or config.data.backend == "ffcv")
+    yield _ffcv(needed=config is None or getattr(config.data, "backend", None) == "ffcv")
     yield _compiler()
     yield _hostname()
     if config is not None and not on_slurm:
@@ -292,6 +293,8 @@ def _wandb(config: RunConfig | None) -> Check:
 
 def _dataset(config: RunConfig) -> Check:
     data = config.data
+    if isinstance(data, TextConfig):
+        return _text(data)
     try:
         found = {}
         for split in fingerprint.SPLITS:
@@ -313,3 +316,13 @@ def _dataset(config: RunConfig) -> Check:
     if not any((Path(data.beton_dir) / f"{s}.beton").exists() for s in fingerprint.SPLITS):
         return Check("data", True, f"{data.root} is there; `adarem launch` writes the .beton files first")
     return Check("data", False, missing, "adarem prepare, with the same settings")
+
+
+def _text(data: TextConfig) -> Check:
+    try:
+        found = read_corpus(data).fingerprint
+    except UserError as e:
+        if data.embedded:
+            return Check("data", True, f"{data.label}, made by `adarem launch`")
+        return Check("data", False, str(e), f"data.root=... with the files of {data.label}")
+    return Check("data", True, f"{data.label}: {found['train']['num_tokens']:,} tokens for training")

@@ -166,7 +166,8 @@ class LanguageTask:
 
     def describe_evaluation(self) -> dict[str, Any]:
         """How the test perplexity is measured, for the result."""
-        return {"stream": "one, state carried from the first word to the last", "tokens": len(self._text["test"])}
+        tokens = len(self._text["test"])
+        return {"read": "as one stream, the state carried from the first word to the last", "tokens": tokens}
 
     @staticmethod
     def sentence(result: dict[str, float]) -> str:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 
 from adarem import exitcodes, slurm
 from adarem.child import run_child
-from adarem.config import ClusterConfig, DataConfig
+from adarem.config import ClusterConfig, DataConfig, TextConfig
 from adarem.data import fingerprint
+from adarem.data.text import read_corpus
 from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir, write_atomically
 
@@ -52,9 +53,12 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
     return _slurm(plan, dry_run) if kinds == {"slurm"} else _local(plan, dry_run)
 
 
-def prepared(data: DataConfig) -> bool:
+def prepared(data: DataConfig | TextConfig) -> bool:
     """Whether the data set stands, whole and with these settings, where the run will read it."""
     try:
+        if isinstance(data, TextConfig):
+            read_corpus(data)
+            return True
         for split in fingerprint.SPLITS:
             found = fingerprint.read_fingerprint(data, split)
             if data.backend == "ffcv":
@@ -72,7 +76,7 @@ def _unprepared(cells: list["Cell"]) -> dict[str, RunDir]:
     for cell in cells:
         data = cell.config.data
         if not prepared(data):
-            place = os.path.abspath(data.beton_dir)
+            place = os.path.abspath(data.root if isinstance(data, TextConfig) else data.beton_dir)
             found.setdefault(hashlib.sha256(place.encode()).hexdigest()[:8], cell.run)
     return found
 
@@ -165,6 +169,8 @@ def _outcome(run: RunDir) -> str:
     result = run.result() or {}
     if result.get("status") == "diverged":
         return f"diverged in epoch {result.get('epoch', '?')}"
+    if "perplexity" in result:
+        return f"test perplexity {result['perplexity']:.2f}"
     return f"top-1 {result['top1']:.2f} %"
 
 

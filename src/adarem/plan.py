@@ -23,6 +23,9 @@ from omegaconf.errors import OmegaConfBaseException
 from adarem.config import MODELS, RunConfig, from_dict, nearest
 from adarem.errors import UserError
 from adarem.rundir import RunDir, campaign, cell_name, write_campaign
+from adarem.winners import winners
+
+OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
 
 # Overrides of these say where and how to run, not what: they never show in a cell's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
@@ -81,6 +84,8 @@ class Plan:
         ]
         if c.rehearsal:
             head.append(f"REHEARSAL: {c.rehearsal}")
+        if self.grid.get("winners"):
+            head.append(f"selection: {self.grid['selection']}")
         new = sum(cell.new for cell in self.cells)
         return "\n".join([*head, "", *table, "", f"{len(self.cells)} cells, {new} new, in {self.folder}"])
 
@@ -111,7 +116,7 @@ def make_plan(overrides: list[str]) -> Plan:
         axes_given = {k for k, o in given.items() if k in ("model", "optimizer") or o.is_sweep_override()}
         shared = [o.input_line for k, o in given.items() if k not in axes_given]
         _check_names(parsed)
-        base = _compose([s for s in shared if s.split("=")[0].lstrip("+~") not in ("seeds",) and not _nested(s)])
+        base = _compose([s for s in shared if s.split("=")[0].lstrip("+~") != "seeds" and _of_base(s)])
         # What the grid itself settles, where the user does not settle it otherwise.
         settled = [s for s in base.grid.get("settings", []) if s.split("=")[0] not in given]
         axes = {k: [str(v) for v in values] for k, values in base.grid.axes.items()}
@@ -119,15 +124,19 @@ def make_plan(overrides: list[str]) -> Plan:
             axes[key] = _values(given[key])
         seeds = _seeds(given, base)
         off_axes = [o for k, o in given.items() if k not in axes_given]
+        choices = [
+            dict(zip(axes, values, strict=True)) | further
+            for values in itertools.product(*axes.values())
+            for further in _further_axes(base, dict(zip(axes, values, strict=True)), given)
+        ]
+        first = _compose_cell(choices[0], seeds[0], [*settled, *shared], off_axes)
+        best, chosen = _winners(base, first)
         cells = []
-        for values in itertools.product(*axes.values()):
-            choice = dict(zip(axes, values, strict=True))
-            for seed in seeds:
-                cells.append(_compose_cell(choice, seed, [*settled, *shared], off_axes))
-        folder = Path(base.runs_dir).absolute() / campaign(
-            base.grid.name, cells[0].data.name if cells else "", cells[0].scale.name if cells else ""
-        )
-    _check_library_models({c.model.name for c in cells} - set(MODELS))
+        for choice in choices:
+            won = [f"{k}={v}" for k, v in best.get(choice["optimizer"], {}).items() if k not in given]
+            cells += [_compose_cell(choice, seed, [*settled, *won, *shared], off_axes) for seed in seeds]
+        folder = Path(base.runs_dir).absolute() / campaign(base.grid.name, first.data.name, first.scale.name)
+    _check_library_models({c.model.name for c in cells if c.model.kind == "images"} - set(MODELS))
     runs = [RunDir(folder / c.cell) for c in cells]
     twice = {c.cell for c in cells if sum(c.cell == d.cell for d in cells) > 1}
     if twice:
@@ -137,7 +146,8 @@ def make_plan(overrides: list[str]) -> Plan:
     for run, config in zip(runs, cells, strict=True):
         run.check(config)
     grid = OmegaConf.to_container(base.grid, resolve=True)
-    grid |= {"axes": axes, "seeds": seeds, "data": cells[0].data.name, "scale": cells[0].scale.name}
+    grid |= {"axes": axes, "seeds": seeds, "data": first.data.name, "scale": first.scale.name}
+    grid["selection"] = "; ".join(filter(None, [grid.get("selection"), chosen]))
     return Plan(
         folder=folder,
         runs_dir=Path(base.runs_dir).absolute(),
@@ -145,6 +155,24 @@ def make_plan(overrides: list[str]) -> Plan:
         grid=grid,
         cells=[Cell(r, c, not r.config_file.exists()) for r, c in zip(runs, cells, strict=True)],
     )
+
+
+def _further_axes(base: DictConfig, choice: Mapping[str, str], given: Mapping[str, Override]) -> list[dict[str, str]]:
+    """What a search varies for this optimizer alone, less what the user settles; one empty choice without a search."""
+    of_optimizer = base.grid.get("search", {}).get(choice["optimizer"], {})
+    axes = {k: [str(v) for v in values] for k, values in of_optimizer.items() if k not in given}
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _winners(base: DictConfig, first: RunConfig) -> tuple[dict[str, dict[str, Any]], str]:
+    """The settings that the grid's search found on the same data and scale, and a line on where settings come from."""
+    search = base.grid.get("winners")
+    if search is None:
+        return {}, ""
+    folder = Path(base.runs_dir).absolute() / campaign(search, first.data.name, first.scale.name)
+    if not (folder / "grid.yaml").exists():
+        return {}, f"settings of configs/tuned, no {folder.name} in {folder.parent.name}"
+    return winners(folder)
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -164,6 +192,11 @@ def _parse(overrides: list[str]) -> list[Override]:
             both = " and ".join(o.input_line for o in parsed if o.get_key_element() == key)
             raise UserError(f"{key}: given twice ({both}); keep one")
     return parsed
+
+
+def _of_base(override: str) -> bool:
+    """Whether an override bears on the grid itself: a choice of files, or a key of the grid."""
+    return not _nested(override) or override.lstrip("+~").startswith("grid.")
 
 
 def _nested(override: str) -> bool:
@@ -234,13 +267,14 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
         raise
     if OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
-            "data.root: has no value; name the data set's folder, data.root=/data/imagenet, or take data=digits"
+            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
+            f"data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
         )
     try:
         raw = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as e:
         raise UserError(_first_line(e)) from None
-    for key in ("root", "beton_dir"):
+    for key in {"root", "beton_dir"} & raw["data"].keys():
         raw["data"][key] = os.path.abspath(raw["data"][key])
     in_name = {
         o.get_key_element(): o.get_value_element_as_str()

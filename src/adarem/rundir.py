@@ -123,12 +123,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value
 
 
+# The scale at which a set of data is used where nothing else is said; any other goes into a campaign's name.
+OWN_SCALE = {"imagenet": "paper", "ptb": "paper_text", "pydoc": "rehearsal_text"}
+
+
 def campaign(grid: str, data: str, scale: str) -> str:
     """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
     words = [grid]
-    if data != "imagenet":
+    if data not in ("imagenet", "ptb"):
         words.append(data)
-    if scale != ("paper" if data == "imagenet" else "rehearsal"):
+    if scale != OWN_SCALE.get(data, "rehearsal"):
         words.append(scale)
     return "-".join(words)
 

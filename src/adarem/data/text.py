@@ -74,7 +74,7 @@ def _read(data: TextConfig, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         remedy = (
-            f"run `adarem prepare data={data.name}`"
+            f"run `adarem prepare grid=table3 data={data.name}`"
             if data.embedded
             else f"data.root needs {', '.join(text_path(data, s).name for s in SPLITS)}"
         )

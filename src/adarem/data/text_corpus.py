@@ -5,11 +5,10 @@ Real English for rehearsals. Its text differs a little between versions of Pytho
 
 import collections
 import re
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from adarem.config import TextConfig
-from adarem.data.text import EOS, SPLITS, Corpus, read_corpus, text_path
+from adarem.data.text import EOS, SPLITS, read_corpus, text_path
 from adarem.errors import UserError
 from adarem.rundir import write_atomically
 
@@ -57,8 +56,8 @@ def make_texts(vocabulary: int) -> dict[str, str]:
     }
 
 
-def prepare_text(data: TextConfig) -> dict[str, dict]:
-    """Writes an embedded corpus that is not there yet, checks the files, and returns the fingerprint of each split.
+def prepare_text(data: TextConfig) -> list[str]:
+    """Writes an embedded corpus that is not there yet, checks the files, and says of each split what it holds.
 
     Raises:
         UserError: see read_corpus; or the folder cannot be written.
@@ -72,15 +71,8 @@ def prepare_text(data: TextConfig) -> dict[str, dict]:
                 write_atomically(paths[split], text)
         except OSError as e:
             raise UserError(f"data.root={data.root}: cannot be written to ({e.strerror}); choose another") from None
-    corpus = read_corpus(data)
-    for line in describe(corpus):
-        print(line, file=sys.stderr)
-    return corpus.fingerprint
-
-
-def describe(corpus: Corpus) -> Iterable[str]:
-    for split, record in corpus.fingerprint.items():
-        yield (
-            f"{split}: {record['num_tokens']:,} tokens in {record['num_lines']:,} sentences, vocabulary "
-            f"{record['vocabulary']:,}, content {record['content_hash'][:16]}"
-        )
+    return [
+        f"{split}: {found['num_tokens']:,} tokens in {found['num_lines']:,} sentences, vocabulary "
+        f"{found['vocabulary']:,}, content {found['content_hash'][:16]}"
+        for split, found in read_corpus(data).fingerprint.items()
+    ]
