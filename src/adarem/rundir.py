@@ -251,7 +251,8 @@ class RunDir:
         """One dict an attempt, in order; no ``end`` key when it never told how it ended."""
         joined: dict[int, dict[str, Any]] = {}
         for record in _read_lines(self.attempts_file)[0]:
-            joined.setdefault(int(record.get("attempt", 0)), {}).update(record)
+            if isinstance(record.get("attempt"), int):
+                joined.setdefault(record["attempt"], {}).update(record)
         return [joined[k] for k in sorted(joined)]
 
     # metrics.jsonl
