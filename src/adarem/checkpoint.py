@@ -103,9 +103,14 @@ def load(path: Path) -> dict[str, Any]:
     """The state of a checkpoint that ``find_newest`` found, on the CPU. Nothing in it is executed.
 
     Raises:
-        UserError: written by a version of another format.
+        UserError: written by a version of another format, or no checkpoint at all.
     """
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever torch and pickle raise on bytes that are not theirs
+        state = None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: no checkpoint of adarem; remove it, so that the one before it is used")
     if state.get("format") != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; "
