@@ -71,6 +71,8 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "evil.pt"
     torch.save({"format": 1, "x": Evil()}, path)
     with pytest.raises(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    with pytest.raises(UserError, match="no checkpoint of adarem"):
         load(path)
     assert not (tmp_path / "pwned").exists()
 
