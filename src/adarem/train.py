@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -145,7 +146,9 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
     """The parts of a run at its last checkpoint, and what there is to say about how it was restored."""
     if config.cluster.threads_per_rank:
         torch.set_num_threads(config.cluster.threads_per_rank)
+    torch.backends.cudnn.benchmark = not config.train.deterministic  # shapes do not change from step to step
     if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
     task = _together(world, lambda: _task(config, world))
     model = task.build_model().to(world.device)
