@@ -7,6 +7,7 @@ slurm/run.sbatch calls ``python -m adarem.slurm again RUN_DIR EXIT_CODE`` once i
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir, write_atomically
 
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
+# A warning that meets a rank before it listens, or when it has just stopped: Slurm may send several (scancel repeats it
+# where an array still has waiting tasks).
+_KILLED_BY_WARNING = 128 + signal.SIGUSR1
 
 
 def script(name: str) -> Path:
@@ -156,7 +160,7 @@ def again(run: RunDir, code: int) -> bool:
     if code in final or run.status() in FINISHED or _cancelled():
         count_file.unlink(missing_ok=True)
         return False
-    if code == exitcodes.REQUEUE:
+    if code in (exitcodes.REQUEUE, _KILLED_BY_WARNING):
         return True
     # srun reports the highest code of all ranks: one killed because another had ended hides a 75. The attempts tell.
     attempts = run.attempts()

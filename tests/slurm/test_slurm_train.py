@@ -31,7 +31,7 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
         return shown
 
     wide = launch("optimizer=adarem", "cluster.ranks_per_node=8")
-    rest = launch("cluster.ranks_per_node=1", "cluster.max_parallel=3")
+    rest = launch("cluster.ranks_per_node=1")
     assert "1 runs, 2 nodes x 8 ranks" in wide and "5 runs, 2 nodes x 1 ranks" in rest
     assert "resnet18-adarem-global_batch_size=240-s0: already in the queue as job" in rest
 
@@ -56,6 +56,7 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
         assert attempt["world_size"] == (16 if wide_cell else 2)
         assert attempt["slurm_job"]
     assert [a["why"] for a in preempted.attempts()] == ["interrupted", "done"]
+    assert "start 2: 2 ranks" in (told := log(tmp_path, f"{array}_0.out")) and "failed" not in told
     assert preempted.attempts()[0]["slurm_job"] == preempted.attempts()[1]["slurm_job"] == f"{array}_0"
     adarem = next(c.run for c in plan.cells if c.config.optimizer.name == "adarem")
     assert adarem.result()["world_size"] == 16 and adarem.result()["evaluation"]["images"] == 360
