@@ -117,6 +117,8 @@ def make_plan(overrides: list[str]) -> Plan:
         shared = [o.input_line for k, o in given.items() if k not in axes_given]
         _check_names(parsed)
         base = _compose([s for s in shared if s.split("=")[0].lstrip("+~") != "seeds" and _of_base(s)])
+        for key in ("runs_dir", "results_dir"):
+            _need_path(key, base[key])
         # What the grid itself settles, where the user does not settle it otherwise.
         settled = [s for s in base.grid.get("settings", []) if s.split("=")[0] not in given]
         axes = {k: [str(v) for v in values] for k, values in base.grid.axes.items()}
@@ -178,7 +180,8 @@ def _winners(base: DictConfig, first: RunConfig) -> tuple[dict[str, dict[str, An
 def _parse(overrides: list[str]) -> list[Override]:
     parsed = []
     for text in overrides:
-        if "=" not in text and not text.startswith("~"):
+        named = bool(text.lstrip("+~").partition("=")[0].strip())
+        if not named or "=" not in text and not text.startswith("~"):
             raise UserError(f"{text!r}: not an override; write key=value, for instance grid=table2 or optimizer.lr=0.1")
         try:
             parsed += OverridesParser.create().parse_overrides([text])
@@ -192,6 +195,11 @@ def _parse(overrides: list[str]) -> list[Override]:
             both = " and ".join(o.input_line for o in parsed if o.get_key_element() == key)
             raise UserError(f"{key}: given twice ({both}); keep one")
     return parsed
+
+
+def _need_path(key: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{key}={'null' if value is None else value}: needs a folder, for instance {key}=./{value or 1}")
 
 
 def _of_base(override: str) -> bool:
@@ -213,7 +221,11 @@ def _check_names(parsed: list[Override]) -> None:
         head = key.split(".")[0]
         if head not in groups and head not in plain:
             raise UserError(f"{key}: no such key; {nearest(key, {*groups, *plain})}")
-        if key in groups and not o.is_delete():
+        if o.is_delete() and head == key:
+            raise UserError(f"~{key}: cannot be removed; give it another value, {key}=...")
+        if o.is_sweep_override() and head == key and key not in ("model", "optimizer", "schedule", "seeds"):
+            raise UserError(f"{o.input_line}: one value at a time; each makes a folder of runs of its own")
+        if key in groups:
             for value in _values(o):
                 if value not in groups[key] and not (key == "model" and ":" in value):
                     raise UserError(
@@ -273,8 +285,9 @@ def _compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_a
     try:
         raw = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as e:
-        raise UserError(_first_line(e)) from None
+        raise UserError(f"{e.full_key}: {_first_line(e)}") from None
     for key in {"root", "beton_dir"} & raw["data"].keys():
+        _need_path(f"data.{key}", raw["data"][key])
         raw["data"][key] = os.path.abspath(raw["data"][key])
     in_name = {
         o.get_key_element(): o.get_value_element_as_str()
