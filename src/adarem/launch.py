@@ -48,8 +48,6 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
     kinds = {c.config.cluster.name for c in plan.cells}
     if len(kinds) > 1:
         raise UserError("cluster: one launch goes to one kind of cluster; launch local and slurm cells apart")
-    if not dry_run:
-        plan.write()
     return _slurm(plan, dry_run) if kinds == {"slurm"} else _local(plan, dry_run)
 
 
@@ -116,6 +114,8 @@ def _local(plan: "Plan", dry_run: bool) -> int:
         nodes = cell.config.cluster.nodes
         if nodes > 1:
             raise UserError(f"cluster.nodes={nodes}: this machine is one node; give cluster.nodes=1 or cluster=slurm")
+    if not dry_run:
+        plan.write()
     todo = [c for c in plan.cells if c.run.status() not in FINISHED]
     commands = [[sys.executable, "-m", "adarem", "prepare", str(r.path)] for r in _unprepared(todo).values()]
     if dry_run:
@@ -190,6 +190,8 @@ def _slurm(plan: "Plan", dry_run: bool) -> int:
             "cluster=slurm: no sbatch on PATH; log in to the cluster, or run on this machine's GPUs: "
             "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
         )
+    if not dry_run:
+        plan.write()
     with contextlib.nullcontext() if dry_run else _one_at_a_time(plan.folder):
         queue = slurm.queued(plan.folder) if shutil.which("squeue") else {}
         todo = []
