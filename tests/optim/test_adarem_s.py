@@ -167,29 +167,29 @@ def train(model, optimizer, batches, lr, steps):
     return torch.tensor(losses, dtype=torch.float64)
 
 
-@pytest.fixture(scope="module")
-def euclidean():
-    """ShuffleNetV2-0.5 in float64, BatchNorm's eps negligible, trained 300 steps by SGD with weight decay."""
+@pytest.fixture(scope="module", params=[pytest.param(300, marks=pytest.mark.slow), 30], ids=lambda n: f"{n} steps")
+def euclidean(request):
+    """ResNet-18 in float64, BatchNorm's eps negligible, trained by SGD with weight decay under a cosine rate."""
     torch.manual_seed(0)
-    model = torchvision.models.shufflenet_v2_x0_5(num_classes=5).double()
+    model = torchvision.models.resnet18(num_classes=5).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-30
-    batches = [(torch.randn(4, 3, 48, 48, dtype=torch.float64), torch.randint(5, (4,))) for _ in range(3)]
+    batches = [(torch.randn(8, 3, 32, 32, dtype=torch.float64), torch.randint(5, (8,))) for _ in range(3)]
     start = copy.deepcopy(model)
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=5e-3)
-    return start, batches, train(model, sgd, batches, 0.1, 300), model
+    sgd = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=0.05)
+    return start, batches, train(model, sgd, batches, 0.01, request.param), model
 
 
 @pytest.mark.parametrize("sphere, radius, flags", [("model", None, {}), ("tensor", 1.0, {"fused": True})])
 def test_slr_without_adaption_is_sgd_with_weight_decay(euclidean, sphere, radius, flags):
     start, batches, expected, trained = euclidean
     model = copy.deepcopy(start)
-    groups = param_groups(model, batches[0][0], weight_decay=5e-3)
-    optimizer = AdaRemS(groups, lr=0.1, lam=0.0, weight_decay=5e-3, sphere=sphere, radius=radius, **flags)
-    losses = train(model, optimizer, batches, 0.1, 300)
+    groups = param_groups(model, batches[0][0], weight_decay=0.05)
+    optimizer = AdaRemS(groups, lr=0.01, lam=0.0, weight_decay=0.05, sphere=sphere, radius=radius, **flags)
+    losses = train(model, optimizer, batches, 0.01, len(expected))
     assert (losses - expected).abs().max() < 1e-10
-    assert expected[-3:].mean() < expected[:3].mean()  # it did train
+    assert expected[-3:].mean() < expected[:3].mean() / 2  # it did train
     # alpha is what it claims: the Euclidean network's norm over the radius
     theirs = dict(trained.named_parameters())
     for name, p in model.named_parameters():

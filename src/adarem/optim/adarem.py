@@ -1,7 +1,5 @@
 """AdaRem as a ``torch.optim`` optimizer, built like torch's own: class, functional form, three implementations."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.optim.optimizer import (
@@ -18,6 +16,7 @@ from adarem.optim.single import _single_tensor_adarem
 from adarem.optim.state import (
     check_capturable,
     check_fused,
+    check_settings,
     init_state,
     restore_state_dtypes,
     step_to_tensor,
@@ -34,6 +33,70 @@ _graph_capture_check = next(
 
 
 class AdaRem(Optimizer):
+    r"""Implements AdaRem: each element's learning rate grows where the gradient agrees with its own past.
+
+    .. math::
+       \begin{aligned}
+            &\rule{110mm}{0.4pt}                                                                 \\
+            &\textbf{input}      : \hat\eta_t \text{ (lr)}, \: \beta, \: \lambda \text{ (lam)}, \: \theta_0
+                \text{ (params)}, \: f(\theta) \text{ (objective)},                              \\
+            &\hspace{13mm} \gamma \text{ (weight decay)}, \: \epsilon, \: \textit{maximize}      \\
+            &\textbf{initialize} : m_0 \leftarrow 0                                             \\[-1.ex]
+            &\rule{110mm}{0.4pt}                                                                 \\
+            &\textbf{for} \: t=0 \: \textbf{to} \: \ldots \: \textbf{do}                         \\
+            &\hspace{5mm} g_t \leftarrow \nabla_{\theta} f_t (\theta_t), \text{ negated to maximize} \\
+            &\hspace{5mm} b_t \leftarrow \frac{g_t \, m_t}{|g_t| \max|m_t| + \epsilon}, \quad
+                0 \text{ where } g_t \text{ or } m_t \text{ is } 0                               \\
+            &\hspace{5mm} k \leftarrow \lfloor t \, / \, \textit{decay\_every} \rfloor             \\
+            &\hspace{5mm} \theta_{t+1} \leftarrow \theta_t - \hat\eta_t (1 + \lambda^k b_t) \odot g_t
+                - \hat\eta_t \gamma \theta_t                                                    \\
+            &\hspace{5mm} m_{t+1} \leftarrow \beta m_t + (1 - \beta) g_t                         \\
+            &\rule{110mm}{0.4pt}                                                          \\[-1.ex]
+            &\bf{return} \:  \theta_t                                                     \\[-1.ex]
+            &\rule{110mm}{0.4pt}                                                          \\[-1.ex]
+       \end{aligned}
+
+    This is Algorithm 1 of `Adaptive Gradient Method with Resilience and Momentum`. The paper sets
+    :math:`\lambda = 0.999`, multiplied once an epoch, and a base rate of 0.4 for ImageNet at batch 1024 with a cosine
+    schedule. It gives no :math:`\beta` and no :math:`\epsilon`; their defaults are ours.
+
+    Args:
+        params (iterable): iterable of parameters or named_parameters to optimize, or of dicts defining groups
+        lr (float, Tensor, optional): learning rate, 0 or more (default: 1e-3, torch's; the paper's is 0.4)
+        beta (float, optional): share of the old m in the moving average of the gradient, 0 to 1 (default: 0.9)
+        lam (float, optional): factor of b after each ``decay_every`` steps, 0 to 1. The coefficient that a
+            parameter's next step takes is ``lam ** (state["step"] // decay_every)`` (default: 0.999)
+        decay_every (int, optional): steps between two multiplications by ``lam``. 1 is the letter of Algorithm 1, the
+            number of steps in an epoch is what the paper found to be enough (default: 1)
+        eps (float, optional): 0 computes b in its sign form, ``sign(g) m / max|m|``, which no gradient is too small
+            for; a positive value adds to the denominator as printed, and shrinks b where ``|g| max|m|`` is not far
+            above it (default: 0)
+        weight_decay (float, optional): decoupled weight decay, scaled by ``lr`` and not by b (default: 0)
+        scope (str, optional): ``"tensor"`` takes ``max|m|`` over each parameter tensor, ``"model"`` over all parameters
+            of all groups with this scope, the letter of the paper, which leaves b near 0 (default: "tensor")
+        maximize (bool, optional): maximize the objective instead of minimizing it (default: False)
+        foreach (bool, optional): whether the implementation on lists of tensors is used. None takes it on CUDA
+            (default: None)
+        capturable (bool, optional): whether this instance is safe to capture in a CUDA graph (default: False)
+        differentiable (bool, optional): whether autograd passes through the step (default: False)
+        fused (bool, optional): True takes one pass over memory: Triton on CUDA; on the CPU a C++ kernel, compiled in
+            seconds when it is first used, which needs a C++ compiler. None does not (default: None)
+
+    The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters) and ``exp_avg_max``
+    (``max|m|``). Complex parameters are seen as their real and imaginary parts, except by ``fused``.
+
+    Raises:
+        ValueError: a setting is out of its range, in a group or as a default.
+        RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on the CPU
+            without a C++ compiler, or on an unsupported device or type.
+
+    Example:
+        >>> optimizer = AdaRem(model.parameters(), lr=0.4, decay_every=len(loader), weight_decay=1e-4)
+        >>> optimizer.zero_grad()
+        >>> loss_fn(model(input), target).backward()
+        >>> optimizer.step()
+    """
+
     def __init__(
         self,
         params: ParamsT,
@@ -74,24 +137,7 @@ class AdaRem(Optimizer):
         super().__init__(params, defaults)
 
     def _check_group(self, group: dict) -> None:
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
-            if not 0.0 <= group[key] < math.inf:
-                raise ValueError(f"Invalid {name}: {group[key]}")
-        for key in ("beta", "lam"):
-            if not 0.0 <= group[key] <= 1.0:
-                raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
-        if group["scope"] not in ("tensor", "model"):
-            raise ValueError(f"Invalid scope value: {group['scope']}")
-        if group["fused"] and group["differentiable"]:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if group["fused"] and group["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_settings(group)
 
     def add_param_group(self, param_group: dict) -> None:
         if isinstance(param_group, dict):

@@ -77,7 +77,8 @@ def _update(
         else:
             scales = [c / m.clamp(min=tiny) for c, m in zip(lam_t, max_m, strict=True)]
         updates = torch._foreach_mul(exp_avgs, scales)
-        updates = torch._foreach_addcmul(grads, updates, sizes)
+        torch._foreach_mul_(updates, sizes)
+        torch._foreach_add_(updates, grads)
     else:
         torch._foreach_mul_(sizes, max_m)
         torch._foreach_add_(sizes, eps)

@@ -1,9 +1,18 @@
 """AdaRem and AdaRem-S in one pass over memory: compiled C++ on the CPU, Triton on CUDA."""
 
+import importlib.util
+
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from adarem.optim import cpu
+
+
+def available(device_type: str) -> bool:
+    """Whether ``fused=True`` works here for parameters on that device; compiles the CPU's kernels if need be."""
+    if device_type == "cpu":
+        return cpu.available()
+    return device_type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def _fused_adarem(
@@ -59,7 +68,9 @@ def _fused_adarem(
                 continue
             step = cpu.fused_step
         else:
-            from adarem.optim import triton_step  # here: Triton comes with CUDA builds of torch only
+            if not available(device.type):
+                raise RuntimeError("`fused=True` on CUDA needs Triton: pip install triton, or leave fused unset")
+            from adarem.optim import triton_step
 
             step = triton_step.fused_step
             settings["found_inf"] = found_inf

@@ -53,9 +53,7 @@ def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
             dots[name] = abs((g * p.detach()).sum().item())
             sizes[name] = (g.norm() * p.detach().norm()).item()
     largest = max(sizes.values(), default=0.0)
-    return [
-        n for n in dots if params[n].dim() > 1 and sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]
-    ]
+    return [n for n in dots if params[n].dim() > 1 and sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]]
 
 
 def _batch(example: Tensor, draw: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """What AdaRem and AdaRem-S keep per parameter: types, devices, first values and how they are loaded."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -78,6 +79,28 @@ def restore_state_dtypes(optimizer: Optimizer) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def check_settings(group: dict) -> None:
+    """Refuses what AdaRem cannot take, in torch's wording."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
+        if not 0.0 <= group[key] < math.inf:
+            raise ValueError(f"Invalid {name}: {group[key]}")
+    for key in ("beta", "lam"):
+        if not 0.0 <= group[key] <= 1.0:
+            raise ValueError(f"Invalid {key} value: {group[key]}")
+    every = group["decay_every"]
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"Invalid decay_every value: {every}")
+    if group["scope"] not in ("tensor", "model"):
+        raise ValueError(f"Invalid scope value: {group['scope']}")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
 
 def check_fused(p: Tensor) -> None:

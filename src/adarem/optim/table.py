@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from adarem.optim.adarem import AdaRem
 from adarem.optim.adarem_s import AdaRemS
+from adarem.optim.fused import available
 from adarem.optim.groups import param_groups
 
 
@@ -55,12 +56,15 @@ def _rmsprop(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
     return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay, **hyper)
 
 
-def _adarem(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
-    return AdaRem(groups, lr=lr, weight_decay=weight_decay, decay_every=decay_every, **hyper)
+def _adarem(groups, lr, weight_decay, decay_every, hyper, cls=AdaRem) -> Optimizer:
+    # Without a C++ compiler (CPU) or Triton (CUDA): several times slower, the same algorithm.
+    devices = {p.device.type for group in groups for p in group["params"]}
+    fused = True if _fused(groups) and all(map(available, devices)) else None
+    return cls(groups, lr=lr, weight_decay=weight_decay, decay_every=decay_every, fused=fused, **hyper)
 
 
 def _adarem_s(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
-    return AdaRemS(groups, lr=lr, weight_decay=weight_decay, decay_every=decay_every, **hyper)
+    return _adarem(groups, lr, weight_decay, decay_every, hyper, AdaRemS)
 
 
 _BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
