@@ -199,7 +199,8 @@ def _parse(overrides: list[str]) -> list[Override]:
 
 def _need_path(key: str, value: object) -> None:
     if not isinstance(value, str) or not value:
-        raise UserError(f"{key}={'null' if value is None else value}: needs a folder, for instance {key}=./{value or 1}")
+        given = "null" if value is None else value
+        raise UserError(f"{key}={given}: needs a folder, for instance {key}=./{value or 'folder'}")
 
 
 def _of_base(override: str) -> bool:
