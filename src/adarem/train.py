@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import shutil
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -150,6 +152,7 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
+    _together(world, lambda: _check_host(config, world))
     task = _together(world, lambda: _task(config, world))
     model = task.build_model().to(world.device)
     if config.train.channels_last:
@@ -182,6 +185,32 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
 
 def _task(config: RunConfig, world: World) -> Task:
     return LanguageTask(config, world) if isinstance(config.data, TextConfig) else ImageTask(config, world)
+
+
+def _check_host(config: RunConfig, world: World) -> None:
+    """Raises UserError where this host or the number of ranks cannot carry the config."""
+    host, batch = world.hosts[world.rank], config.scale.global_batch_size
+    if batch % world.world_size:
+        raise UserError(
+            f"scale.global_batch_size={batch}: {world.world_size} ranks were started, which do not divide it; start "
+            f"as many as the config says (cluster.nodes * cluster.ranks_per_node={config.cluster.world_size})"
+        )
+    if isinstance(config.data, TextConfig):
+        return
+    cpus = len(os.sched_getaffinity(0))
+    if config.data.workers > cpus:
+        raise UserError(
+            f"data.workers={config.data.workers}: rank {world.rank} on {host} may use {cpus} CPUs; lower it, or on "
+            "Slurm raise cluster.cpus_per_rank"
+        )
+    if config.data.backend == "folder":  # its worker processes hand batches over in shared memory, two each ahead
+        needed = 2 * config.data.workers * 3 * config.data.train_crop**2 * batch // world.world_size
+        free = shutil.disk_usage("/dev/shm").free
+        if free < needed:
+            raise UserError(
+                f"/dev/shm on {host}: {free / 1e6:.1f} MB free, data.backend=folder needs {needed / 1e6:.1f} MB a "
+                "rank; enlarge it (docker: --shm-size), lower data.workers, or use data.backend=ffcv"
+            )
 
 
 def _check_checkpoint(run: RunDir, config: RunConfig, task: Task, state: dict[str, Any]) -> None:
