@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import os
 import statistics
 import sys
 from collections.abc import Callable
