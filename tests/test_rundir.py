@@ -173,6 +173,8 @@ def test_cell_names_are_safe_file_names() -> None:
     assert cell_name("timm:resnet10t", "adarem", 2, {"optimizer.lr": 0.1}) == "timm_resnet10t-adarem-lr=0.1-s2"
     assert "/" not in cell_name("a/../b", "$(rm -rf ~)", 0, {"x.y": "a b\n'c'"})
     assert " " not in cell_name("a", "b", 0, {"x.y": "a b"})
+    long = [cell_name("a", "b", 0, {f"x.key{i}": v for i in range(60)}) for v in (1, 2)]
+    assert long[0] != long[1] and all(len(name) <= 180 for name in long)
 
 
 def test_halves_that_killed_processes_left_go_with_the_next_lock(run: RunDir) -> None:

@@ -7,6 +7,7 @@ derived from its files here and stored nowhere.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -415,10 +416,17 @@ def read_campaign(folder: Path) -> dict[str, Any]:
     return grid
 
 
+_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
+
+
 def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
     """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
     words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
-    return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
+    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
+    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
 
 
 def runs_in(folder: Path) -> list[RunDir]:
