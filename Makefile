@@ -1,19 +1,20 @@
-# `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  SEEDS="0 1 2"  OVERRIDES="scale.epochs=30"
+# `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  PTB=/data/ptb  SEEDS="0 1 2"  OVERRIDES="scale.epochs=30"
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 IMAGENET ?=
+PTB ?=
 SEEDS ?=
 OVERRIDES ?=
 ROUNDS ?= 50
-export PYTHON IMAGENET SEEDS OVERRIDES
+export PYTHON IMAGENET PTB SEEDS OVERRIDES
 
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-figure2 report status doctor test torture lint
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 search-table3 report status doctor test torture lint
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -35,11 +36,17 @@ reproduce-table1: $(HARNESS) ## Table 1 and Figure 5: six networks, SGDM against
 reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimizers (rehearsal without IMAGENET=)
 	@scripts/reproduce.sh table2
 
+reproduce-table3: $(HARNESS) ## Table 3: the AWD-LSTM under SGDM, Adam, AdaRem (rehearsal without PTB=)
+	@scripts/reproduce.sh table3
+
+search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas; reproduce-table3 takes the winners
+	@scripts/reproduce.sh table3_search
+
 reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under SGD, SGDM, Adam, AdaRem
 	@scripts/reproduce.sh figure2
 
 report: $(HARNESS) ## tables and figures again, from the runs there are
-	@for grid in table1 table2 figure2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
+	@for grid in table1 table2 table3 figure2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
 
 status: $(HARNESS) ## where every run stands
 	@.venv/bin/adarem status

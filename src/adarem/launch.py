@@ -41,13 +41,16 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
         An exit code of ``adarem.exitcodes``.
 
     Raises:
-        UserError: the cluster that the config names cannot be used from here.
+        UserError: the cluster that the config names cannot be used from here; a text's files are not as they should.
     """
     if not plan.cells:
         raise UserError("the plan has no cells; give the grid at least one value an axis")
     kinds = {c.config.cluster.name for c in plan.cells}
     if len(kinds) > 1:
         raise UserError("cluster: one launch goes to one kind of cluster; launch local and slurm cells apart")
+    for data in {c.config.data for c in plan.cells if isinstance(c.config.data, TextConfig)}:
+        if not data.embedded and not dry_run:
+            read_corpus(data)  # there is nothing to prepare: wrong files need not wait in the queue
     return _slurm(plan, dry_run) if kinds == {"slurm"} else _local(plan, dry_run)
 
 
