@@ -11,7 +11,7 @@ import numpy as np
 
 from adarem.config import RunConfig, config_hash, identity
 from adarem.errors import UserError
-from adarem.rundir import RunDir, Status, campaign, read_campaign
+from adarem.rundir import OWN_SCALE, RunDir, Status, campaign, read_campaign
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,8 +131,6 @@ def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[
     wrong = []
     if not any(_is_number(result.get(k)) for k in ("top1", "perplexity")):
         wrong.append("result.json says done and holds no finite final figure")
-    if result.get("config_hash") not in (None, config_hash(config)):
-        wrong.append("result.json was made with other settings than config.yaml holds")
     if result.get("epochs") not in (None, config.scale.epochs):
         wrong.append(f"result.json is of epoch {result['epochs']}, the config asks for {config.scale.epochs}")
     last = [r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs]
@@ -174,6 +172,9 @@ def read_run(path: Path) -> Run | str:
         problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
     if result is None and run.result_file.exists():
         problems.append("result.json is damaged; remove it and train again")
+    if status == "done" and (result or {}).get("config_hash") not in (None, config_hash(config)):
+        # Not thrown out: a later version that knows one more setting hashes the same file differently.
+        problems.append("its config.yaml does not hash as when it was trained: an older version's run, or edited since")
     if status == "done" and (wrong := _check_result(config, result or {}, whole)):
         problems += wrong
         status, result = "failed", None
@@ -213,7 +214,7 @@ def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None
     type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
     if data is not None or scale is not None:
         data = data or "imagenet"
-        name = campaign(grid, data, scale or ("paper" if data == "imagenet" else "rehearsal"))
+        name = campaign(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
         if name not in found:
             others = f" (there are runs of {', '.join(found)})" if found else ""
             raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")

@@ -1,5 +1,6 @@
 """How a figure of the report looks: one row a network, one line an optimizer, a stamp on rehearsals."""
 
+import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ STYLES: dict[str, tuple[str, str | tuple]] = {
 }
 
 MARKERS = {"adarem": "o", "adarem_s": "s"}
+VARIANT_MARKERS = ("", "^", "v", "D", "P", "*")
+LONGEST_LABEL, LONGEST_TITLE = 40, 100  # letters
+LEGEND, WIDE_LEGEND = 6, 3  # entries in a line; where settings off the grid's own are named too
 
 Points = np.ndarray  # (n, 2): x, y
 Panel = tuple[str, str, Callable[[Run], Points], float | None]  # y label, x label, points of a run, largest y
@@ -35,10 +39,11 @@ Panel = tuple[str, str, Callable[[Run], Points], float | None]  # y label, x lab
 WIDTH, HEAD, ROW = 9.0, 0.62, 2.9
 
 
-def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: str, label: str) -> None:
+def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: str, label: str, variant: int) -> None:
     """Mean over the finished seeds with a band of ± one sample deviation; every other seed alone and thin.
 
-    The k-th recorded epochs of the seeds are averaged. × stands where a run diverged.
+    The k-th recorded epochs of the seeds are averaged. × stands where a run diverged. ``variant`` counts the settings
+    off the grid's own; from the second on they have a marker of their own.
     """
     color, style = STYLES.get(name, ("#666666", "-"))
     ours = name.startswith("adarem")
@@ -49,7 +54,8 @@ def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: st
         length = min(len(c) for c in finished)
         stack = np.stack([c[:length] for c in finished])
         x, y = stack.mean(axis=0).T
-        marks = {"marker": MARKERS[name], "markersize": 4, "markevery": max(1, length // 8)} if ours else {}
+        marker = VARIANT_MARKERS[variant % len(VARIANT_MARKERS)] or MARKERS.get(name, "" if length > 1 else ".")
+        marks = {"marker": marker, "markersize": 4, "markevery": max(1, length // 8)}
         ax.plot(x, y, linewidth=1.9 if ours else 1.4, label=label + many, **look, **marks)
         if len(finished) > 1:
             spread = stack[:, :, 1].std(axis=0, ddof=1)
@@ -63,14 +69,17 @@ def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: st
 
 
 def _zoom(ax: "Axes", below: float | None = None) -> None:
-    """Cuts the first epochs' peak, so that the end of training, which the claims are about, can be seen apart."""
-    ends = [line.get_ydata() for line in ax.get_lines() if len(line.get_ydata()) > 1]
-    if not ends:
+    """Cuts the peak of the first twentieth of a long training, so that its end, which the claims are about, shows.
+
+    A spike before a divergence is cut where it would press all else flat.
+    """
+    lines = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if len(line.get_ydata()) > 1]
+    if not lines:
         return
-    every = np.concatenate([np.asarray(y, dtype=float) for y in ends])
-    low, high = float(every.min()), float(np.quantile(every, 0.97))
-    last = max(float(y[-1]) for y in ends)
-    high = max(high, last)
+    low = min(float(y.min()) for y in lines)
+    late = np.concatenate([y[len(y) // 20 :] for y in lines])
+    usual = float(np.quantile(late, 0.9))
+    high = min(float(late.max()), usual + 3.0 * (usual - low) + 1e-9)
     pad = 0.06 * max(high - low, 1e-9)
     ax.set_ylim(max(0.0, low - pad), high + pad if below is None else min(high + pad, below))
 
@@ -93,17 +102,20 @@ def curves(table: Table, panels: list[Panel], title: str) -> "Figure":
         for j, (y_label, x_label, points, below) in enumerate(panels):
             ax = axes[i][j]
             for name in table.columns:
-                for variant in variants:
-                    label = table.labels[name] + (f" {variant}" if variant else "")
-                    _line(ax, runs.get((model, name, variant), []), points, name, label)
+                for k, variant in enumerate(variants):
+                    label = table.labels[name] + (f" {variant}" if len(variants) > 1 else "")
+                    label = textwrap.shorten(label, LONGEST_LABEL, placeholder=" …")
+                    _line(ax, runs.get((model, name, variant), []), points, name, label, k)
             _zoom(ax, below)
+            if x_label == "Epoch":
+                ax.xaxis.get_major_locator().set_params(integer=True)
             ax.set_title(f"{table.labels[model]}: {y_label.split(' (')[0]}", fontsize=10)
             ax.set_ylabel(y_label, fontsize=9)
             if i == len(models) - 1:
                 ax.set_xlabel(x_label, fontsize=9)
             if not ax.get_lines():
                 ax.text(0.5, 0.5, "no epoch finished", ha="center", va="center", transform=ax.transAxes, color="#777")
-    _legend(fig, axes)
+    _legend(table, fig, axes)
     return fig
 
 
@@ -137,14 +149,20 @@ def _frame(table: Table, rows: int, columns: int, title: str) -> tuple["Figure",
     from matplotlib.figure import Figure
 
     rehearsal = table.campaign.rehearsal
+    variants = {row[1] for row in table.rows} or {""}
+    several = len(variants) > 1
+    if not several and (only := next(iter(variants))):
+        title = textwrap.shorten(f"{title} ({only})", LONGEST_TITLE, placeholder=" …)")
+    entries = len({(r.config.optimizer.name, r.variant) for r in table.campaign.runs})
+    head = HEAD + 0.2 * (max(1, math.ceil(entries / (WIDE_LEGEND if several else LEGEND))) - 1)
     foot = 0.45 if rehearsal else 0.05
-    height = HEAD + foot + ROW * rows
+    height = head + foot + ROW * rows
     fig = Figure(figsize=(WIDTH, height), dpi=150)
     axes = fig.subplots(rows, columns, squeeze=False)
     fig.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
     # Margins by hand: tight_layout draws the whole figure once more to find them.
     fig.subplots_adjust(
-        left=0.7 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (HEAD + 0.3) / height, bottom=(foot + 0.5) / height,
+        left=0.7 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
         wspace=0.22, hspace=0.85 / (ROW - 0.85),
     )  # fmt: skip
     for ax in axes.flat:
@@ -162,13 +180,14 @@ def _frame(table: Table, rows: int, columns: int, title: str) -> tuple["Figure",
     return fig, axes
 
 
-def _legend(fig: "Figure", axes: np.ndarray) -> None:
+def _legend(table: Table, fig: "Figure", axes: np.ndarray) -> None:
     handles = {}
     for ax in axes.flat:
         handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    columns = WIDE_LEGEND if len({row[1] for row in table.rows}) > 1 else LEGEND
     if handles:
         fig.legend(
-            list(handles.values()), list(handles), loc="upper center", ncols=min(6, len(handles)), fontsize=8.5,
+            list(handles.values()), list(handles), loc="upper center", ncols=min(columns, len(handles)), fontsize=8.5,
             frameon=False, bbox_to_anchor=(0.5, 1 - 0.3 / fig.get_figheight()), columnspacing=1.2, handlelength=2.4,
         )  # fmt: skip
 

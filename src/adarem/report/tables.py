@@ -232,7 +232,7 @@ def screen(table: Table, width: int | None = None) -> str:
         of_row.setdefault(line.row, {})[line.kind] = line
     body = [["", *shown]]
     for row, by_kind in of_row.items():
-        body.append([row])
+        body += [[part] for part in textwrap.wrap(row, width, subsequent_indent="    ")]
         for i, o in enumerate(table.columns):
             texts = [by_kind[k].texts[i] for k in shown]
             body.append([f"  {table.labels[o]}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
