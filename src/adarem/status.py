@@ -79,7 +79,8 @@ def find(runs_dir: Path, grid: str | None, data: str | None) -> list[Path]:
     if grid is not None:
         folders = [p for p in folders if p.name == grid or p.name.startswith(f"{grid}-")]
     if data is not None:
-        folders = [p for p in folders if (data in p.name.split("-")) or (data in ("imagenet", "ptb") and p.name == grid)]
+        own = data in ("imagenet", "ptb")  # a reproduction's folder is the bare grid's
+        folders = [p for p in folders if data in p.name.split("-") or (own and "-" not in p.name)]
     if not folders:
         what = f" of {grid}" if grid else ""
         raise UserError(f"{runs_dir}: no runs{what} there; `adarem launch grid={grid or 'table2'}` makes some")

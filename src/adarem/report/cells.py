@@ -25,6 +25,7 @@ METRICS = {
     "top1": Metric("Top-1", False),
     "top5": Metric("Top-5", False),
     "perplexity": Metric("Perplexity", True),
+    "val_perplexity": Metric("Validation perplexity", True),
     "q_mean": Metric("Q", True),
 }
 
