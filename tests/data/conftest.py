@@ -15,5 +15,5 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DataConfig
     root = tmp_path_factory.mktemp("photos")
     make_photos(root)
     for backend in ("ffcv", "folder"):
-        prepare(data_config(root, backend=backend), workers=2, progress=False)
+        prepare(data_config(root, backend=backend), workers=1, progress=False)
     return lambda **changes: data_config(root, **changes)

@@ -185,6 +185,17 @@ def test_backends_show_the_same_validation_images(photos):
         assert (x.float() - y.float()).abs().mean() < 12
 
 
+def test_folder_evaluates_as_torchvision_does(photos):
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+
+    data = photos(backend="folder")
+    theirs = ImageFolder(Path(data.root) / "val", Compose([Resize(110), CenterCrop(96), PILToTensor()]))
+    for indices, images, labels in open_eval(data, batch_size=8, rank=0, world_size=1, device="cpu"):
+        for i, image, label in zip(indices.tolist(), images, labels, strict=True):
+            assert torch.equal(theirs[i][0], image) and theirs[i][1] == label
+
+
 def test_torchs_thread_count_stays(photos):
     """FFCV sets it for the whole process: on import and with each loader."""
     before = torch.get_num_threads()

@@ -52,52 +52,52 @@ def test_file_does_not_depend_on_the_number_of_workers(photo_root):
 
 def test_second_call_does_nothing(photo_root):
     data = data_config(photo_root)
-    first = prepare(data, workers=2, progress=False)
+    first = prepare(data, workers=1, progress=False)
     before = state(photo_root / "ffcv")
-    assert prepare(data, workers=2, progress=False) == first
-    assert prepare(data, workers=2, verify=True, progress=False) == first
+    assert prepare(data, workers=1, progress=False) == first
+    assert prepare(data, workers=1, verify=True, progress=False) == first
     assert state(photo_root / "ffcv") == before
     assert not [n for n in before if "partial" in n]
 
 
 def test_other_settings_or_source_write_anew(photo_root):
     data = data_config(photo_root)
-    first = prepare(data, workers=2, progress=False)
+    first = prepare(data, workers=1, progress=False)
     smaller = dataclasses.replace(data, write=WriteConfig("jpg", 128, 80, 0.5))
-    second = prepare(smaller, workers=2, progress=False)
+    second = prepare(smaller, workers=1, progress=False)
     assert second["train"]["content_hash"] != first["train"]["content_hash"]
     assert second["train"]["source_hash"] == first["train"]["source_hash"]
     assert second["train"]["jpeg_images"] == TRAIN and second["train"]["file_bytes"] < first["train"]["file_bytes"]
     victim = sorted((photo_root / "val").glob("*/*"))[0]
     victim.write_bytes(jpeg(photograph(80, 90, 4)))
-    third = prepare(smaller, workers=2, progress=False)
+    third = prepare(smaller, workers=1, progress=False)
     assert third["train"] == second["train"] and third["val"]["content_hash"] != second["val"]["content_hash"]
 
 
 def test_content_hash_sees_labels_and_order(photo_root):
-    first = prepare(data_config(photo_root), workers=2, progress=False)
+    first = prepare(data_config(photo_root), workers=1, progress=False)
     one = sorted((photo_root / "train").glob("*/*"))[0]
     one.rename(sorted((photo_root / "train").iterdir())[3] / one.name)
-    second = prepare(data_config(photo_root), workers=2, progress=False)
+    second = prepare(data_config(photo_root), workers=1, progress=False)
     assert second["train"]["content_hash"] != first["train"]["content_hash"]
     assert second["val"] == first["val"]
 
 
 def test_source_may_go_after_writing(photo_root, capsys):
     data = data_config(photo_root, beton_dir=str(photo_root.parent / "elsewhere"))
-    first = prepare(data, workers=2, progress=False)
+    first = prepare(data, workers=1, progress=False)
     shutil.rmtree(photo_root)
-    assert prepare(data, workers=2, verify=True, progress=False) == first
+    assert prepare(data, workers=1, verify=True, progress=False) == first
     assert "source is not there any more" in capsys.readouterr().err
 
 
 def test_damaged_file_is_written_anew(photo_root):
     data = data_config(photo_root)
-    first = prepare(data, workers=2, progress=False)
+    first = prepare(data, workers=1, progress=False)
     path = fingerprint.beton_path(data, "train")
     whole = path.read_bytes()
     path.write_bytes(whole[:-24])
-    assert prepare(data, workers=2, progress=False) == first
+    assert prepare(data, workers=1, progress=False) == first
     assert path.read_bytes() == whole
 
 
@@ -126,7 +126,7 @@ def test_oddities_of_imagenet_are_converted_as_torchvision_does(tmp_path):
 
     make_imagenet_tree(tmp_path, classes=3, train_per_class=2, val_per_class=1, distinct=3)
     data = data_config(tmp_path, num_classes=3, write=WriteConfig("raw", 2000, 90, 0.5))
-    prepare(data, workers=2, progress=False)
+    prepare(data, workers=1, progress=False)
     index = beton.open_index(fingerprint.beton_path(data, "train"), 3)
     theirs = ImageFolder(tmp_path / "train")
     modes, names = set(), fingerprint.files_path(data, "train").read_text().splitlines()
@@ -332,7 +332,7 @@ def test_digits(tmp_path):
         expected_val=360,
         write=WriteConfig("proportion", 64, 90, 0.5),
     )
-    prints = prepare(data, workers=2, progress=False)
+    prints = prepare(data, workers=1, progress=False)
     assert (prints["train"]["num_images"], prints["val"]["num_images"]) == (1437, 360)
     # Pinned: the embedded data are the same on every machine with the same Pillow.
     train = {p.name for p in (tmp_path / "train").glob("*/*")}
@@ -382,16 +382,16 @@ def test_progress_tells_rate_and_time_left(photo_root, capsys):
 
 def test_folder_backend_writes_no_beton(photo_root):
     data = data_config(photo_root, backend="folder")
-    prints = prepare(data, workers=2, progress=False)
+    prints = prepare(data, workers=1, progress=False)
     assert not list((photo_root / "ffcv").glob("*.beton*"))
     assert prints["train"] == json.loads((photo_root / "ffcv" / "train.folder.json").read_text())
     before = state(photo_root / "ffcv")
-    assert prepare(data, workers=2, progress=False) == prints and state(photo_root / "ffcv") == before
+    assert prepare(data, workers=1, progress=False) == prints and state(photo_root / "ffcv") == before
 
 
 def test_folder_file_that_goes_bad_later_is_named(photo_root):
     data = data_config(photo_root, backend="folder")
-    prepare(data, workers=2, progress=False)
+    prepare(data, workers=1, progress=False)
     victim = sorted((photo_root / "train").glob("*/*"))[11]
     victim.write_bytes(victim.read_bytes()[:700])
     loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")

@@ -124,13 +124,20 @@ def test_eval_shards_cover_each_image_once():
 
 
 def test_centre_box_is_resize_and_centre_crop():
-    """The box that torchvision's Resize(256), CenterCrop(224) shows, found by sending coordinates through them."""
-    for height, width in ((375, 500), (500, 333), (256, 256), (300, 1000), (97, 64)):
+    """Sends each pixel's coordinates through torchvision's Resize(256), CenterCrop(224) and compares the corners."""
+    for height, width in ((375, 500), (500, 333), (256, 256), (300, 1000), (97, 64), (64, 97), (500, 499)):
         y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        shown = CenterCrop(224)(Resize(256, antialias=True)(torch.stack([y, x])[None]))[0]
+        shown = CenterCrop(224)(Resize(256, antialias=False)(torch.stack([y, x])[None]))[0]
+        half = min(height, width) / 512  # the outermost pixels' centres lie half a resized pixel inside the box
         top, left, h, w = sampling.centre_box(height, width, 256, 224)
-        centre = shown.mean((1, 2))
-        scale = min(height, width) / 256  # source pixels per pixel of the resized image
-        assert abs(centre[0] - (top + h / 2)) <= 1 + scale and abs(centre[1] - (left + w / 2)) <= 1 + scale
-        extent = shown[:, -1, -1] - shown[:, 0, 0]
-        assert abs(extent[0] - h) <= 1 + 1.5 * scale and abs(extent[1] - w) <= 1 + 1.5 * scale
+        corners = (shown[0, 0, 0] - half, shown[1, 0, 0] - half, shown[0, -1, -1] + half, shown[1, -1, -1] + half)
+        assert np.abs(np.array(corners) - (top, left, top + h, left + w)).max() < 1.02, (height, width)
+
+
+def test_centre_box_stays_inside():
+    rng = np.random.default_rng(0)
+    for _ in range(20_000):
+        height, width = (int(v) for v in rng.integers(1, 700, 2))
+        crop = int(rng.integers(1, 300))
+        top, left, h, w = sampling.centre_box(height, width, crop + int(rng.integers(0, 60)), crop)
+        assert top >= 0 and left >= 0 and h > 0 and w > 0 and top + h <= height and left + w <= width

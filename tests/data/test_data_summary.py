@@ -21,7 +21,7 @@ def test_summary_counts_and_sheets(photos, backend, monkeypatch):
     data = photos(backend=backend)
     text = summary.summarise(data)
     assert f"train: {TRAIN} images in 7 classes" in text and f"val: {VAL} images in 7 classes" in text
-    assert "centre crop of 96/110 of the shorter side to 96 px" in text
+    assert "Resize(110), CenterCrop(96)" in text
     if backend == "ffcv":
         found = fingerprint.read_fingerprint(data, "train")
         assert f"{found['jpeg_images'] / TRAIN:.0%} JPEG" in text and "fits in this machine's memory" in text

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as F
 
 from adarem.config import DataConfig
 from adarem.data import fingerprint
-from adarem.data.sampling import INDEX_MASK, View, stored_size
+from adarem.data.sampling import INDEX_MASK, CentreCrop, View, stored_size
 from adarem.data.source import decode_rgb
 from adarem.errors import UserError
 
@@ -41,9 +41,13 @@ class _Samples(torch.utils.data.Dataset):
 def show(pixels: np.ndarray, word: int, view: View, max_side: int) -> np.ndarray:
     """uint8 [size, size, 3]: what ``view`` shows of an image, uint8 [h, w, 3].
 
-    The box is drawn at the size at which a .beton would hold the image and scaled to the image, so that both backends
-    show the same part of it; interpolation is torchvision's (PIL, bilinear with antialiasing).
+    Evaluation is torchvision's Resize and CenterCrop as they are. A training box is drawn at the size at which a .beton
+    would hold the image and scaled to the image, so that both backends show the same part of it. Interpolation is
+    torchvision's (PIL, bilinear with antialiasing).
     """
+    if isinstance(view, CentreCrop):
+        resized = F.resize(Image.fromarray(pixels), [view.resize], F.InterpolationMode.BILINEAR)
+        return np.array(F.center_crop(resized, [view.size, view.size]))
     height, width = pixels.shape[:2]
     stored_height, stored_width = stored_size(height, width, max_side)
     top, left, h, w, flip = view.box(word, stored_height, stored_width)

@@ -105,9 +105,21 @@ def flipped(key: int, probability: float) -> bool:
 
 
 def centre_box(height: int, width: int, resize: int, crop: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) whose resize to crop x crop shows what Resize(resize), CenterCrop(crop) shows."""
-    side = max(1, math.floor(min(height, width) * crop / resize + 0.5))
-    return (height - side) // 2, (width - side) // 2, side, side
+    """(top, left, height, width) of what torchvision's Resize(resize), CenterCrop(crop) shows, to the nearest pixel.
+
+    In torchvision's arithmetic: the shorter side becomes ``resize``, the longer int(resize * longer / shorter), offsets
+    are rounded in the resized image.
+    """
+    shorter = min(height, width)
+
+    def span(side: int) -> tuple[int, int]:
+        resized = int(resize * side / shorter)
+        length = max(1, round(crop * side / resized))
+        start = round(int(round((resized - crop) / 2.0)) * side / resized)
+        return min(start, side - length), length
+
+    (top, box_height), (left, box_width) = span(height), span(width)
+    return top, left, box_height, box_width
 
 
 def stored_size(height: int, width: int, max_side: int) -> tuple[int, int]:

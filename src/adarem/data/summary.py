@@ -42,9 +42,12 @@ def summarise(data: DataConfig) -> str:
 
 def geometry(data: DataConfig) -> str:
     """The evaluation's way from stored image to network, in one line, to stand beside its numbers."""
-    crop = f"centre crop of {data.eval_crop}/{data.eval_resize} of the shorter side to {data.eval_crop} px"
     if data.backend == "folder":
-        return f"{crop}, PIL bilinear with antialiasing, from the source's own pixels"
+        return (
+            f"torchvision's Resize({data.eval_resize}), CenterCrop({data.eval_crop}), PIL bilinear with antialiasing, "
+            "from the source's own pixels"
+        )
+    crop = f"the centre that Resize({data.eval_resize}), CenterCrop({data.eval_crop}) shows, in one step"
     write = data.write
     stored = {
         "raw": "raw",

@@ -97,13 +97,17 @@ def _start_worker(parent: int) -> None:
 
 
 def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Iterator[Encoded]:
-    """Every image of ``source`` in order; ``write=None`` decodes only.
+    """Every image of ``source`` in order; ``write=None`` decodes only. One worker is this process itself.
 
     Raises:
         UserError: a worker process died.
     """
     paths = [os.path.join(source.folder, name) for name in source.files]
     tasks = (paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
+    if workers == 1:
+        for task in tasks:
+            yield from _work(task, write)
+        return
     # spawn, not fork: the caller may have threads (numba, torch), and a forked copy of their locks can hang
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
