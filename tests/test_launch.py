@@ -384,8 +384,9 @@ def test_an_end_hidden_by_a_killed_rank_counts(run):
     assert not slurm.again(run, 137)
 
 
-def test_a_job_being_cancelled_stays_cancelled(run, tmp_path, monkeypatch):
-    executable(tmp_path / "squeue", "#!/bin/sh\necho COMPLETING\n")
+def test_a_job_being_cancelled_stays_cancelled_and_one_out_of_time_goes_on(run, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert not slurm.again(run, exitcodes.REQUEUE)
+    for state, starts in (("COMPLETING None", False), ("COMPLETING TimeLimit", True), ("RUNNING None", True)):
+        executable(tmp_path / "squeue", f"#!/bin/sh\necho {state}\n")
+        assert slurm.again(run, exitcodes.REQUEUE) is starts

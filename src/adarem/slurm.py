@@ -190,8 +190,10 @@ def _cancelled() -> bool:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return False
-    state = subprocess.run(["squeue", "--noheader", f"--jobs={job}", "--format=%T"], capture_output=True, text=True)
-    return state.returncode == 0 and state.stdout.strip() not in ("RUNNING", "")
+    ask = ["squeue", "--noheader", f"--jobs={job}", "--format=%T %r"]
+    done = subprocess.run(ask, capture_output=True, text=True)
+    state, _, reason = done.stdout.strip().partition(" ")
+    return done.returncode == 0 and state not in ("RUNNING", "") and reason != "TimeLimit"
 
 
 def main(argv: list[str]) -> int:
