@@ -59,12 +59,11 @@ def _median(values: np.ndarray) -> float | None:
 
 
 def _throughput(runs: list[Run]) -> str:
-    """Images/s, waiting for data, and where the time went, a run a line."""
+    """Images or tokens a second, waiting for data, and where the time went, a run a line."""
     rows = []
     for r in runs:
-        speed, wait, memory = (
-            _median(r.column("train", k)) for k in ("images_per_s", "data_wait", "peak_memory_bytes")
-        )
+        rate = "images_per_s" if r.config.data.kind == "images" else "tokens_per_s"
+        speed, wait, memory = (_median(r.column("train", k)) for k in (rate, "data_wait", "peak_memory_bytes"))
         spent = [("train", "seconds_train"), ("val", "seconds_eval"), ("train", "seconds_checkpoint")]
         rows.append(
             (
@@ -79,7 +78,7 @@ def _throughput(runs: list[Run]) -> str:
         )
     header = (
         "Run",
-        "Images/s",
+        "Images or tokens/s",
         "Waits for data",
         "Train s",
         "Evaluate s",

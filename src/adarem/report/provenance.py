@@ -75,10 +75,11 @@ def _states(runs: list[Run]) -> str:
 def _data(campaign: Campaign) -> str:
     r = next((r for r in campaign.runs if r.status == "done"), campaign.runs[0])
     parts = []
-    for split, word in (("train", "training"), ("val", "validation")):
+    for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         f = (r.result.get("fingerprint") or {}).get(split) or {}
-        if f.get("num_images"):
-            parts.append(f"{f['num_images']:,} {word} images ({str(f.get('content_hash', ''))[:12]})")
+        for unit in ("images", "tokens"):
+            if f.get(f"num_{unit}"):
+                parts.append(f"{f[f'num_{unit}']:,} {word} {unit} ({str(f.get('content_hash', ''))[:12]})")
     return f"{r.config.data.label}" + (f": {', '.join(parts)}" if parts else "")
 
 

@@ -64,7 +64,7 @@ def legend(table: Table) -> list[str]:
     out = []
     if table.campaign.rehearsal and table.paper.values:
         out.append(
-            "A rehearsal: the paper's values are of ImageNet, so the differences, in brackets, measure nothing "
+            "A rehearsal: the paper's values are of other data, so the differences, in brackets, measure nothing "
             "and no verdict is drawn."
         )
     out.append(
