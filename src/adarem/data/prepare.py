@@ -40,6 +40,8 @@ def prepare(
     root, folder = Path(data.root), Path(data.beton_dir)
     if data.name == "digits":
         write_digits(root)
+    if not root.is_dir() and not folder.is_dir():
+        scan(root, "train")  # says that it is missing, before anything is made there
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
