@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "adarem"
 
 # Every module's layer; a module may import from its own layer and the ones that it lists.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "contract": ("errors", "schema", "config", "rundir", "exitcodes"),
+    "contract": ("errors", "schema", "config", "files", "rundir", "exitcodes"),
     "leaf": ("optim", "schedule", "distributed", "watchdog", "meters", "oscillation", "lstm", "averaging"),
     "data": ("data",),
     "training": (

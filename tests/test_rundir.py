@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from adarem.errors import UserError
+from adarem.files import write_atomically
 from adarem.plan import make_plan
-from adarem.rundir import RunDir, cell_name, read_campaign, runs_in, write_atomically
+from adarem.rundir import RunDir, cell_name, read_campaign, runs_in
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path) -> N
 def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "progress.json"
     program = (
-        "import sys, json; from pathlib import Path; from adarem.rundir import write_atomically\n"
+        "import sys, json; from pathlib import Path; from adarem.files import write_atomically\n"
         "for i in range(300): write_atomically(Path(sys.argv[1]), json.dumps({'x': [i] * 5000}))"
     )
     writer = subprocess.Popen([sys.executable, "-c", program, str(target)])

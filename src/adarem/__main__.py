@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +60,12 @@ def _launch(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from adarem.train import train
 
-    return train(args.run_dir)
+    try:
+        return train(args.run_dir)
+    finally:
+        # Slurm may repeat its warning; the interpreter would restore the handlers that kill while it shuts down.
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adarem.errors import UserError
-from adarem.rundir import write_atomically
+from adarem.files import write_atomically
 
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 FORMAT = 2

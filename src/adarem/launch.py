@@ -24,7 +24,8 @@ from adarem.config import ClusterConfig, DataConfig, TextConfig
 from adarem.data import fingerprint
 from adarem.data.text import read_corpus
 from adarem.errors import UserError
-from adarem.rundir import FINISHED, RunDir, write_atomically
+from adarem.files import write_atomically
+from adarem.rundir import FINISHED, RunDir
 
 if TYPE_CHECKING:  # a launch of planned cells needs no Hydra
     from adarem.plan import Cell, Plan

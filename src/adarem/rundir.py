@@ -5,14 +5,12 @@ derived from its files here and stored nowhere.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
 import re
-import secrets
 import socket
 import time
 import zipfile
@@ -25,6 +23,7 @@ import yaml
 
 from adarem.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
 from adarem.errors import UserError
+from adarem.files import append_line, read_json, read_lines, write_atomically, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,91 +36,6 @@ FINISHED: tuple[Status, ...] = ("done", "diverged")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """A full disk, a read-only one or a missing permission becomes one line."""
-    try:
-        yield
-    except OSError as e:
-        raise UserError(f"{path}: cannot be written ({e.strerror}); mend that and start again") from None
-
-
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns.
-
-    Raises:
-        UserError: it cannot be written: disk full or read-only, no permission.
-    """
-    payload = data.encode() if isinstance(data, str) else data
-    half = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # O_EXCL: nothing that lies there already is written into or through; the kernel applies the umask.
-            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as f:
-                f.write(payload)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(half, path)
-        except BaseException:
-            half.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # not every file system can
-                os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _append_line(path: Path, record: dict[str, Any]) -> None:
-    """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
-    line = json.dumps(record, allow_nan=False) + "\n"
-    with _writing(path), open(path, "ab+", buffering=0) as f:
-        if f.tell() > 0:
-            f.seek(-1, os.SEEK_END)
-            if f.read(1) != b"\n":
-                line = "\n" + line
-        data = line.encode()
-        if f.write(data) != len(data):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(f.fileno())
-
-
-def _read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a jsonl file and the number of lines that could not be read."""
-    records, bad = [], 0
-    try:
-        text = path.read_text(errors="replace")
-    except FileNotFoundError:
-        return [], 0
-    for line in text.splitlines():
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            bad += 1
-            continue
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            bad += 1
-    return records, bad
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
-    return value
 
 
 # The scale at which a set of data is used where nothing else is said; any other goes into a campaign's name.
@@ -239,19 +153,19 @@ class RunDir:
     # attempts.jsonl: a line when an attempt starts and a line when it ends, joined by the attempt's number
     def start_attempt(self, record: dict[str, Any]) -> int:
         number = len(self.attempts()) + 1
-        _append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
+        append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
         return number
 
     def end_attempt(self, number: int, why: str, detail: str = "", **figures: Any) -> None:
         """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
-        _append_line(
+        append_line(
             self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **figures}
         )
 
     def attempts(self) -> list[dict[str, Any]]:
         """One dict an attempt, in order; no ``end`` key when it never told how it ended."""
         joined: dict[int, dict[str, Any]] = {}
-        for record in _read_lines(self.attempts_file)[0]:
+        for record in read_lines(self.attempts_file)[0]:
             if isinstance(record.get("attempt"), int):
                 joined.setdefault(record["attempt"], {}).update(record)
         return [joined[k] for k in sorted(joined)]
@@ -260,7 +174,7 @@ class RunDir:
     def append_metrics(self, record: dict[str, Any]) -> None:
         """``record`` needs ``epoch`` (epochs completed, 1 to epochs) and ``split`` (train or val)."""
         assert {"epoch", "split"} <= record.keys()
-        _append_line(self.metrics_file, record)
+        append_line(self.metrics_file, record)
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record an (epoch, split), the last written; in order of epoch."""
@@ -268,7 +182,7 @@ class RunDir:
 
     def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
         """``metrics`` and the number of lines that no one can read."""
-        records, damaged = _read_lines(self.metrics_file)
+        records, damaged = read_lines(self.metrics_file)
         last = {
             (r["epoch"], r["split"]): r
             for r in records
@@ -279,19 +193,19 @@ class RunDir:
     def append_oscillation(self, record: dict[str, Any]) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
         assert "epoch" in record
-        _append_line(self.oscillation_file, record)
+        append_line(self.oscillation_file, record)
 
     def oscillation(self) -> list[dict[str, Any]]:
         """One record a window, the last written for its epoch; in order of epoch."""
-        last = {r["epoch"]: r for r in _read_lines(self.oscillation_file)[0] if "epoch" in r}
+        last = {r["epoch"]: r for r in read_lines(self.oscillation_file)[0] if "epoch" in r}
         return [last[k] for k in sorted(last)]
 
     def damaged_lines(self) -> int:
         """Lines of metrics.jsonl and attempts.jsonl that no one can read; reported, never dropped in silence."""
-        return _read_lines(self.metrics_file)[1] + self.damaged_attempts()
+        return read_lines(self.metrics_file)[1] + self.damaged_attempts()
 
     def damaged_attempts(self) -> int:
-        return _read_lines(self.attempts_file)[1]
+        return read_lines(self.attempts_file)[1]
 
     # progress.json: where a live run is, rewritten every few seconds
     def write_progress(self, record: dict[str, Any]) -> None:
@@ -299,7 +213,7 @@ class RunDir:
 
     def progress(self) -> dict[str, Any] | None:
         try:
-            return _read_json(self.progress_file)
+            return read_json(self.progress_file)
         except UserError:
             return None  # being replaced, or cut by a full disk; the next write mends it
 
@@ -310,7 +224,7 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """The finished run's figures, or None. Raises UserError for a damaged file."""
-        return _read_json(self.result_file)
+        return read_json(self.result_file)
 
     # correct.npz
     def write_correct(self, correct: Mapping[str, Sequence[bool]]) -> None:
@@ -344,7 +258,7 @@ class RunDir:
         Raises:
             UserError: another process holds it; the message names its host, pid and Slurm job. Or nobody may write.
         """
-        with _writing(self.lock_file):
+        with writing(self.lock_file):
             file = open(self.lock_file, "a+")  # noqa: SIM115, closed below
         with file as f:
             try:
@@ -355,7 +269,7 @@ class RunDir:
                     f"{self.path}: another process works on it ({f.read().strip() or 'owner unknown'})"
                 ) from None
             job = os.environ.get("SLURM_JOB_ID")
-            with _writing(self.lock_file):
+            with writing(self.lock_file):
                 f.truncate(0)
                 f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
                 f.flush()

@@ -15,7 +15,8 @@ from pathlib import Path
 from adarem import exitcodes
 from adarem.config import ClusterConfig
 from adarem.errors import UserError
-from adarem.rundir import FINISHED, RunDir, write_atomically
+from adarem.files import write_atomically
+from adarem.rundir import FINISHED, RunDir
 
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
 # A warning that meets a rank before it listens, or when it has just stopped: Slurm may send several (scancel repeats it
@@ -121,11 +122,14 @@ def array_list(campaign: Path, token: str) -> Path:
     return folder(campaign) / f"{token}.txt"
 
 
-def queued(campaign: Path) -> dict[str, str]:
+def queued(campaign: Path, patience: float = 120.0) -> dict[str, str]:
     """Cells of a campaign that wait or run in Slurm's queue, with their job: ``{"resnet18-sgdm-s0": "12_0"}``.
 
     Every submission leaves its list of cells in the campaign's folder, under the name that its job has in the queue:
     the two together tell, even when the launcher died right after sbatch.
+
+    Args:
+        patience: seconds to wait for squeue.
 
     Raises:
         UserError: squeue does not answer, so that nobody can tell.
@@ -135,9 +139,11 @@ def queued(campaign: Path) -> dict[str, str]:
         return {}
     ask = ["squeue", "--noheader", "--array", "--format=%F %K %j", f"--name={','.join(sorted(lists))}"]
     try:
-        done = subprocess.run(ask, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=patience)
     except subprocess.TimeoutExpired:
-        raise UserError("squeue does not answer within 2 minutes; nothing was submitted, try again later") from None
+        raise UserError(
+            f"squeue does not answer within {patience:.0f} s; nothing was submitted, try again later"
+        ) from None
     if done.returncode:
         raise UserError(f"squeue: {done.stderr.strip()}; nothing was submitted, try again when Slurm answers")
     cells = {}

@@ -63,7 +63,7 @@ def ask_slurm(folders: list[Path]) -> dict[Path, dict[str, str]]:
     waiting: dict[Path, dict[str, str]] = {}
     for folder in folders:
         try:
-            waiting[folder] = slurm.queued(folder) if slurm.folder(folder).is_dir() else {}
+            waiting[folder] = slurm.queued(folder, patience=5.0) if slurm.folder(folder).is_dir() else {}
         except (UserError, OSError, ValueError, IndexError):
             waiting[folder] = {}
     return waiting

@@ -71,7 +71,7 @@ def test_cells_waiting_in_slurm(dirs, campaign, monkeypatch, capsys):
     from adarem import slurm
 
     slurm.folder(campaign).mkdir()
-    monkeypatch.setattr(slurm, "queued", lambda folder: {"resnet18-adamw-s0": "40_1"})
+    monkeypatch.setattr(slurm, "queued", lambda folder, patience: {"resnet18-adamw-s0": "40_1"})
     status(runs_dir=dirs[0])
     assert "resnet18-adamw-s0   queued    40_1" in capsys.readouterr().out
 

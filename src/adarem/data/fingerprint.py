@@ -12,7 +12,7 @@ import numpy as np
 from adarem.config import DataConfig
 from adarem.data import beton
 from adarem.errors import UserError
-from adarem.rundir import write_atomically
+from adarem.files import write_atomically
 
 SPLITS = ("train", "val")
 FORMAT = 1  # of the JSON; raise when the meaning of a key changes

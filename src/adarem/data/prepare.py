@@ -18,7 +18,7 @@ from adarem.data.digits import write_digits
 from adarem.data.source import Source, class_hash, same_classes, scan
 from adarem.data.writer import BetonFile, Encoded, encode_all
 from adarem.errors import UserError
-from adarem.rundir import write_atomically
+from adarem.files import write_atomically
 
 JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the disk-space estimate
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from adarem.config import TextConfig
 from adarem.data.text import EOS, SPLITS, read_corpus, text_path
 from adarem.errors import UserError
-from adarem.rundir import write_atomically
+from adarem.files import write_atomically
 
 UNK = "<unk>"
 # Of every fifty paragraphs the first forty are for training, five for validation and five for the test.

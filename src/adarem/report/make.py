@@ -4,10 +4,10 @@ import csv
 from pathlib import Path
 
 from adarem.errors import UserError
+from adarem.files import write_atomically
 from adarem.report import claims, collect, figures, html, latex, tables
 from adarem.report.cells import Table, build, read_paper
 from adarem.report.collect import Campaign
-from adarem.rundir import write_atomically
 
 
 def load(folder: Path, results_dir: Path, note: str = "") -> Table:
