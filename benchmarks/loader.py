@@ -196,6 +196,7 @@ def timm_loader(work: Path, kind: str, workers: int) -> Epochs:
 
 
 def dali(work: Path, kind: str, workers: int) -> Epochs:
+    sys.path += os.environ.get("DALI_PATH", "").split()  # where it lies, if not in this environment
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None, seed=0)
@@ -362,6 +363,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the generated data; kept and reused")
     parser.add_argument("--images", type=int, default=1280)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=60, help="start nothing more after that")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--only", nargs="+", choices=PATHS, default=list(PATHS))
     parser.add_argument("--out", type=Path, help="folder for loader-DATE.md; without it the table is only printed")
@@ -374,11 +376,12 @@ def main() -> None:
     make_data(args.work, args.images)
     results: dict[tuple[str, int], list[dict[str, float]]] = {}
     failed: dict[str, str] = {}
+    deadline = time.time() + 60 * args.minutes
     for number in range(args.rounds):
         todo = [(name, w) for name in args.only for w in args.workers]
         random.Random(number).shuffle(todo)
         for name, w in todo:
-            if name in failed:
+            if name in failed or time.time() > deadline:
                 continue
             found = run_one(name, args.work, w)
             if isinstance(found, str):
@@ -391,8 +394,8 @@ def main() -> None:
     text = (
         f"# Loader, {datetime.date.today()}\n\n"
         f"`python {' '.join(sys.argv)}` on {os.cpu_count()} cores of {model}, no GPU, load average at the end "
-        f"{os.getloadavg()[0]:.1f}; medians of {args.rounds} interleaved rounds (smallest–largest); {args.images} "
-        f"generated JPEGs, batch {BATCH}, {SIZE} px random resized crop and flip, files in the page cache.\n\n"
+        f"{os.getloadavg()[0]:.1f}; medians of up to {args.rounds} interleaved rounds (smallest–largest); "
+        f"{args.images} generated JPEGs, batch {BATCH}, {SIZE} px random resized crop and flip, files in the page cache.\n\n"
         + table(results, failed, args.workers)
         + "\n"
     )

@@ -20,7 +20,7 @@ from imagenet_tree import photograph
 from PIL import Image
 
 from adarem.config import WriteConfig
-from adarem.data import beton, fingerprint, kernels, region
+from adarem.data import beton, ffcv_reader, fingerprint, kernels, region
 from adarem.data.loaders import open_eval, open_train
 from adarem.data.prepare import prepare
 from adarem.data.sampling import CentreCrop
@@ -238,10 +238,10 @@ def test_damaged_file_is_one_line_at_once(name, copy, record_property):
     damage, message = DAMAGED[name]
     path = fingerprint.beton_path(copy, "train")
     damage(path)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError, match=message) as error:
         open_train(copy, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 0.5
     text = str(error.value)
     assert "\n" not in text and str(path) in text
     assert re.search(r"adarem prepare|num_classes", text)  # the remedy
@@ -351,8 +351,6 @@ def test_flipped_bits_never_crash(copy):
 
 
 def test_exception_in_a_loader_thread_reaches_the_consumer(photos, monkeypatch):
-    from adarem.data import ffcv_reader
-
     loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     batches = loader.epoch(0)
     next(batches)
@@ -360,7 +358,7 @@ def test_exception_in_a_loader_thread_reaches_the_consumer(photos, monkeypatch):
     start = time.perf_counter()
     with pytest.raises(ZeroDivisionError):
         list(batches)
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 5
     assert list(batches) == []
 
 
