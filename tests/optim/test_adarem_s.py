@@ -80,7 +80,10 @@ def test_what_has_no_direction_is_refused(bad):
     good, p = torch.ones(3, requires_grad=True), torch.full((2, 2), bad, requires_grad=True)
     with pytest.raises(ValueError, match=r"Invalid spherical parameter at index 1, shape \(2, 2\): its norm is"):
         AdaRemS([{"params": [good, p], "spherical": True}])
-    AdaRemS([p])  # off the sphere it may be anything
+    optimizer = AdaRemS([p])  # off the sphere it may be anything
+    with pytest.raises(ValueError, match="Invalid spherical parameter at index 0"):
+        optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)], "spherical": True})
+    assert len(optimizer.param_groups) == 1
 
 
 @pytest.mark.parametrize(

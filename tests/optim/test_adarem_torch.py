@@ -459,6 +459,20 @@ def test_fused_refuses_what_it_cannot_do():
         optimizer.step()
 
 
+def test_fused_refuses_wrapped_tensors():
+    from torch.distributed.tensor import DTensor, init_device_mesh
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        p = nn.Parameter(DTensor.from_local(torch.ones(4), init_device_mesh("cpu", (1,))))
+        optimizer = AdaRem([p], fused=True)
+        p.grad = torch.ones_like(p)
+        with pytest.raises(RuntimeError, match="`fused=True` does not support DTensor"):
+            optimizer.step()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_fused_is_off_unless_asked_for():
     """Nobody gets a compiler run, or results that depend on one, without asking."""
     optimizer = build(AdaRem)
@@ -474,15 +488,17 @@ def test_fused_is_off_unless_asked_for():
 
 @both
 @pytest.mark.parametrize("flags", [FLAGS["single"], FLAGS["foreach"]], ids=["single", "foreach"])
-def test_compiled_step_is_one_graph_for_all_rates(cls, flags):
+@pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
+def test_compiled_step_is_one_graph_for_all_rates(cls, flags, warm):
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
     counters.clear()
     eager = build(cls, flags, lam=0.5, decay_every=5)
     compiled = build(cls, flags, lam=0.5, decay_every=5, lr=torch.tensor(0.1))
-    train(eager, 1)
-    train(compiled, 1)  # states exist from the first step on; before it the graph is another one
+    if warm:
+        train(eager, 1)
+        train(compiled, 1)
     step = torch.compile(compiled.step, backend="aot_eager")
     draw = torch.Generator().manual_seed(9)
     for k in range(20):

@@ -122,8 +122,12 @@ class AdaRemS(AdaRem):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["spherical"]:
-            with torch.set_grad_enabled(group["differentiable"]):
-                self._place_on_sphere(group)
+            try:
+                with torch.set_grad_enabled(group["differentiable"]):
+                    self._place_on_sphere(group)
+            except ValueError:
+                self.param_groups.pop()
+                raise
 
     def _place_on_sphere(self, group: dict) -> None:
         """Refuses what has no direction; with a given radius, θ̂₀ = R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
@@ -155,9 +159,10 @@ class AdaRemS(AdaRem):
             group.setdefault("slr", True)
             group.setdefault("spherical", False)
 
-    def _init_sphere(self, group: dict, params: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The alphas of ``params``, and the radii that the step must bring them to: one a tensor, or one in all."""
-        new = [p for p in params if "radius" not in self.state[p]]
+    def _init_group(self, group, params, grads, exp_avgs, maxima, state_steps) -> bool:
+        # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
+        has_complex = super()._init_group(group, params, grads, exp_avgs, maxima, state_steps)
+        new = [p for p in params if "radius" not in self.state[p]] if group["spherical"] else []
         if new:
             everyone = [p for p in group["params"] if p.numel()]
             known = [self.state[p]["radius"] for p in everyone if "radius" in self.state.get(p, {})]
@@ -169,14 +174,17 @@ class AdaRemS(AdaRem):
                 # one tensor each: states that share storage would not survive a state_dict round trip
                 self.state[p]["radius"] = radius.to(p.device).clone()
                 self.state[p]["alpha"] = torch.ones((), dtype=wide_dtype(p.device), device=p.device)
-        alphas = [self.state[p]["alpha"] for p in params]
+        return has_complex
+
+    def _radii(self, group: dict, params: list[Tensor]) -> list[Tensor]:
+        """The radii that the step must bring ``params`` to: one a tensor, or one in all."""
         if group["sphere"] == "tensor":
-            return alphas, [self.state[p]["radius"] for p in params]
+            return [self.state[p]["radius"] for p in params]
         radius = self.state[params[0]]["radius"]
         idle = [p for p in group["params"] if p.grad is None and p.numel()]
         if idle:  # they lie on the sphere too, but a step does not touch a parameter without gradient
             radius = (radius.square() - norm(idle).to(radius.device).square()).sqrt()
-        return alphas, [radius]
+        return [radius]
 
     def _step_group(self, group: dict, model_maximum: Tensor | None) -> None:
         if not group["spherical"]:
@@ -190,15 +198,14 @@ class AdaRemS(AdaRem):
         has_complex = self._init_group(group, params, grads, exp_avgs, maxima, state_steps)
         if not params:
             return
-        alphas, radii = self._init_sphere(group, params)
         adarems(
             params,
             grads,
             exp_avgs,
             maxima,
             state_steps,
-            alphas,
-            radii,
+            [self.state[p]["alpha"] for p in params],
+            self._radii(group, params),
             model_maximum=model_maximum,
             has_complex=has_complex,
             slr=group["slr"],

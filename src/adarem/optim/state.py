@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 FUSED_DEVICES = ("cpu", "cuda")
 
@@ -109,6 +110,8 @@ def check_fused(p: Tensor) -> None:
             "`fused=True` requires all the params to be floating point Tensors of "
             f"supported devices: {list(FUSED_DEVICES)} but {p.dtype} and {p.device.type}"
         )
+    if is_traceable_wrapper_subclass(p):  # a DTensor has no memory of its own for a kernel to write to
+        raise RuntimeError(f"`fused=True` does not support {type(p).__name__} params: use foreach")
 
 
 def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
