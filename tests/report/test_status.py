@@ -75,7 +75,7 @@ def test_cells_waiting_in_slurm(dirs, campaign, monkeypatch, capsys):
     status(runs_dir=dirs[0])
     assert "resnet18-adamw-s0   queued    40_1" in capsys.readouterr().out
 
-    def silent(folder):
+    def silent(folder, patience: float):
         raise UserError("squeue does not answer")
 
     monkeypatch.setattr(slurm, "queued", silent)
