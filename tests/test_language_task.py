@@ -1,6 +1,7 @@
 """The language model through plan, training, resume and ranks: exact, and each token counted once."""
 
 import math
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -311,3 +312,27 @@ def test_wrong_text_ends_in_one_line_before_anything_is_trained(
         run_here(run.path)
     assert run.metrics() == [] and run.status() == "failed"
     assert isinstance(run.config(), RunConfig)
+
+
+def test_launch_prepares_trains_and_reports(
+    tmp_path: Path, adarem_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    places = [f'{k}="{tmp_path / v}"' for k, v in (("runs_dir", "runs"), ("results_dir", "results"))]
+    tiny = ("scale.epochs=1", "model.layers=2", "model.hidden=12", "model.embedding=10", "model.bptt=99")
+    common = ["grid=table3", *places, "cluster=local", "cluster.ranks_per_node=1", "wandb.mode=disabled"]
+    wrong = adarem_command("launch", *common, f'data.root="{tmp_path}"')
+    assert wrong.returncode == exitcodes.USER_ERROR and not (tmp_path / "runs").exists()
+    assert wrong.stderr.count("\n") == 1 and "ptb.train.txt: cannot be read" in wrong.stderr
+    done = adarem_command(
+        "launch", *common, *tiny, "data=pydoc", 'data.root="' + str(tmp_path / "a text") + '"', "optimizer=adam"
+    )
+    assert done.returncode == exitcodes.OK, done.stderr
+    assert "train: 3" in done.stdout and "test perplexity" in done.stdout
+    assert "REHEARSAL of Table 3" in done.stdout and "training tokens" in done.stdout
+    tables = tmp_path / "results" / "tables"
+    assert {"table3.md", "table3.csv", "table3.tex"} <= {p.name for p in tables.iterdir()}
+    run = next((tmp_path / "runs" / "table3-pydoc").glob("awd_lstm-adam-*"))
+    result = RunDir(run).result()
+    assert f"{result['perplexity']:.2f}" in (tables / "table3.md").read_text()
+    status = adarem_command("status", "data=pydoc", f"runs_dir={tmp_path / 'runs'}")
+    assert f"ppl {result['perplexity']:.2f}" in status.stdout
