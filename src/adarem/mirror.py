@@ -110,7 +110,11 @@ def mirror(run: RunDir, *, follow: bool, mode: str | None = None) -> None:
             sent.add(key)
         progress = run.progress()
         if progress and not ended and progress["step"] > max((r["step"] for r in run.metrics()), default=-1):
-            live = {f"live/{k}": progress[k] for k in ("loss", "images_per_s") if progress.get(k) is not None}
+            live = {
+                f"live/{k}": progress[k]
+                for k in ("loss", "images_per_s", "tokens_per_s")
+                if progress.get(k) is not None
+            }
             session.log(live, step=progress["step"])
         if ended or not follow:
             break
@@ -121,11 +125,14 @@ def mirror(run: RunDir, *, follow: bool, mode: str | None = None) -> None:
             "status",
             "top1",
             "top5",
+            "perplexity",
+            "val_perplexity",
             "val_loss",
             "train_loss",
             "best_top1",
             "best_epoch",
             "images_per_s",
+            "tokens_per_s",
             "gpu_hours",
         )
         session.summary.update({k: result[k] for k in final if result.get(k) is not None})
