@@ -393,11 +393,11 @@ def main() -> None:
         model = next((line.split(":")[1].strip() for line in f if "model name" in line), platform.machine())
     text = (
         f"# Loader, {datetime.date.today()}\n\n"
-        f"`python {' '.join(sys.argv)}` on {os.cpu_count()} cores of {model}, no GPU, load average at the end "
+        f"`python benchmarks/loader.py --work DIR --images {args.images} --rounds {args.rounds} --workers "
+        f"{' '.join(map(str, args.workers))} --minutes {args.minutes:g}` on {os.cpu_count()} cores of {model}, no GPU, load average at the end "
         f"{os.getloadavg()[0]:.1f}; medians of up to {args.rounds} interleaved rounds (smallest–largest); "
-        f"{args.images} generated JPEGs, batch {BATCH}, {SIZE} px random resized crop and flip, files in the page cache.\n\n"
-        + table(results, failed, args.workers)
-        + "\n"
+        f"{args.images} generated JPEGs, batch {BATCH}, {SIZE} px random resized crop and flip, files in the "
+        "page cache.\n\n" + table(results, failed, args.workers) + "\n"
     )
     print(text)
     if args.out:

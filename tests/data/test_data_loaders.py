@@ -162,6 +162,17 @@ def test_an_epoch_holds_only_a_few_batches(photos):
             assert len(batches.inner.pending) <= 4
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_on_a_gpu_the_same(photos, backend):
+    data = photos(backend=backend)
+    loaders = [open_train(data, global_batch_size=6, seed=0, rank=0, world_size=1, device=d) for d in ("cpu", "cuda")]
+    expected, found = (list(x.epoch(0)) for x in loaders)  # kept, all of them, while later ones are copied
+    for (a, y), (b, z) in zip(expected, found, strict=True):
+        assert b.is_cuda and b.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(a, b.cpu()) and torch.equal(y, z.cpu())
+
+
 def test_backends_show_the_same_crops(photos):
     """The same part of the same image, mirrored alike; what differs is interpolation and the stored JPEG."""
     loaders = [

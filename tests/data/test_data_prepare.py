@@ -142,6 +142,20 @@ def test_oddities_of_imagenet_are_converted_as_torchvision_does(tmp_path):
     assert {("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")} <= modes
 
 
+def test_a_tree_of_imagenets_shape(tmp_path):
+    """1,000 classes, names and sizes like the real ones, oddities included."""
+    make_imagenet_tree(tmp_path, classes=1000, train_per_class=1, val_per_class=1, distinct=16)
+    data = data_config(tmp_path, num_classes=1000, write=WriteConfig("jpg", 128, 80, 0.5))
+    prints = prepare(data, workers=2, progress=False)
+    assert (prints["train"]["num_images"], prints["val"]["num_images"]) == (1000, 1000)
+    assert prints["train"]["classes"] == sorted(p.name for p in (tmp_path / "train").iterdir())
+    train = open_train(data, global_batch_size=500, seed=0, rank=0, world_size=1, device="cpu")
+    labels = np.concatenate([y.numpy() for _, y in train.epoch(0)])
+    assert np.bincount(labels).tolist() == [1] * 1000
+    val = open_eval(data, batch_size=300, rank=0, world_size=1, device="cpu")
+    assert np.concatenate([y.numpy() for _, _, y in val]).tolist() == list(range(1000))
+
+
 def remove_class(root: Path, *splits: str) -> None:
     for split in splits:
         shutil.rmtree(sorted((root / split).iterdir())[0])
