@@ -394,7 +394,8 @@ def main() -> None:
     text = (
         f"# Loader, {datetime.date.today()}\n\n"
         f"`python benchmarks/loader.py --work DIR --images {args.images} --rounds {args.rounds} --workers "
-        f"{' '.join(map(str, args.workers))} --minutes {args.minutes:g}` on {os.cpu_count()} cores of {model}, no GPU, load average at the end "
+        f"{' '.join(map(str, args.workers))} --minutes {args.minutes:g}` on {os.cpu_count()} cores of {model}, no GPU, "
+        "load average at the end "
         f"{os.getloadavg()[0]:.1f}; medians of up to {args.rounds} interleaved rounds (smallest–largest); "
         f"{args.images} generated JPEGs, batch {BATCH}, {SIZE} px random resized crop and flip, files in the "
         "page cache.\n\n" + table(results, failed, args.workers) + "\n"
