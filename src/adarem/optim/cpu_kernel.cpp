@@ -30,7 +30,8 @@ struct Args {
 
 namespace {
 
-constexpr int64_t CHUNK = 1 << 13;
+constexpr int64_t CHUNK = 1 << 15;  // of a thread at a time
+constexpr int64_t BLOCK = 1 << 13;  // whose squares float sums up without loss; double takes over from there
 
 template <class To, class From>
 inline To bits(From x) {
@@ -85,9 +86,10 @@ struct Rates { S max_m, scale, lam_t, lr, weight_decay, weight, eps, sign, grad_
 
 // The bits of |m| as an integer keep the order of the numbers, and put NaN above inf above all others.
 template <class P, class S, bool PRINTED, bool SCALED, bool NORM>
-void update(P* __restrict p, P* __restrict gp, S* __restrict m, int64_t n, const Rates<S> r, S* max_out, double* norm2_out) {
+void update_block(P* __restrict p, P* __restrict gp, S* __restrict m, int64_t n, const Rates<S> r,
+                  typename Int<S>::type* max_bits, double* norm2_out) {
     using I = typename Int<S>::type;
-    I top = 0;
+    I top = *max_bits;
     S norm2 = 0;
 #pragma omp simd reduction(max : top) reduction(+ : norm2)
     for (int64_t i = 0; i < n; ++i) {
@@ -115,8 +117,18 @@ void update(P* __restrict p, P* __restrict gp, S* __restrict m, int64_t n, const
             norm2 += next * next;
         }
     }
-    *max_out = bits<S>(top);
-    *norm2_out = norm2;
+    *max_bits = top;
+    *norm2_out += norm2;
+}
+
+template <class P, class S, bool PRINTED, bool SCALED, bool NORM>
+void update(P* p, P* g, S* m, int64_t n, const Rates<S>& r, typename Int<S>::type* max_bits, double* norm2) {
+    *max_bits = 0;
+    *norm2 = 0;
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t left = n - i < BLOCK ? n - i : BLOCK;
+        update_block<P, S, PRINTED, SCALED, NORM>(p + i, g + i, m + i, left, r, max_bits, norm2);
+    }
 }
 
 template <class P, class S>
@@ -135,7 +147,8 @@ void step(const Args& a) {
         for (int64_t at = 0; at < a.numel[t]; at += CHUNK) owner.push_back(t);
     }
     const int64_t chunks = first[a.tensors] = int64_t(owner.size());
-    std::vector<S> chunk_max(chunks);
+    using I = typename Int<S>::type;
+    std::vector<I> chunk_max(chunks);
     std::vector<double> chunk_norm2(chunks);
     const int threads = chunks < 8 ? 1 : int(a.threads);
 
@@ -161,14 +174,12 @@ void step(const Args& a) {
         if (scaled) pass(update<P, S, false, true, false>); else pass(update<P, S, false, false, false>);
     }
 
-    using I = typename Int<S>::type;
     std::vector<double> norm2(a.tensors);
     double whole = 0;
     for (int64_t t = 0; t < a.tensors; ++t) {
         I most = 0;
         for (int64_t c = first[t]; c < first[t + 1]; ++c) {
-            const I b = bits<I>(chunk_max[c]);
-            most = most < b ? b : most;
+            most = most < chunk_max[c] ? chunk_max[c] : most;
             norm2[t] += chunk_norm2[c];
         }
         *static_cast<S*>(a.maxima[t]) = bits<S>(most);
@@ -182,10 +193,13 @@ void step(const Args& a) {
         shrink[t] = a.spheres == 1 ? *a.radii[0] / std::sqrt(whole) : *a.radii[t] / std::sqrt(norm2[t]);
         if (slr) *a.alphas[t] *= (1 - a.lr * a.weight_decay) / shrink[t];
     }
-    run([&](int64_t, int64_t t, int64_t at, int64_t n) {
+    // Backwards: what the first pass wrote last is still in the cache.
+    run([&](int64_t c, int64_t, int64_t, int64_t) {
+        c = chunks - 1 - c;
+        const int64_t t = owner[c], at = (c - first[t]) * CHUNK, left = a.numel[t] - at, n = left < CHUNK ? left : CHUNK;
         P* p = static_cast<P*>(a.params[t]) + at;
-        const S c = S(shrink[t]);
-        for (int64_t i = 0; i < n; ++i) store(p[i], S(load(p[i]) * c));
+        const S factor = S(shrink[t]);
+        for (int64_t i = 0; i < n; ++i) store(p[i], S(load(p[i]) * factor));
     });
 }
 
