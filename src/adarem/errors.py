@@ -9,6 +9,10 @@ class UserError(ValueError):
     """
 
 
+class Mishap(UserError):
+    """One that starting again may mend by itself: exit code 1, after which Slurm starts the job again."""
+
+
 class Told(UserError):
     """One that has been told already, by this rank or by the one that speaks for all."""
 
