@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from adarem.errors import UserError
+from adarem.errors import Mishap, UserError
 
 DOING = ("starts", "waits for data", "trains", "evaluates", "writes a checkpoint")
 STARTS, WAITS_FOR_DATA, TRAINS, EVALUATES, WRITES_CHECKPOINT = range(len(DOING))
@@ -100,7 +100,7 @@ def start_world(device: str, timeout_seconds: float) -> World:
         timeout_seconds: a collective that a rank waits for longer ends the run.
 
     Raises:
-        UserError: fewer GPUs on this host than ranks, or no rendezvous.
+        UserError: fewer GPUs on this host than ranks, or no rendezvous (then a Mishap).
     """
     rank, world_size, local_rank = _from_environment()
     if device == "cuda":
@@ -131,7 +131,7 @@ def start_world(device: str, timeout_seconds: float) -> World:
         except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:  # ValueError: a port that is none
             place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
             reason = "the port is in use" if "EADDRINUSE" in str(e) else str(e).strip().splitlines()[0].rstrip(".")
-            raise UserError(
+            raise Mishap(
                 f"{place}: rank {rank} on {socket.gethostname()} cannot meet the others there ({reason}); choose "
                 "another port, or start again: each Slurm job and each torchrun takes one of its own"
             ) from None
