@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adarem import exitcodes
-from adarem.errors import RankLost, Told, UserError
+from adarem.errors import Mishap, RankLost, Told, UserError
 
 # Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
 _OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ESTALE, errno.EIO)
@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
             line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
             print(f"adarem {args.verb}: {line}", file=sys.stderr)
-        return exitcodes.USER_ERROR
+        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
     except RankLost:
         return exitcodes.FAILED
     except BrokenPipeError:  # `adarem plan ... | head`
