@@ -183,12 +183,9 @@ class RunDir:
     def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
         """``metrics`` and the number of lines that no one can read."""
         records, damaged = read_lines(self.metrics_file)
-        last = {
-            (r["epoch"], r["split"]): r
-            for r in records
-            if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)
-        }
-        return [last[k] for k in sorted(last)], damaged
+        whole = [r for r in records if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)]
+        last = {(r["epoch"], r["split"]): r for r in whole}
+        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
 
     def append_oscillation(self, record: dict[str, Any]) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
