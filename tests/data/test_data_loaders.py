@@ -5,7 +5,6 @@ import hashlib
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +134,7 @@ def test_batches_belong_to_whoever_takes_them(photos):
 def test_leaving_early_leaks_neither_threads_nor_memory(photos):
     loader = open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     next(loader.epoch(0))
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     for e in range(40):
         with loader.epoch(e) as batches:
             next(batches)
@@ -145,13 +144,11 @@ def test_leaving_early_leaks_neither_threads_nor_memory(photos):
         next(loader.epoch(e))
     del batches
     gc.collect()
-    assert threading.active_count() == threads
+    own = loader.reader.pool._threads
+    assert set(threading.enumerate()) <= before | own and len(own) == 2
     assert not [o for o in gc.get_objects() if type(o).__name__ == "Batches"]
     loader.close()
-    deadline = time.time() + 5
-    while threading.active_count() > threads - 2 and time.time() < deadline:
-        time.sleep(0.01)
-    assert threading.active_count() <= threads - 2  # its two
+    assert not any(thread.is_alive() for thread in own)
 
 
 def test_an_epoch_holds_only_a_few_batches(photos):
