@@ -138,7 +138,7 @@ PLAN = [
     (["seeds=[1,1]"], "seeds=[1, 1]: needs at least one seed, and each once"),
     (["scale.epochs=0"], "scale.epochs=0: needs 1 or more"),
     (["scale.epochs=2.5"], "scale.epochs=2.5: needs int, not float"),
-    (["cluster.ranks_per_node=7"], "cluster.nodes * cluster.ranks_per_node=7 ranks do not divide scale.global_batch_size"),
+    (
         ["cluster.ranks_per_node=7"],
         "cluster.nodes * cluster.ranks_per_node=7 ranks do not divide scale.global_batch_size=64;",
     ),
