@@ -83,6 +83,8 @@ CASES = [(info, i) for info in INFOS for i in all_inputs(info)]
 
 
 def case_id(value):
+    if isinstance(value, ErrorOptimizerInput):
+        return value.optimizer_error_input.desc  # str() would give an address, another in each of xdist's workers
     return value.name if isinstance(value, OptimizerInfo) else f"{value.desc},{value.kwargs}"
 
 
@@ -116,7 +118,9 @@ def test_inputs_do_not_name_the_flags_that_the_machinery_adds():
     assert len(CASES) >= 2 * 3 * len(inputs())
 
 
-@pytest.mark.parametrize("info, error", [(i, e) for i in INFOS for e in error_inputs("cpu", torch.float32)], ids=str)
+@pytest.mark.parametrize(
+    "info, error", [(i, e) for i in INFOS for e in error_inputs("cpu", torch.float32)], ids=case_id
+)
 def test_errors(info, error):
     params, kwargs = error.optimizer_error_input.params, error.optimizer_error_input.kwargs
     params = [Parameter(torch.randn(2, 3))] if params is None else params

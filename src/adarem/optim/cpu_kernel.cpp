@@ -196,7 +196,8 @@ void step(const Args& a) {
     // Backwards: what the first pass wrote last is still in the cache.
     run([&](int64_t c, int64_t, int64_t, int64_t) {
         c = chunks - 1 - c;
-        const int64_t t = owner[c], at = (c - first[t]) * CHUNK, left = a.numel[t] - at, n = left < CHUNK ? left : CHUNK;
+        const int64_t t = owner[c], at = (c - first[t]) * CHUNK, left = a.numel[t] - at;
+        const int64_t n = left < CHUNK ? left : CHUNK;
         P* p = static_cast<P*>(a.params[t]) + at;
         const S factor = S(shrink[t]);
         for (int64_t i = 0; i < n; ++i) store(p[i], S(load(p[i]) * factor));
