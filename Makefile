@@ -55,7 +55,7 @@ doctor: $(HARNESS) ## what this machine has and needs
 	@.venv/bin/adarem doctor
 
 test: $(TESTS) ## the whole test suite, real Slurm cluster included where this machine can start one
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 torture: $(TESTS) ## kill training ROUNDS=50 times, go on, compare the final bits with undisturbed runs
 	@.venv/bin/python scripts/torture.py --rounds $(ROUNDS)

@@ -63,7 +63,8 @@ def main() -> None:
     print(f"| tracking a step | {1e3 * observe_seconds:.1f} | {100 * observe_seconds / step_seconds:.2f} % |")
     epoch = 1251 * step_seconds
     print(
-        f"| Q at a window's end | {1e3 * window_seconds:.0f} | {100 * window_seconds / epoch:.4f} % of an epoch of 1,251 steps |"
+        f"| Q at a window's end | {1e3 * window_seconds:.0f} | "
+        f"{100 * window_seconds / epoch:.4f} % of an epoch of 1,251 steps |"
     )
 
 

@@ -21,6 +21,20 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _skipped.append(f"{report.nodeid}: {report.longrepr}")
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped and "GPU" not in str(report.longrepr):
+        _skipped.append(f"{report.nodeid}: {report.longrepr}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """CI runs everything. Elsewhere the slow tests run when they are asked for: ``pytest -m slow``, or by name."""
+    if os.environ.get("CI") == "true" or config.getoption("markexpr") or any("::" in a for a in config.args):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """On CI a skip is a failure, unless it is for want of a GPU."""
     if os.environ.get("CI") == "true" and _skipped and not hasattr(session.config, "workerinput"):
