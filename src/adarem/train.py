@@ -147,7 +147,8 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
     """The parts of a run at its last checkpoint, and what there is to say about how it was restored."""
     if config.cluster.threads_per_rank:
         torch.set_num_threads(config.cluster.threads_per_rank)
-    torch.backends.cudnn.benchmark = not config.train.deterministic  # shapes do not change from step to step
+    if world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.train.deterministic  # shapes do not change from step to step
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
