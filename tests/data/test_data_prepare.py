@@ -272,9 +272,9 @@ def alive(pid: int) -> bool:
 def writing(photo_root):
     """A process in the middle of writing, and its workers."""
     for folder in (photo_root / "train").iterdir():  # enough work to be caught at it
-        source = sorted(folder.iterdir())[0].read_bytes()
-        for k in range(400):
-            (folder / f"more_{k}.JPEG").write_bytes(source)
+        source = sorted(folder.iterdir())[0]
+        for k in range(1500):
+            os.link(source, folder / f"more_{k}.JPEG")
     script = photo_root.parent / "prepare_it.py"
     script.write_text(PROGRAM.format(here=str(Path(__file__).parent), root=str(photo_root), before="pass"))
     process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)

@@ -6,8 +6,7 @@ one process writes their results in order. So the bytes of the file depend on so
 is an exception, and there is no shared memory.
 """
 
-import collections
-import concurrent.futures
+import contextlib
 import ctypes
 import hashlib
 import multiprocessing
@@ -15,8 +14,8 @@ import os
 import signal
 import zlib
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +85,8 @@ def _work(paths: list[str], write: WriteConfig | None) -> list[Encoded]:
     return results
 
 
-def _start_worker(parent: int) -> None:
+def _serve(tasks: Connection, parent: int, write: WriteConfig | None) -> None:
+    """A worker process: answers every list of paths with its images, in order, until the parent closes the pipe."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the parent, however it dies
     if os.getppid() != parent:
         os._exit(1)
@@ -94,6 +94,9 @@ def _start_worker(parent: int) -> None:
     import cv2
 
     cv2.setNumThreads(0)
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            tasks.send(_work(tasks.recv(), write))
 
 
 def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Iterator[Encoded]:
@@ -103,30 +106,42 @@ def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Itera
         UserError: a worker process died.
     """
     paths = [os.path.join(source.folder, name) for name in source.files]
-    tasks = (paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK))
+    tasks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     if workers == 1:
         for task in tasks:
             yield from _work(task, write)
         return
-    # spawn, not fork: the caller may have threads (numba, torch), and a forked copy of their locks can hang
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(os.getpid(),)
-    )
-    pending: collections.deque[concurrent.futures.Future] = collections.deque()
+    # spawn, not fork: the caller may have threads (numba, torch), and a forked copy of their locks can hang. A pipe a
+    # worker, which only that worker writes to: one that dies in the middle of an answer is an end of file at once,
+    # where a pool's shared queue would wait for the rest for ever.
+    context = multiprocessing.get_context("spawn")
+    crew: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
     try:
-        for task in tasks:
-            pending.append(pool.submit(_work, task, write))
-            if len(pending) > AHEAD * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    except BrokenProcessPool:
-        raise UserError(
-            f"{source.folder}: a worker process of prepare died (killed, or out of memory); "
-            "run `adarem prepare` again with fewer workers"
-        ) from None
+        for _ in range(min(workers, len(tasks))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, os.getpid(), write), daemon=True)
+            process.start()
+            theirs.close()
+            crew.append((process, ours))
+        sent = 0
+        for i in range(len(tasks)):
+            try:
+                while sent < min(len(tasks), i + AHEAD * len(crew)):
+                    crew[sent % len(crew)][1].send(tasks[sent])
+                    sent += 1
+                images = crew[i % len(crew)][1].recv()
+            except (EOFError, OSError):
+                raise UserError(
+                    f"{source.folder}: a worker process of prepare died (killed, or out of memory); "
+                    "run `adarem prepare` again with fewer workers"
+                ) from None
+            yield from images
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for process, ours in crew:
+            ours.close()
+            process.kill()
+        for process, _ in crew:
+            process.join()
 
 
 class BetonFile:
