@@ -40,11 +40,18 @@ def _prepare(args: argparse.Namespace) -> int:
 
         print("\n".join(prepare_text(data)))
         return exitcodes.OK
+    if args.summary:
+        from adarem.data.summary import summarise
+
+        print(summarise(data))
+        return exitcodes.OK
     from adarem.data.prepare import prepare
 
-    for split, fingerprint in prepare(data, workers=args.workers, verify=args.verify).items():
+    made = prepare(data, workers=args.workers, verify=args.verify, skip_bad=args.skip_bad)
+    for split, fingerprint in made.items():
+        skipped = f", {len(fingerprint['skipped'])} left out" if fingerprint.get("skipped") else ""
         print(
-            f"{split}: {fingerprint['num_images']:,} images, {len(fingerprint['classes']):,} classes, "
+            f"{split}: {fingerprint['num_images']:,} images, {len(fingerprint['classes']):,} classes{skipped}, "
             f"content {fingerprint['content_hash'][:16]}"
         )
     return exitcodes.OK
@@ -156,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)"
     )
+    prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and record their names")
+    prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
     prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
     plan = verb("plan", _plan, "show a grid's cells and make their run directories")
     plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")

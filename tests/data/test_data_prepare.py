@@ -429,3 +429,33 @@ def test_one_pixel_wide_images(tmp_path):
         loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
         assert sum(len(y) for e in range(3) for _, y in loader.epoch(e)) == 24
         assert sum(len(y) for _, _, y in open_eval(data, batch_size=3, rank=0, world_size=1, device="cpu")) == 8
+
+
+def test_skip_bad_leaves_files_out_and_says_so(photo_root, capsys):
+    data = data_config(photo_root)
+    files = sorted((photo_root / "train").glob("*/*"))
+    zero, cut = files[3], files[20]
+    zero.write_bytes(b"")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    made = prepare(data, workers=2, progress=False, skip_bad=True)
+    names = [str(f.relative_to(photo_root / "train")) for f in (zero, cut)]
+    assert made["train"]["skipped"] == names and "skipped" not in made["val"]
+    assert made["train"]["num_images"] == len(files) - 2
+    assert all(name in capsys.readouterr().err for name in names[:1])
+    # the same content as a source that never had them; what was skipped is settled and not asked about again
+    before = (photo_root / "ffcv" / "train.beton").stat().st_mtime_ns
+    assert prepare(data, workers=2, progress=False, verify=True)["train"] == made["train"]
+    assert (photo_root / "ffcv" / "train.beton").stat().st_mtime_ns == before
+    zero.unlink()
+    cut.unlink()
+    clean = prepare(data_config(photo_root, beton_dir=str(photo_root / "clean")), workers=2, progress=False)
+    assert clean["train"]["content_hash"] == made["train"]["content_hash"]
+
+
+def test_skip_bad_does_not_empty_a_class(photo_root):
+    folder = sorted((photo_root / "train").iterdir())[2]
+    for file in folder.iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match=f"class {folder.name} has no readable image left"):
+        prepare(data_config(photo_root), workers=2, progress=False, skip_bad=True)
+    assert not (photo_root / "ffcv" / "train.beton").exists()

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for th
 
 
 def prepare(
-    data: DataConfig, *, workers: int, verify: bool = False, progress: bool = True
+    data: DataConfig, *, workers: int, verify: bool = False, skip_bad: bool = False, progress: bool = True
 ) -> dict[str, dict[str, Any]]:
     """Brings ``data`` into the form that its backend reads, and returns {"train": fingerprint, "val": fingerprint}.
 
     Backend "ffcv": ``<beton_dir>/train.beton`` and ``val.beton``; "folder": the source's file list. Every image of the
     source is decoded in the one pass that writes. A second call with the same source and settings does nothing;
     ``verify`` then reads every stored byte again and compares it with the fingerprint (and the source, if it is there).
+    ``skip_bad`` leaves files out that cannot be read, and records their names in the fingerprint.
 
     Raises:
         UserError: source or files are not what they should be; nothing that looks finished is left behind.
@@ -61,11 +62,13 @@ def prepare(
             _need_space(data, todo.values())
         for split in fingerprint.SPLITS:
             if split in todo:
-                result[split] = _make(data, split, todo[split], workers, progress)
+                result[split] = _make(data, split, todo[split], workers, progress, skip_bad)
             else:
                 result[split] = present[split] or {}
                 if verify:
-                    _verify(data, split, result[split], sources.get(split), workers, progress)
+                    source = sources.get(split)
+                    read = source.without(result[split].get("skipped", ())) if source else None
+                    _verify(data, split, result[split], read, workers, progress)
     return result
 
 
@@ -86,17 +89,28 @@ def _finished(data: DataConfig, split: str) -> dict[str, Any] | None:
 def _same(found: dict[str, Any] | None, source: Source) -> bool:
     return (
         found is not None
-        and found["listing_hash"] == source.listing_hash
         and found["class_hash"] == class_hash(source.classes)
+        and found["listing_hash"] == source.without(found.get("skipped", ())).listing_hash
     )
 
 
-def _make(data: DataConfig, split: str, source: Source, workers: int, progress: bool) -> dict[str, Any]:
-    """One pass over the source. The first bad file ends the writing, not the checking: all are reported together."""
+def _make(
+    data: DataConfig,
+    split: str,
+    source: Source,
+    workers: int,
+    progress: bool,
+    skip_bad: bool,
+    skipped: Sequence[str] = (),
+) -> dict[str, Any]:
+    """One pass over the source. The first bad file ends the writing, not the checking: all are reported together.
+
+    With ``skip_bad`` a second pass goes without them.
+    """
     into_beton = data.backend == "ffcv"
     path = fingerprint.beton_path(data, split)
     fingerprint.fingerprint_path(data, split).unlink(missing_ok=True)  # what it described is about to go
-    bad: list[str] = []
+    bad: dict[str, str] = {}  # why a file cannot be read
     content, sources = hashlib.sha256(), hashlib.sha256()
     jpegs = payload = 0
     with contextlib.ExitStack() as stack:
@@ -113,7 +127,7 @@ def _make(data: DataConfig, split: str, source: Source, workers: int, progress: 
             strict=True,
         ):
             if image.problem:
-                bad.append(f"{name} ({image.problem})")
+                bad[name] = image.problem
                 continue
             sources.update(image.source_digest)
             content.update(content_record(int(label), image))
@@ -121,10 +135,13 @@ def _make(data: DataConfig, split: str, source: Source, workers: int, progress: 
             payload += len(image.payload)
             if out is not None and not bad:
                 _append(out, image, int(label), path)
-        if bad:
-            raise _bad_files(data, split, source, bad)
-        if out is not None:
+        if out is not None and not bad:
             _append(out, None, 0, path)
+    if bad and skip_bad:
+        _say(f"{source.folder}: leaving out {_listed(bad)}, which cannot be read")
+        return _make(data, split, source.without(bad), workers, progress, skip_bad=False, skipped=list(bad))
+    if bad:
+        raise _bad_files(data, split, source, bad)
     record: dict[str, Any] = {
         "split": split,
         "backend": data.backend,
@@ -147,6 +164,8 @@ def _make(data: DataConfig, split: str, source: Source, workers: int, progress: 
             "jpeg_images": jpegs,
             "image_bytes": payload,
         }
+    if skipped:
+        record["skipped"] = list(skipped)
     record["classes"] = list(source.classes)
     write_atomically(fingerprint.files_path(data, split), "".join(f"{split}/{name}\n" for name in source.files))
     fingerprint.write_fingerprint(data, split, record)
@@ -166,13 +185,17 @@ def _append(out: BetonFile, image: Encoded | None, label: int, path: Path) -> No
         raise UserError(f"{path}: cannot be written ({e.strerror}); free some space, or set data.beton_dir") from None
 
 
-def _bad_files(data: DataConfig, split: str, source: Source, bad: list[str]) -> UserError:
+def _listed(bad: Mapping[str, str]) -> str:
+    first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
+    return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def _bad_files(data: DataConfig, split: str, source: Source, bad: Mapping[str, str]) -> UserError:
     listing = Path(data.beton_dir) / f"{split}.bad.txt"
-    write_atomically(listing, "".join(f"{line}\n" for line in bad))
-    more = f" and {len(bad) - 3} more (all in {listing})" if len(bad) > 3 else ""
+    write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
     return UserError(
-        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {'; '.join(bad[:3])}{more}; "
-        "replace or remove them"
+        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {_listed(bad)}; "
+        f"replace or remove them (all in {listing}), or leave them out with --skip-bad"
     )
 
 
@@ -203,7 +226,7 @@ def _verify(
             )
     if source is not None:
         digest = hashlib.sha256()
-        bad = []
+        bad = {}
         images = encode_all(source, None, workers)
         with contextlib.closing(images):
             for name, image in zip(
@@ -211,7 +234,7 @@ def _verify(
             ):
                 digest.update(image.source_digest)
                 if image.problem:
-                    bad.append(f"{name} ({image.problem})")
+                    bad[name] = image.problem
         if bad:
             raise _bad_files(data, split, source, bad)
         if digest.hexdigest() != found["source_hash"]:

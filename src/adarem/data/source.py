@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,20 @@ class Source:
         for name, size in zip(self.files, self.sizes, strict=True):
             digest.update(f"{name}\0{size}\n".encode())
         return digest.hexdigest()
+
+    def without(self, names: Collection[str]) -> "Source":
+        """The source less some files.
+
+        Raises:
+            UserError: a class would have no image left.
+        """
+        left_out = set(names)
+        keep = [i for i, name in enumerate(self.files) if name not in left_out]
+        labels = self.labels[keep]
+        empty = sorted(set(range(len(self.classes))) - set(labels.tolist()))
+        if empty:
+            raise UserError(f"{self.folder}: class {self.classes[empty[0]]} has no readable image left; mend its files")
+        return Source(self.folder, self.classes, [self.files[i] for i in keep], labels, self.sizes[keep])
 
 
 def class_hash(classes: tuple[str, ...] | list[str]) -> str:
