@@ -32,8 +32,8 @@ command -v "$python" >/dev/null || fail "$python: not found; install Python 3.10
   fail "$("$python" --version) is too old; install Python 3.10 or newer, or make PYTHON=/path/to/python3"
 
 if [ "$what" = tests ]; then
-  # A real Slurm cluster and a real browser for the tests; without root they are skipped, and say so.
-  if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then debian slurm-wlm munge chromium; fi
+  # A real Slurm cluster, a real browser and LaTeX for the tests; without root they are skipped, and say so.
+  if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then debian slurm-wlm munge chromium texlive-latex-base texlive-latex-recommended; fi
   exit 0
 fi
 

@@ -67,12 +67,7 @@ def _launch(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from adarem.train import train
 
-    try:
-        return train(args.run_dir)
-    finally:
-        # Slurm may repeat its warning; the interpreter would restore the handlers that kill while it shuts down.
-        for number in (signal.SIGUSR1, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+    return train(args.run_dir)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -218,6 +213,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exitcodes.USER_ERROR
     except KeyboardInterrupt:
         return 130
+    finally:
+        if argv is None and args.verb == "train":
+            # This process ends now. Slurm may repeat its warning, and the interpreter is about to restore the
+            # handlers that kill.
+            for number in (signal.SIGUSR1, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

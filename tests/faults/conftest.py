@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import Disk
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # torture.py, which the tests run and take tools from
 
@@ -26,24 +27,6 @@ def train_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
         return main(["train", str(path)]), capfd.readouterr().err
 
     return go
-
-
-class Disk:
-    """A small file system of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def remount(self, options: str) -> None:
-        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], check=True)
-
-    def fill(self, leave: int = 0) -> None:
-        free = os.statvfs(self.path).f_bavail * os.statvfs(self.path).f_bsize
-        with open(self.path / "filler", "wb") as f:
-            f.write(bytes(max(0, free - leave)))
-
-    def empty(self) -> None:
-        (self.path / "filler").unlink()
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from processes import start
+from small_disk import Disk
 from torture import differences, state_of
 
 from adarem import exitcodes, rundir, trainer
 from adarem.rundir import RunDir
 from adarem.tasks import ImageTask
-from conftest import Disk
 
 Train = Callable[[Path], tuple[int, str]]
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_disk import Disk
 
 from adarem.__main__ import main
 from adarem.rundir import RunDir
-from conftest import Disk
 
 # What a failed start may leave: its own record, and the list of what is to be mended.
 RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt"}

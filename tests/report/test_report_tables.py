@@ -1,6 +1,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 
 import pytest
 from report_factory import diverge, finish, make_config, start, write_grid
@@ -185,6 +187,24 @@ def test_latex_is_well_formed(dirs, data):
     assert all(len(r) == 8 for r in rows)
     assert r"71.00 $\pm$ 0.71" in tex and r"weight\_decay" in tex and r"\textbf{70.67}" in tex
     assert "booktabs" in tex and tex.count(r"\toprule") == tex.count(r"\bottomrule") == 1
+
+
+@pytest.mark.parametrize("data", ["imagenet", "digits"])
+def test_latex_compiles(dirs, data, tmp_path):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("needs pdflatex: apt-get install texlive-latex-base texlive-latex-recommended")
+    folder = write_grid(dirs[0], data=data, scale="paper" if data == "imagenet" else "rehearsal", seeds=[0, 1])
+    for seed in (0, 1):
+        finish(folder, make_config("resnet18", "sgdm", seed, data=data), 70.5 + seed)
+    diverge(folder, make_config("resnet18", "adam", data=data))
+    finish(folder, make_config("resnet18", "adarem", data=data, overrides={"optimizer.weight_decay": 5e-4}), 69.0)
+    (tmp_path / "table.tex").write_text(latex.latex(table(folder, dirs[1])))
+    preamble = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table.tex}\end{document}"
+    (tmp_path / "paper.tex").write_text(preamble)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "paper.pdf").stat().st_size > 5000
 
 
 def test_csv_traces_every_cell(dirs, table2_runs):
