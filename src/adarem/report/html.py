@@ -182,7 +182,7 @@ def render(
         elsewhere: tables in ``results_dir`` whose runs are not on this machine.
     """
     rehearsed = [t for t, _ in sections if t.campaign.rehearsal]
-    title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, reproduced"
+    title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, results"
     links = "".join(f'<a href="#{escape(t.name)}">{escape(t.paper.source or t.name)}</a>' for t, _ in sections)
     out = [HEAD.replace("{title}", escape(title))]
     out.append(f"<nav>{links}<a href='#claims'>Claims</a></nav><h1>{escape(title)}</h1>")
