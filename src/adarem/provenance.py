@@ -17,7 +17,10 @@ _PACKAGES = ("adarem", "torch", "torchvision", "timm", "numpy", "ffcv", "numba",
 
 
 def commit_of(folder: Path) -> tuple[str | None, bool | None]:
-    """The checkout's commit, and whether tracked files differ from it; (None, None) outside of a checkout."""
+    """The checkout's commit, and whether tracked files differ from it; (None, None) outside of a checkout.
+
+    ``results/`` does not count: the report writes there, and no run reads it.
+    """
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -26,7 +29,9 @@ def commit_of(folder: Path) -> tuple[str | None, bool | None]:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no"))
+        return git("rev-parse", "HEAD"), bool(
+            git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results")
+        )
     except (OSError, subprocess.SubprocessError):
         return None, None
 
