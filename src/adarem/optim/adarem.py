@@ -2,34 +2,22 @@
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import (
-    Optimizer,
-    ParamsT,
-    _default_to_fused_or_foreach,
-    _use_grad_for_differentiable,
-    _view_as_real,
-)
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
 
+from adarem.optim.dispatch import choose, graph_capture_check, real_views
 from adarem.optim.foreach import _multi_tensor_adarem
 from adarem.optim.fused import _fused_adarem
 from adarem.optim.single import _single_tensor_adarem
 from adarem.optim.state import (
-    check_capturable,
     check_fused,
     check_settings,
     init_state,
+    model_maximum,
     restore_state_dtypes,
     step_to_tensor,
 )
 
 __all__ = ["AdaRem", "adarem"]
-
-# torch renamed it; both names are private, neither exists in all of torch >= 2.6.
-_graph_capture_check = next(
-    getattr(Optimizer, name)
-    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
-    if hasattr(Optimizer, name)
-)
 
 
 class AdaRem(Optimizer):
@@ -201,19 +189,6 @@ class AdaRem(Optimizer):
             state_steps.append(step)
         return has_complex
 
-    def _model_maximum(self) -> Tensor | None:
-        """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
-        maxima = [
-            self.state[p]["exp_avg_max"]
-            for group in self.param_groups
-            if group["scope"] == "model"
-            for p in group["params"]
-            if "exp_avg_max" in self.state.get(p, {})
-        ]
-        if not maxima:
-            return None
-        return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
-
     @_use_grad_for_differentiable
     def step(self, closure=None):
         """Performs a single optimization step.
@@ -221,35 +196,26 @@ class AdaRem(Optimizer):
         Args:
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
         """
-        _graph_capture_check(self)
+        graph_capture_check(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        model_maximum = self._model_maximum()
+        shared = model_maximum(self)
         for group in self.param_groups:
-            self._step_group(group, model_maximum if group["scope"] == "model" else None)
+            lists: list[list[Tensor]] = [[], [], [], [], []]  # params, grads, exp_avgs, maxima, state_steps
+            settings = {
+                "has_complex": self._init_group(group, *lists),
+                "model_maximum": shared if group["scope"] == "model" else None,
+                "grad_scale": getattr(self, "grad_scale", None),
+                "found_inf": getattr(self, "found_inf", None),
+                **{k: group[k] for k in _GROUP_KEYS},
+            }
+            self._update(group, lists, settings)
         return loss
 
-    def _step_group(self, group: dict, model_maximum: Tensor | None) -> None:
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        exp_avgs: list[Tensor] = []
-        maxima: list[Tensor] = []
-        state_steps: list[Tensor] = []
-        has_complex = self._init_group(group, params, grads, exp_avgs, maxima, state_steps)
-        adarem(
-            params,
-            grads,
-            exp_avgs,
-            maxima,
-            state_steps,
-            model_maximum=model_maximum,
-            has_complex=has_complex,
-            **{k: group[k] for k in _GROUP_KEYS},
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=getattr(self, "found_inf", None),
-        )
+    def _update(self, group: dict, lists: list[list[Tensor]], settings: dict) -> None:
+        adarem(*lists, **settings)
 
 
 _GROUP_KEYS = (
@@ -298,19 +264,19 @@ def adarem(
         model_maximum (Tensor, optional): 0-dim; divides every tensor's m in place of its own maximum.
         lr: one rate for all, or a list with one rate (float or 0-dim tensor) for each parameter.
     """
-    if foreach is None and fused is None:
-        _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
-    if capturable:
-        check_capturable(params, state_steps)
+    func = choose(
+        _single_tensor_adarem,
+        _multi_tensor_adarem,
+        _fused_adarem,
+        params,
+        state_steps,
+        foreach=foreach,
+        capturable=capturable,
+        differentiable=differentiable,
+        fused=fused,
+    )
     if has_complex:
-        params, grads, exp_avgs = list(params), list(grads), list(exp_avgs)
-        _view_as_real(params, grads, exp_avgs)
-    if fused:
-        func = _fused_adarem
-    elif foreach:
-        func = _multi_tensor_adarem
-    else:
-        func = _single_tensor_adarem
+        params, grads, exp_avgs = real_views(params, grads, exp_avgs)
     func(
         params,
         grads,

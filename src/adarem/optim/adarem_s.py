@@ -4,14 +4,13 @@ import math
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT, _default_to_fused_or_foreach
+from torch.optim.optimizer import ParamsT
 
-from adarem.optim.adarem import _GROUP_KEYS, AdaRem
-from adarem.optim.foreach import _multi_tensor_adarem
-from adarem.optim.fused import _fused_adarem
-from adarem.optim.single import _single_tensor_adarem
-from adarem.optim.sphere import norm, project, sphere_rates
-from adarem.optim.state import check_capturable, wide_dtype
+from adarem.optim.adarem import AdaRem
+from adarem.optim.dispatch import choose, real_views
+from adarem.optim.sphere import norm
+from adarem.optim.sphere_step import _fused_adarems, _multi_tensor_adarems, _single_tensor_adarems
+from adarem.optim.state import wide_dtype
 
 __all__ = ["AdaRemS", "adarems"]
 
@@ -186,33 +185,13 @@ class AdaRemS(AdaRem):
             radius = (radius.square() - norm(idle).to(radius.device).square()).sqrt()
         return [radius]
 
-    def _step_group(self, group: dict, model_maximum: Tensor | None) -> None:
+    def _update(self, group: dict, lists: list[list[Tensor]], settings: dict) -> None:
+        params = lists[0]
         if not group["spherical"]:
-            super()._step_group(group, model_maximum)
-            return
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        exp_avgs: list[Tensor] = []
-        maxima: list[Tensor] = []
-        state_steps: list[Tensor] = []
-        has_complex = self._init_group(group, params, grads, exp_avgs, maxima, state_steps)
-        if not params:
-            return
-        adarems(
-            params,
-            grads,
-            exp_avgs,
-            maxima,
-            state_steps,
-            [self.state[p]["alpha"] for p in params],
-            self._radii(group, params),
-            model_maximum=model_maximum,
-            has_complex=has_complex,
-            slr=group["slr"],
-            **{k: group[k] for k in _GROUP_KEYS},
-            grad_scale=getattr(self, "grad_scale", None),
-            found_inf=getattr(self, "found_inf", None),
-        )
+            super()._update(group, lists, settings)
+        elif params:
+            alphas = [self.state[p]["alpha"] for p in params]
+            adarems(*lists, alphas, self._radii(group, params), slr=group["slr"], **settings)
 
 
 def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
@@ -252,22 +231,21 @@ def adarems(
         alphas: 0-dim, one a parameter: norm of the equivalent Euclidean network over the radius; updated in place.
         radii: 0-dim, one a parameter, or a single one when all parameters lie on one sphere together.
     """
-    if foreach is None and fused is None:
-        _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
-    if capturable:
-        check_capturable(params, state_steps)
+    func = choose(
+        _single_tensor_adarems,
+        _multi_tensor_adarems,
+        _fused_adarems,
+        params,
+        state_steps,
+        foreach=foreach,
+        capturable=capturable,
+        differentiable=differentiable,
+        fused=fused,
+    )
     if slr:
         _check_decay(lr, weight_decay)
     if has_complex:
-        params = [torch.view_as_real(p) if torch.is_complex(p) else p for p in params]
-        grads = [torch.view_as_real(g) if torch.is_complex(g) else g for g in grads]
-        exp_avgs = [torch.view_as_real(m) if torch.is_complex(m) else m for m in exp_avgs]
-    if fused:
-        func = _fused_adarems
-    elif foreach:
-        func = _multi_tensor_adarems
-    else:
-        func = _single_tensor_adarems
+        params, grads, exp_avgs = real_views(params, grads, exp_avgs)
     func(
         params,
         grads,
@@ -290,39 +268,3 @@ def adarems(
         capturable=capturable,
         differentiable=differentiable,
     )
-
-
-def _on_sphere(step, foreach: bool, args: tuple, alphas, radii, model_maximum, slr, lr, weight_decay, settings) -> None:
-    """AdaRem's step by ``step`` at the sphere's learning rate, then the way back."""
-    params, differentiable = args[0], settings["differentiable"]
-    decay: float | Tensor = 1.0
-    rate: float | Tensor | list = lr
-    if slr:  # the sphere's learning rate stands for the decay
-        keep_tensors = differentiable or settings["capturable"] or torch.compiler.is_compiling()
-        rate = sphere_rates(lr, weight_decay, alphas, keep_tensors)
-        decay = 1 - lr * weight_decay
-    step(*args, model_maximum, lr=rate, weight_decay=0.0 if slr else weight_decay, **settings)
-    if not slr:
-        alphas = [a.clone() for a in alphas]  # Algorithm 2 has no alpha: leave it
-    project(params, alphas, radii, decay, foreach=foreach, differentiable=differentiable)
-
-
-def _single_tensor_adarems(
-    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, lr, weight_decay, **settings
-) -> None:
-    args = (params, grads, exp_avgs, maxima, state_steps)
-    _on_sphere(_single_tensor_adarem, False, args, alphas, radii, model_maximum, slr, lr, weight_decay, settings)
-
-
-def _multi_tensor_adarems(
-    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, lr, weight_decay, **settings
-) -> None:
-    args = (params, grads, exp_avgs, maxima, state_steps)
-    _on_sphere(_multi_tensor_adarem, True, args, alphas, radii, model_maximum, slr, lr, weight_decay, settings)
-
-
-def _fused_adarems(
-    params, grads, exp_avgs, maxima, state_steps, alphas, radii, model_maximum, *, slr, **settings
-) -> None:
-    lists = (params, grads, exp_avgs, maxima, state_steps, model_maximum)
-    _fused_adarem(*lists, alphas=alphas, radii=radii, slr=slr, **settings)

@@ -137,17 +137,13 @@ def fused_step(
     maximize: bool,
     grad_scale: Tensor | None,
 ) -> None:
-    """One step over CPU tensors of one dtype; with ``radii`` a step on the sphere."""
-    originals = (params, exp_avgs, grads)
-    dense = originals
-    if not all(all(map(Tensor.is_contiguous, tensors)) for tensors in originals):
-        dense = tuple(zip(*map(_dense, *originals), strict=True))
+    """One step over CPU tensors of one dtype and layout; with ``radii`` a step on the sphere."""
     shared = None if model_maximum is None else model_maximum.to("cpu", maxima[0].dtype)
     arrays = {  # alive until the call returns
         "numel": array("q", map(Tensor.numel, params)),
-        "params": _pointers(dense[0]),
-        "exp_avgs": _pointers(dense[1]),
-        "grads": _pointers(dense[2]),
+        "params": _pointers(params),
+        "exp_avgs": _pointers(exp_avgs),
+        "grads": _pointers(grads),
         "maxima": _pointers(maxima),
         "steps": _pointers(state_steps),
         "alphas": _pointers(alphas or []),
@@ -171,31 +167,3 @@ def fused_step(
     )
     name = str(params[0].dtype).removeprefix("torch.")
     getattr(library(), f"adarem_{name}")(ctypes.byref(args))
-    if dense is not originals:
-        for original, copies in zip(originals, dense, strict=True):
-            for to, copy in zip(original, copies, strict=True):
-                if copy is not to:
-                    to.copy_(copy)  # the gradient too: a GradScaler's fused step leaves it unscaled
-    # ctypes writes behind autograd's back: graphs that saved a parameter must notice, as after any in-place operation.
-    torch.autograd.graph.increment_version(params)
-
-
-def _dense(p: Tensor, m: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three in one dense layout, so that the k-th element in memory is the same element: all copied if need be."""
-    if p.is_contiguous() and m.is_contiguous() and g.is_contiguous():
-        return p, m, g
-    if p.stride() == m.stride() == g.stride() and is_dense(p):
-        return p, m, g
-    return tuple(t.clone(memory_format=torch.contiguous_format) for t in (p, m, g))
-
-
-def is_dense(p: Tensor) -> bool:
-    """Whether the elements fill their piece of memory without gaps or overlaps, in any order of dimensions."""
-    expected = 1
-    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
-        if size == 1:
-            continue
-        if stride != expected:
-            return False
-        expected *= size
-    return True

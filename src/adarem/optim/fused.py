@@ -2,10 +2,12 @@
 
 import importlib.util
 
+import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from adarem.optim import cpu
+from adarem.optim.layout import one_layout
 
 
 def available(device_type: str) -> bool:
@@ -74,11 +76,16 @@ def _fused_adarem(
 
             step = triton_step.fused_step
             settings["found_inf"] = found_inf
-        step(
-            *lists,
-            model_maximum,
-            alphas=None if alphas is None else [alphas[i] for i in chosen],
-            radii=[] if radii is None else radii if len(radii) == 1 else [radii[i] for i in chosen],
-            grad_scale=grad_scale,
-            **settings,
-        )
+        # The gradient is written too: a GradScaler's fused step leaves it unscaled.
+        with one_layout(*lists[:3]) as dense:
+            step(
+                *dense,
+                *lists[3:],
+                model_maximum,
+                alphas=None if alphas is None else [alphas[i] for i in chosen],
+                radii=[] if radii is None else radii if len(radii) == 1 else [radii[i] for i in chosen],
+                grad_scale=grad_scale,
+                **settings,
+            )
+        # Kernels write behind autograd's back: graphs that saved a parameter must notice, as after any in-place step.
+        torch.autograd.graph.increment_version(lists[0])

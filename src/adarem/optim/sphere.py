@@ -7,7 +7,7 @@ The parameters of a group with ``spherical=True`` lie on one sphere (``sphere="m
 import torch
 from torch import Tensor
 
-from adarem.optim.cpu import is_dense
+from adarem.optim.layout import is_dense
 from adarem.optim.state import rates, wide_dtype
 
 

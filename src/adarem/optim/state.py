@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, _get_capturable_supported_devices, _get_scalar_dtype
+from torch.optim.optimizer import Optimizer, _get_scalar_dtype
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -32,6 +32,20 @@ def init_state(state: dict, p: Tensor, group: dict) -> None:
     )
     state["exp_avg"] = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
     state["exp_avg_max"] = torch.zeros((), dtype=dtype.to_real(), device=p.device)
+
+
+def model_maximum(optimizer: Optimizer) -> Tensor | None:
+    """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
+    maxima = [
+        optimizer.state[p]["exp_avg_max"]
+        for group in optimizer.param_groups
+        if group["scope"] == "model"
+        for p in group["params"]
+        if "exp_avg_max" in optimizer.state.get(p, {})
+    ]
+    if not maxima:
+        return None
+    return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
 
 
 def step_to_tensor(state: dict, p: Tensor, group: dict) -> None:
@@ -112,15 +126,6 @@ def check_fused(p: Tensor) -> None:
         )
     if is_traceable_wrapper_subclass(p):  # a DTensor has no memory of its own for a kernel to write to
         raise RuntimeError(f"`fused=True` does not support {type(p).__name__} params: use foreach")
-
-
-def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
-    if torch.compiler.is_compiling():
-        return
-    devices = _get_capturable_supported_devices()
-    for p, step in zip(params, state_steps, strict=True):
-        if not (p.device.type == step.device.type and p.device.type in devices):
-            raise AssertionError(f"If capturable=True, params and state_steps must be on supported devices: {devices}.")
 
 
 def coefficients(

@@ -20,23 +20,23 @@ class Entry:
     """``hyper`` is what the optimizer takes beside lr and weight_decay, with the defaults."""
 
     hyper: Mapping[str, Any]
-    make: Callable[..., Optimizer]  # (groups, lr, weight_decay, decay_every, hyper)
+    make: Callable[..., Optimizer]  # (groups, lr, weight_decay, steps_per_epoch, hyper)
 
 
-def _sgd(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
+def _sgd(groups, lr, weight_decay, steps_per_epoch, hyper) -> Optimizer:
     return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay, fused=_fused(groups), **hyper)
 
 
-def _adam(groups, lr, weight_decay, decay_every, hyper, cls=torch.optim.Adam) -> Optimizer:
+def _adam(groups, lr, weight_decay, steps_per_epoch, hyper, cls=torch.optim.Adam) -> Optimizer:
     betas = (hyper["beta1"], hyper["beta2"])
     return cls(groups, lr=lr, betas=betas, eps=hyper["eps"], weight_decay=weight_decay, fused=_fused(groups))
 
 
-def _adamw(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
-    return _adam(groups, lr, weight_decay, decay_every, hyper, torch.optim.AdamW)
+def _adamw(groups, lr, weight_decay, steps_per_epoch, hyper) -> Optimizer:
+    return _adam(groups, lr, weight_decay, steps_per_epoch, hyper, torch.optim.AdamW)
 
 
-def _adabound(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
+def _adabound(groups, lr, weight_decay, steps_per_epoch, hyper) -> Optimizer:
     from pytorch_optimizer import AdaBound  # here: `from adarem import AdaRem` needs torch alone
 
     # Not decoupled, as in the authors' code: weight decay is added to the gradient.
@@ -52,23 +52,25 @@ def _adabound(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
     )
 
 
-def _rmsprop(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
+def _rmsprop(groups, lr, weight_decay, steps_per_epoch, hyper) -> Optimizer:
     return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay, **hyper)
 
 
-def _adarem(groups, lr, weight_decay, decay_every, hyper, cls=AdaRem) -> Optimizer:
+def _adarem(groups, lr, weight_decay, steps_per_epoch, hyper, cls=AdaRem) -> Optimizer:
+    decay_every = {"epoch": steps_per_epoch, "step": 1}[hyper["decay_every"]]
+    rest = {k: v for k, v in hyper.items() if k != "decay_every"}
     # Without a C++ compiler (CPU) or Triton (CUDA): several times slower, the same algorithm.
     devices = {p.device.type for group in groups for p in group["params"]}
     fused = True if _fused(groups) and all(map(available, devices)) else None
-    return cls(groups, lr=lr, weight_decay=weight_decay, decay_every=decay_every, fused=fused, **hyper)
+    return cls(groups, lr=lr, weight_decay=weight_decay, decay_every=decay_every, fused=fused, **rest)
 
 
-def _adarem_s(groups, lr, weight_decay, decay_every, hyper) -> Optimizer:
-    return _adarem(groups, lr, weight_decay, decay_every, hyper, AdaRemS)
+def _adarem_s(groups, lr, weight_decay, steps_per_epoch, hyper) -> Optimizer:
+    return _adarem(groups, lr, weight_decay, steps_per_epoch, hyper, AdaRemS)
 
 
 _BETAS = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-_ADAREM = {"beta": 0.9, "lam": 0.999, "eps": 0.0, "scope": "tensor"}
+_ADAREM = {"beta": 0.9, "lam": 0.999, "decay_every": "epoch", "eps": 0.0, "scope": "tensor"}
 
 OPTIMIZERS: dict[str, Entry] = {
     "sgd": Entry({}, _sgd),
@@ -113,7 +115,8 @@ def build_optimizer(
         lr (float): base learning rate; the schedule sets each group's ``lr`` at every step.
         weight_decay (float): added to the gradient, or decoupled for adamw, adarem and adarem_s.
         hyper (Mapping): the optimizer's own settings; what is missing takes the table's default.
-        steps_per_epoch (int): steps between two multiplications of AdaRem's lambda (the paper: once an epoch).
+        steps_per_epoch (int): steps between two multiplications of AdaRem's lambda, where
+            ``decay_every`` is "epoch" (the paper's, and the default) and not "step".
         example_input (Tensor, optional): a batch of the shape that training has; adarem_s needs it to find the
             scale-invariant parameters.
         decay_norm_and_bias (bool, optional): False exempts parameters of at most one dimension from weight decay.
