@@ -11,8 +11,18 @@ SRC = Path(__file__).parents[1] / "src" / "adarem"
 
 # Every module's layer; a module may import from its own layer and the ones that it lists.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "contract": ("errors", "schema", "config", "files", "rundir", "exitcodes"),
-    "leaf": ("optim", "schedule", "distributed", "watchdog", "meters", "oscillation", "lstm", "averaging"),
+    "contract": ("errors", "schema", "typed", "config", "files", "rundir", "campaign", "exitcodes"),
+    "leaf": (
+        "optim",
+        "schedule",
+        "rendezvous",
+        "distributed",
+        "watchdog",
+        "meters",
+        "oscillation",
+        "lstm",
+        "averaging",
+    ),
     "data": ("data",),
     "training": (
         "models",
@@ -26,7 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "display",
         "provenance",
     ),
-    "control": ("plan", "winners", "launch", "slurm", "child", "doctor"),
+    "control": ("compose", "plan", "winners", "launch", "slurm", "child", "doctor"),
     "programs": ("torchrun", "probes"),  # processes of their own, started by the control plane
     "results": ("report", "status"),
     "entry": ("__main__", "__init__"),
@@ -92,7 +102,10 @@ def modules_after(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import adarem, adarem.__main__, adarem.rundir", {"torch", "hydra", "pandas", "wandb", "numpy", "rich"}),
+        (
+            "import adarem, adarem.__main__, adarem.rundir, adarem.campaign",
+            {"torch", "hydra", "pandas", "wandb", "numpy", "rich"},
+        ),
         ("from adarem import AdaRem, AdaRemS", {"hydra", "wandb", "ffcv", "pandas", "timm", "torchvision", "yaml"}),
         ("import adarem.plan, adarem.launch", {"torch", "pandas", "wandb"}),
         ("import adarem.status", {"torch", "hydra", "pandas"}),

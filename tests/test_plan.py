@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from adarem.compose import config_dir
 from adarem.errors import UserError
-from adarem.plan import config_dir, make_plan
+from adarem.plan import make_plan
 
 
 def names(overrides: list[str]) -> list[str]:
@@ -59,6 +60,17 @@ def test_cell_names() -> None:
 def test_comma_separated_values_are_axes() -> None:
     assert names(["data=digits", "optimizer=sgdm,adarem", "optimizer.lr=0.1,0.2", "seeds=[0,1]"]) == [
         f"resnet18-{o}-lr={lr}-s{s}" for o in ("sgdm", "adarem") for lr in (0.1, 0.2) for s in (0, 1)
+    ]
+
+
+def test_variants_of_a_grid() -> None:
+    plain = ["resnet18-adarem-s0", "resnet18-adarem-decay_every=step-s0"]
+    tried = [f"resnet18-adarem-lam={lam}-s0" for lam in ("1.0", "0.99", "0.9")]
+    assert names(["grid=lambda", "data=digits"]) == plain + tried
+    # what the user settles is varied no more, and cells that are then alike count once
+    assert names(["grid=lambda", "data=digits", "optimizer.lam=0.5"]) == [
+        "resnet18-adarem-lam=0.5-s0",
+        "resnet18-adarem-decay_every=step-lam=0.5-s0",
     ]
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adarem.campaign import cell_name, read_campaign, runs_in
 from adarem.errors import UserError
 from adarem.files import write_atomically
 from adarem.plan import make_plan
-from adarem.rundir import RunDir, cell_name, read_campaign, runs_in
+from adarem.rundir import RunDir
 
 
 @pytest.fixture

@@ -5,15 +5,11 @@ planned and when a run directory is opened.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import math
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from adarem.errors import UserError
 from adarem.schema import (
@@ -33,6 +29,7 @@ from adarem.schema import (
     WandbConfig,
     WriteConfig,
 )
+from adarem.typed import build, coerce, nearest
 
 __all__ = [
     "HYPER",
@@ -53,80 +50,11 @@ __all__ = [
     "config_hash",
     "differing_keys",
     "from_dict",
+    "hash_of",
     "identity",
     "nearest",
     "to_dict",
 ]
-
-
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or the list of valid names, to end an error message with."""
-    valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else "valid: " + ", ".join(valid)
-
-
-def _coerce(value: Any, kind: Any, key: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):  # T | None, or dataclasses told apart by their kind
-        inner = [a for a in args if a is not type(None)]
-        if len(inner) > 1:
-            return _build(_of_kind(inner, value, key), value, key)
-        return None if value is None else _coerce(value, inner[0], key)
-    if origin is Literal:
-        if value not in args:
-            raise UserError(f"{key}={value}: {nearest(str(value), map(str, args))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{key}={value!r}: needs a list of {args[0].__name__}")
-        return tuple(_coerce(v, args[0], f"{key}[{i}]") for i, v in enumerate(value))
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, value, key)
-    if origin is not None:  # Mapping[str, Any]
-        if not isinstance(value, Mapping):
-            raise UserError(f"{key}={value!r}: needs a mapping")
-        return dict(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{key}={value!r}: needs {kind.__name__}, not {type(value).__name__}")
-    if kind is float and not math.isfinite(value):
-        raise UserError(f"{key}={value}: needs a finite number")
-    return value
-
-
-def _of_kind(classes: list[type], raw: Any, key: str) -> type:
-    """The dataclass whose ``kind`` the mapping names; the first where it names none."""
-    kinds = {typing.get_args(typing.get_type_hints(c)["kind"])[0]: c for c in classes}
-    if not isinstance(raw, Mapping) or "kind" not in raw:
-        return classes[0]
-    if raw["kind"] not in kinds:
-        raise UserError(f"{key}.kind={raw['kind']}: {nearest(str(raw['kind']), kinds)}")
-    return kinds[raw["kind"]]
-
-
-def _build(cls: type, raw: Any, prefix: str) -> Any:
-    if not isinstance(raw, Mapping):
-        raise UserError(
-            f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(f.name for f in dataclasses.fields(cls))}"
-        )
-    raw = dict(raw)
-    dot = f"{prefix}." if prefix else ""
-    if cls is OptimizerConfig and "hyper" not in raw:
-        plain = {f.name for f in dataclasses.fields(cls)}
-        raw["hyper"] = {k: raw.pop(k) for k in list(raw) if k not in plain}
-    hints = typing.get_type_hints(cls)
-    for k in raw:
-        if k not in hints:
-            raise UserError(f"{dot}{k}: no such key; {nearest(str(k), hints)}")
-    values = {}
-    for f in dataclasses.fields(cls):
-        if f.name in raw:
-            values[f.name] = _coerce(raw[f.name], hints[f.name], dot + f.name)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise UserError(f"{dot}{f.name}: missing")
-    return cls(**values)
 
 
 def _require(ok: bool, message: str) -> None:
@@ -135,10 +63,12 @@ def _require(ok: bool, message: str) -> None:
 
 
 def _check_optimizer(o: OptimizerConfig) -> None:
-    _require(o.name in HYPER, f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, HYPER)}")
+    if o.name not in HYPER:
+        raise UserError(f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, HYPER)}")
     _require(o.lr > 0, f"optimizer.lr={o.lr}: needs a positive learning rate")
     _require(o.weight_decay >= 0, f"optimizer.weight_decay={o.weight_decay}: needs 0 or more")
     choices = {
+        "decay_every": ("epoch", "step"),
         "scope": ("tensor", "model"),
         "sphere": ("tensor", "model"),
         "slr": (True, False),
@@ -146,15 +76,15 @@ def _check_optimizer(o: OptimizerConfig) -> None:
     }
     for k, v in o.hyper.items():
         key = f"optimizer.{k}"
-        _require(
-            k in HYPER[o.name],
-            f"{key}: {o.name} has no such setting; " + nearest(k, ["lr", "weight_decay", *HYPER[o.name]]),
-        )
+        if k not in HYPER[o.name]:
+            raise UserError(
+                f"{key}: {o.name} has no such setting; " + nearest(k, ["lr", "weight_decay", *HYPER[o.name]])
+            )
         bounds = HYPER[o.name][k]
         if bounds is None:
             _require(v in choices[k], f"{key}={v}: valid: {', '.join(map(str, choices[k]))}")
         else:
-            v = _coerce(v, float, key)
+            v = coerce(v, float, key)
             _require(bounds[0] <= v <= bounds[1], f"{key}={v}: needs a value from {bounds[0]:g} to {bounds[1]:g}")
 
 
@@ -193,10 +123,10 @@ def _check_model(c: RunConfig) -> None:
     m, d = c.model, c.data
     if isinstance(m, ModelConfig):
         known = m.name in MODELS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
-        _require(
-            bool(known),
-            f"model.name={m.name}: unknown model; {nearest(m.name, MODELS)} (or timm:NAME, torchvision:NAME)",
-        )
+        if not known:
+            raise UserError(
+                f"model.name={m.name}: unknown model; {nearest(m.name, MODELS)} (or timm:NAME, torchvision:NAME)"
+            )
     else:
         _check_lstm(m)
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
@@ -259,13 +189,23 @@ def _check_world_size(global_batch_size: int, world_size: int) -> None:
         )
 
 
+def _with_hyper(raw: Any) -> Any:
+    """In YAML an optimizer's own settings stand beside lr and weight_decay; OptimizerConfig has them in ``hyper``."""
+    optimizer = raw.get("optimizer") if isinstance(raw, Mapping) else None
+    if not isinstance(optimizer, Mapping) or "hyper" in optimizer:
+        return raw
+    fields = {f.name for f in dataclasses.fields(OptimizerConfig)}
+    plain = {k: v for k, v in optimizer.items() if k in fields}
+    return {**raw, "optimizer": {**plain, "hyper": {k: v for k, v in optimizer.items() if k not in fields}}}
+
+
 def from_dict(raw: Mapping[str, Any]) -> RunConfig:
     """Builds and checks a RunConfig from plain dicts and lists.
 
     Raises:
         UserError: an unknown, missing, ill-typed or impossible key, named with the nearest valid one.
     """
-    config = _build(RunConfig, raw, "")
+    config = build(RunConfig, _with_hyper(raw))
     _check(config)
     return config
 
@@ -298,7 +238,12 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def config_hash(config: RunConfig) -> str:
     """Hash of ``identity``: runs with equal hashes compute the same thing."""
-    return hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:16]
+    return hash_of(identity(config))
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """``config_hash`` of the config whose ``identity`` this is."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differing_keys(a: RunConfig, b: RunConfig) -> list[str]:

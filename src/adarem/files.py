@@ -70,9 +70,14 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         text = path.read_text(errors="replace")
     except FileNotFoundError:
         return [], 0
-    for line in text.splitlines():
-        if not line.strip():
-            continue
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:  # a whole file at once is several times faster; whatever is odd about it goes line by line
+        whole = json.loads(f"[{','.join(lines)}]")
+        if len(whole) == len(lines) and all(isinstance(r, dict) for r in whole):
+            return whole, 0
+    except json.JSONDecodeError:
+        pass
+    for line in lines:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import socket
 import time
 import zipfile
@@ -36,20 +35,6 @@ FINISHED: tuple[Status, ...] = ("done", "diverged")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
-
-
-# The scale at which a set of data is used where nothing else is said; any other goes into a campaign's name.
-OWN_SCALE = {"imagenet": "paper", "ptb": "paper_text", "pydoc": "rehearsal_text"}
-
-
-def campaign(grid: str, data: str, scale: str) -> str:
-    """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
-    words = [grid]
-    if data not in ("imagenet", "ptb"):
-        words.append(data)
-    if scale != OWN_SCALE.get(data, "rehearsal"):
-        words.append(scale)
-    return "-".join(words)
 
 
 @dataclass(frozen=True)
@@ -217,11 +202,22 @@ class RunDir:
     # result.json
     def write_result(self, record: dict[str, Any]) -> None:
         assert record["status"] in FINISHED
-        write_atomically(self.result_file, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        sealed = {**record, "checksum": _checksum(record)}
+        write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's figures, or None. Raises UserError for a damaged file."""
-        return read_json(self.result_file)
+        """The finished run's figures, or None. Raises UserError for a file that is damaged or was edited."""
+        record = read_json(self.result_file)
+        if record is None:
+            return None
+        checksum = record.pop("checksum", None)
+        if checksum != _checksum(record):
+            reason = "checksum differs" if checksum else "no checksum"
+            raise UserError(
+                f"{self.result_file}: not as training wrote it ({reason}); restore it, or remove it: the same launch "
+                "then makes it again from the last checkpoint"
+            )
+        return record
 
     # correct.npz
     def write_correct(self, correct: Mapping[str, Sequence[bool]]) -> None:
@@ -286,7 +282,7 @@ class RunDir:
             return True
 
     def status(self) -> Status:
-        """Derived, never stored. A damaged result.json counts as failed."""
+        """Derived, never stored. A damaged or edited result.json counts as failed."""
         try:
             result = self.result()
         except UserError:
@@ -306,42 +302,6 @@ class RunDir:
         return "failed"  # it began, holds no lock and never said why it stopped: killed
 
 
-def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
-    """Keeps the grid's title, axes, layout and selection rule beside its runs, for the report."""
-    text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
-        grid, sort_keys=False, allow_unicode=True
-    )
-    write_atomically(folder / "grid.yaml", text)
-
-
-def read_campaign(folder: Path) -> dict[str, Any]:
-    """Raises UserError when the folder was not made by ``adarem plan``."""
-    try:
-        grid = yaml.safe_load((folder / "grid.yaml").read_text())
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no grid.yaml there; `adarem plan` makes it") from None
-    except yaml.YAMLError:
-        raise UserError(f"{folder / 'grid.yaml'}: not valid YAML; plan the grid again") from None
-    if not isinstance(grid, dict):
-        raise UserError(f"{folder / 'grid.yaml'}: holds no mapping; plan the grid again")
-    return grid
-
-
-_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
-
-
-def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
-    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
-    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
-    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
-    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
-
-
-def runs_in(folder: Path) -> list[RunDir]:
-    """The runs of one campaign, in order of name."""
-    if not folder.is_dir():
-        return []
-    return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
+def _checksum(record: dict[str, Any]) -> str:
+    """Tells a figure changed by hand from one that training wrote; no protection against forgers."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

@@ -26,14 +26,27 @@ HYPER: dict[str, dict[str, tuple[float, float] | None]] = {
     "adamw": {"beta1": (0, 1), "beta2": (0, 1), "eps": (0, 1)},
     "adabound": {"beta1": (0, 1), "beta2": (0, 1), "final_lr": (0, 1e6), "gamma": (0, 1), "eps": (0, 1)},
     "rmsprop": {"alpha": (0, 1), "eps": (0, 1), "momentum": (0, 1)},
-    "adarem": {"beta": (0, 1), "lam": (0, 1), "eps": (0, 1), "scope": None},
-    "adarem_s": {"beta": (0, 1), "lam": (0, 1), "eps": (0, 1), "scope": None, "sphere": None, "slr": None},
+    "adarem": {"beta": (0, 1), "lam": (0, 1), "decay_every": None, "eps": (0, 1), "scope": None},
+    "adarem_s": {
+        "beta": (0, 1),
+        "lam": (0, 1),
+        "decay_every": None,
+        "eps": (0, 1),
+        "scope": None,
+        "sphere": None,
+        "slr": None,
+    },
 }
 
 
 # Epochs, global batch, factor on the base rate: section 4.1.1; section 4.2 and the code of Merity et al. 2017
 PAPER_SCALES = {"imagenet": (100, 1024, 1.0), "ptb": (100, 20, 1.0)}
 AWD_LSTM = (3, 1150, 400)  # layers, hidden, embedding of Merity et al. 2017
+
+
+def variant(settings: Mapping[str, Any]) -> str:
+    """What tells a cell from the grid's own, settings off its axes: ``lam=0.9, weight_decay=0.0005``, else empty."""
+    return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(settings.items()))
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,7 @@ class TrainConfig:
     checkpoint_every: int  # epochs between checkpoints; the last epoch always writes one
     oscillation: bool = False  # track Q and a few trajectories (Figures 1 and 2)
     oscillation_window: int = 1  # epochs of one window of Q
-    watched_steps: int = 2000  # steps of the trajectories, from the run's first
+    watched_steps: int = 2000  # steps of a trajectory: at the run's beginning, middle and end
 
 
 @dataclass(frozen=True)
@@ -186,8 +199,10 @@ class ClusterConfig:
     account: str | None
     time: str | None  # Slurm's time limit, e.g. "1-00:00:00"
     max_parallel: int  # array tasks that may run at once; 0 is no limit
-    extra: tuple[str, ...]  # further sbatch flags, one string each
+    extra: tuple[str, ...]  # further sbatch flags of the array, one string each
     setup: str  # shell line that each job runs first, e.g. "module load cuda"
+    aux_partition: str | None = None  # of the prepare and the report job, which need no GPU; None is ``partition``
+    aux_extra: tuple[str, ...] = ()  # further sbatch flags of these two
     stall_seconds: float = 600.0  # no progress of a rank for so long ends the run; longer than a first compile
 
     @property

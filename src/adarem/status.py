@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from adarem.campaign import runs_in
 from adarem.errors import UserError
-from adarem.rundir import FINISHED, RunDir, runs_in
+from adarem.rundir import FINISHED, RunDir
 
 REFRESH_SECONDS = 2.0
 QUEUE_SECONDS = 30.0  # between two questions to Slurm's controller

@@ -4,8 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from adarem.campaign import read_campaign, runs_in
 from adarem.errors import UserError
-from adarem.rundir import FINISHED, read_campaign, runs_in
+from adarem.rundir import FINISHED
 
 
 def winners(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:

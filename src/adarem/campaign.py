@@ -1,0 +1,69 @@
+"""A campaign: the runs of one grid on one set of data, ``runs/<campaign>/``, and the names of its cells.
+
+Standard library and yaml only.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adarem.errors import UserError
+from adarem.files import write_atomically
+from adarem.rundir import RunDir
+
+# The scale at which a set of data is used where nothing else is said; any other goes into a campaign's name.
+OWN_SCALE = {"imagenet": "paper", "ptb": "paper_text", "pydoc": "rehearsal_text"}
+
+
+def folder_name(grid: str, data: str, scale: str) -> str:
+    """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
+    words = [grid]
+    if data not in ("imagenet", "ptb"):
+        words.append(data)
+    if scale != OWN_SCALE.get(data, "rehearsal"):
+        words.append(scale)
+    return "-".join(words)
+
+
+def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
+    """Keeps the grid's title, axes, layout and selection rule beside its runs, for the report."""
+    text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
+        grid, sort_keys=False, allow_unicode=True
+    )
+    write_atomically(folder / "grid.yaml", text)
+
+
+def read_campaign(folder: Path) -> dict[str, Any]:
+    """Raises UserError when the folder was not made by ``adarem plan``."""
+    try:
+        grid = yaml.safe_load((folder / "grid.yaml").read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no grid.yaml there; `adarem plan` makes it") from None
+    except yaml.YAMLError:
+        raise UserError(f"{folder / 'grid.yaml'}: not valid YAML; plan the grid again") from None
+    if not isinstance(grid, dict):
+        raise UserError(f"{folder / 'grid.yaml'}: holds no mapping; plan the grid again")
+    return grid
+
+
+_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
+
+
+def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
+    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
+    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
+    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
+    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """The runs of one campaign, in order of name."""
+    if not folder.is_dir():
+        return []
+    return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
