@@ -248,34 +248,50 @@ def test_damaged_file_is_one_line_at_once(name, copy, record_property):
     record_property("message", text)
 
 
-def first_jpeg(data) -> tuple[int, beton.Index]:
+def other_size(payload: bytearray) -> None:
+    payload[payload.index(b"\xff\xc0") + 5] ^= 2  # in the frame's header
+
+
+def other_bytes(payload: bytearray, at: int, new: bytes) -> None:
+    payload[at : at + len(new)] = new
+
+
+JPEG_DAMAGES = {
+    "zeroed": lambda payload: other_bytes(payload, 2, bytes(len(payload) - 4)),
+    "cut": lambda payload: other_bytes(payload, len(payload) // 2, bytes(len(payload) - 2 - len(payload) // 2)),
+    "other size": other_size,
+    "not a JPEG": lambda payload: other_bytes(payload, 2, b"ab"),
+    "corrupt scan": lambda payload: other_bytes(payload, len(payload) // 2, b"\xff\xc4"),
+    "one bit": lambda payload: other_bytes(
+        payload, len(payload) - 40, bytes([payload[-40] ^ 1])
+    ),  # decodes all the same
+}
+
+
+def damage_a_jpeg(data, damage) -> tuple[int, bytes]:
+    """Damages one of the stored JPEGs; its sample index and its bytes now."""
     index = beton.open_index(fingerprint.beton_path(data, "train"))
-    return int(np.flatnonzero(~index.is_raw)[3]), index
-
-
-@pytest.mark.parametrize("decode", ["full", "region"])
-@pytest.mark.parametrize("damage", ["zeroed", "cut", "other size", "not a JPEG", "corrupt scan", "one bit"])
-def test_damaged_sample_stops_and_is_named(copy, damage, decode, monkeypatch):
-    """Stock FFCV shows the pixels of another image in its place."""
-    if decode == "full":
-        monkeypatch.setattr(region, "find", lambda: (0, "test"))
-    sample, index = first_jpeg(copy)
+    sample = int(np.flatnonzero(~index.is_raw)[3])
     at, size = int(index.starts[sample]), int(index.sizes[sample])
     payload = bytearray(index.path.read_bytes()[at : at + size])
-    if damage == "zeroed":
-        payload[2:-2] = bytes(size - 4)
-    elif damage == "cut":
-        payload[size // 2 : -2] = bytes(size - 2 - size // 2)
-    elif damage == "other size":
-        frame = payload.index(b"\xff\xc0")
-        payload[frame + 5] ^= 2
-    elif damage == "corrupt scan":
-        payload[size // 2 : size // 2 + 2] = b"\xff\xc4"
-    elif damage == "one bit":
-        payload[-40] ^= 1  # decodes without a word
-    else:
-        payload[2:4] = b"ab"
+    JPEG_DAMAGES[damage](payload)
+    assert len(payload) == size
     edit(index.path, at, bytes(payload))
+    return sample, bytes(payload)
+
+
+@pytest.fixture(params=["full", "region"])
+def decode(request, monkeypatch) -> None:
+    """With the decoding of whole images, and with that of the crop's region."""
+    if request.param == "full":
+        monkeypatch.setattr(region, "find", lambda: (0, "test"))
+
+
+@pytest.mark.usefixtures("decode")
+@pytest.mark.parametrize("damage", JPEG_DAMAGES)
+def test_damaged_sample_stops_and_is_named(copy, damage):
+    """Stock FFCV shows the pixels of another image in its place."""
+    sample, _ = damage_a_jpeg(copy, damage)
     name = fingerprint.files_path(copy, "train").read_text().splitlines()[sample]
     loader = open_train(copy, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     with pytest.raises(UserError, match=re.escape(f"sample {sample} ({name}) is damaged")) as error:
@@ -286,22 +302,11 @@ def test_damaged_sample_stops_and_is_named(copy, damage, decode, monkeypatch):
     loader.close()
 
 
-@pytest.mark.parametrize("decode", ["full", "region"])
+@pytest.mark.usefixtures("decode")
 @pytest.mark.parametrize("damage", ["zeroed", "other size", "not a JPEG"])
-def test_decoder_itself_reports_what_it_cannot_decode(copy, damage, decode, monkeypatch):
+def test_decoder_itself_reports_what_it_cannot_decode(copy, damage):
     """Without the sums: the second line of defence."""
-    if decode == "full":
-        monkeypatch.setattr(region, "find", lambda: (0, "test"))
-    sample, index = first_jpeg(copy)
-    at, size = int(index.starts[sample]), int(index.sizes[sample])
-    payload = bytearray(index.path.read_bytes()[at : at + size])
-    if damage == "zeroed":
-        payload[2:-2] = bytes(size - 4)
-    elif damage == "other size":
-        payload[payload.index(b"\xff\xc0") + 5] ^= 2
-    else:
-        payload[2:4] = b"ab"
-    edit(index.path, at, bytes(payload))
+    sample, payload = damage_a_jpeg(copy, damage)
     loader = open_train(copy, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     decoder = loader.reader.loader.graph.leaf_nodes["image"].decoder
     decoder.sums = decoder.sums.copy()

@@ -36,6 +36,11 @@ def sums_path(data: DataConfig, split: str) -> Path:
     return fingerprint_path(data, split).with_suffix(".sums")
 
 
+def bad_path(data: DataConfig, split: str) -> Path:
+    """The list of source files that could not be read, when there were any."""
+    return Path(data.beton_dir) / f"{split}.bad.txt"
+
+
 def read_fingerprint(data: DataConfig, split: str) -> dict[str, Any]:
     """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from adarem.config import DataConfig
 from adarem.data import beton, fingerprint
 from adarem.data.digits import write_digits
-from adarem.data.source import Source, class_hash, same_classes, scan
-from adarem.data.writer import BetonFile, Encoded, encode_all
+from adarem.data.progress import tracked
+from adarem.data.source import Source, class_hash, listed, same_classes, scan, unreadable
+from adarem.data.verify import compare
+from adarem.data.writer import BetonFile, Encoded, content_record, encode_all
 from adarem.errors import UserError
 from adarem.files import write_atomically
 
@@ -68,7 +70,7 @@ def prepare(
                 if verify:
                     source = sources.get(split)
                     read = source.without(result[split].get("skipped", ())) if source else None
-                    _verify(data, split, result[split], read, workers, progress)
+                    compare(data, split, result[split], read, workers, progress)
     return result
 
 
@@ -123,7 +125,7 @@ def _make(
         for name, label, image in zip(
             source.files,
             source.labels,
-            _tracked(images, len(source), f"{verb} {split}", progress),
+            tracked(images, len(source), f"{verb} {split}", progress),
             strict=True,
         ):
             if image.problem:
@@ -138,10 +140,10 @@ def _make(
         if out is not None and not bad:
             _append(out, None, 0, path)
     if bad and skip_bad:
-        _say(f"{source.folder}: leaving out {_listed(bad)}, which cannot be read")
+        _say(f"{source.folder}: leaving out {listed(bad)}, which cannot be read")
         return _make(data, split, source.without(bad), workers, progress, skip_bad=False, skipped=list(bad))
     if bad:
-        raise _bad_files(data, split, source, bad)
+        raise unreadable(source, bad, fingerprint.bad_path(data, split))
     record: dict[str, Any] = {
         "split": split,
         "backend": data.backend,
@@ -172,76 +174,12 @@ def _make(
     return fingerprint.read_fingerprint(data, split)
 
 
-def content_record(label: int, image: Encoded) -> bytes:
-    """What one sample adds to the content hash."""
-    return f"{label} {image.mode} {image.height} {image.width} ".encode() + image.digest
-
-
 def _append(out: BetonFile, image: Encoded | None, label: int, path: Path) -> None:
     """Adds one image, or finishes the file; a full disk becomes one line."""
     try:
         out.commit() if image is None else out.append(image, label)
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror}); free some space, or set data.beton_dir") from None
-
-
-def _listed(bad: Mapping[str, str]) -> str:
-    first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
-    return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-
-
-def _bad_files(data: DataConfig, split: str, source: Source, bad: Mapping[str, str]) -> UserError:
-    listing = Path(data.beton_dir) / f"{split}.bad.txt"
-    write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
-    return UserError(
-        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {_listed(bad)}; "
-        f"replace or remove them (all in {listing}), or leave them out with --skip-bad"
-    )
-
-
-def _verify(
-    data: DataConfig, split: str, found: dict[str, Any], source: Source | None, workers: int, progress: bool
-) -> None:
-    """Compares every stored byte, and every source byte where the source is there, with the fingerprint."""
-    if data.backend == "ffcv":
-        path = fingerprint.beton_path(data, split)
-        index = fingerprint.open_beton(data, split)
-        content = hashlib.sha256()
-        with open(path, "rb") as f:
-            for i in _tracked(iter(range(len(index))), len(index), f"verifying {split}.beton", progress):
-                stored = os.pread(f.fileno(), int(index.sizes[i]), int(index.starts[i]))
-                mode = beton.RAW if index.is_raw[i] else beton.JPG
-                content.update(
-                    content_record(
-                        int(index.labels[i]),
-                        Encoded(
-                            mode, int(index.heights[i]), int(index.widths[i]), b"", b"", hashlib.sha256(stored).digest()
-                        ),
-                    )
-                )
-        if content.hexdigest() != found["content_hash"]:
-            raise UserError(
-                f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
-                f"`adarem prepare data={data.name}` again"
-            )
-    if source is not None:
-        digest = hashlib.sha256()
-        bad = {}
-        images = encode_all(source, None, workers)
-        with contextlib.closing(images):
-            for name, image in zip(
-                source.files, _tracked(images, len(source), f"verifying {split} source", progress), strict=True
-            ):
-                digest.update(image.source_digest)
-                if image.problem:
-                    bad[name] = image.problem
-        if bad:
-            raise _bad_files(data, split, source, bad)
-        if digest.hexdigest() != found["source_hash"]:
-            raise UserError(
-                f"{source.folder}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
-                "move that file away and run `adarem prepare` again"
-            )
 
 
 @contextlib.contextmanager
@@ -300,27 +238,3 @@ def _warn_counts(data: DataConfig, sources: dict[str, Source]) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _tracked(items: Iterator[Any], total: int, what: str, show: bool) -> Iterator[Any]:
-    """Passes ``items`` on with a progress bar (count, rate, time left) on standard error."""
-    if not show:
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} images/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, rate="")
-        for done, item in enumerate(items, 1):
-            yield item
-            if done % 64 == 0 or done == total:
-                speed = bar.tasks[task].speed or bar.tasks[task].finished_speed
-                bar.update(task, completed=done, rate=f"{speed:,.0f}" if speed else "")

@@ -3,13 +3,14 @@
 import hashlib
 import io
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from adarem.errors import UserError
+from adarem.files import write_atomically
 
 # torchvision.datasets.folder.IMG_EXTENSIONS
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -102,6 +103,21 @@ def same_classes(train: Source, val: Source, num_classes: int) -> None:
             f"{train.folder}: holds {len(train.classes)} classes, data.num_classes is {num_classes}; "
             "correct data.root or data.num_classes"
         )
+
+
+def listed(bad: Mapping[str, str]) -> str:
+    """The first of the files that cannot be read, each with the reason, and how many more there are."""
+    first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
+    return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def unreadable(source: Source, bad: Mapping[str, str], listing: Path) -> UserError:
+    """The error that names the images that cannot be read; all of them, with the reason, are written to ``listing``."""
+    write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
+    return UserError(
+        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}; "
+        f"replace or remove them (all in {listing}), or leave them out with --skip-bad"
+    )
 
 
 def decode_rgb(payload: bytes) -> np.ndarray:

@@ -199,3 +199,8 @@ class BetonFile:
     def close(self) -> None:
         self.file.close()
         self.partial.unlink(missing_ok=True)
+
+
+def content_record(label: int, image: Encoded) -> bytes:
+    """What one sample adds to the content hash."""
+    return f"{label} {image.mode} {image.height} {image.width} ".encode() + image.digest

@@ -1,0 +1,30 @@
+"""A progress bar on standard error, for what goes through a whole data set."""
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def tracked(items: Iterator[T], total: int, what: str, show: bool) -> Iterator[T]:
+    """Passes ``items`` on with a progress bar (count, rate, time left) on standard error."""
+    if not show:
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} images/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total, rate="")
+        for done, item in enumerate(items, 1):
+            yield item
+            if done % 64 == 0 or done == total:
+                speed = bar.tasks[task].speed or bar.tasks[task].finished_speed
+                bar.update(task, completed=done, rate=f"{speed:,.0f}" if speed else "")

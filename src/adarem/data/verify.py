@@ -1,0 +1,62 @@
+"""`adarem prepare --verify`: are the prepared data, and their source, still what the fingerprint says?"""
+
+import contextlib
+import hashlib
+import os
+from typing import Any
+
+from adarem.config import DataConfig
+from adarem.data import beton, fingerprint
+from adarem.data.progress import tracked
+from adarem.data.source import Source, unreadable
+from adarem.data.writer import Encoded, content_record, encode_all
+from adarem.errors import UserError
+
+
+def compare(
+    data: DataConfig, split: str, found: dict[str, Any], source: Source | None, workers: int, progress: bool
+) -> None:
+    """Compares every stored byte, and every source byte where the source is there, with the fingerprint ``found``.
+
+    Raises:
+        UserError: they differ, or the source has images that cannot be read.
+    """
+    if data.backend == "ffcv":
+        path = fingerprint.beton_path(data, split)
+        index = fingerprint.open_beton(data, split)
+        content = hashlib.sha256()
+        with open(path, "rb") as f:
+            for i in tracked(iter(range(len(index))), len(index), f"verifying {split}.beton", progress):
+                stored = os.pread(f.fileno(), int(index.sizes[i]), int(index.starts[i]))
+                mode = beton.RAW if index.is_raw[i] else beton.JPG
+                content.update(
+                    content_record(
+                        int(index.labels[i]),
+                        Encoded(
+                            mode, int(index.heights[i]), int(index.widths[i]), b"", b"", hashlib.sha256(stored).digest()
+                        ),
+                    )
+                )
+        if content.hexdigest() != found["content_hash"]:
+            raise UserError(
+                f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
+                f"`adarem prepare data={data.name}` again"
+            )
+    if source is not None:
+        digest = hashlib.sha256()
+        bad = {}
+        images = encode_all(source, None, workers)
+        with contextlib.closing(images):
+            for name, image in zip(
+                source.files, tracked(images, len(source), f"verifying {split} source", progress), strict=True
+            ):
+                digest.update(image.source_digest)
+                if image.problem:
+                    bad[name] = image.problem
+        if bad:
+            raise unreadable(source, bad, fingerprint.bad_path(data, split))
+        if digest.hexdigest() != found["source_hash"]:
+            raise UserError(
+                f"{source.folder}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
+                "move that file away and run `adarem prepare` again"
+            )
