@@ -7,6 +7,7 @@ import os
 import pytest
 
 from adarem import doctor, exitcodes, probes
+from adarem.doctor import check, machine, software
 from adarem.plan import make_plan
 
 TORCH = {"version": "2.14.1", "torchvision": "0.29.2", "cuda": "13.0", "gpus": [], "gloo": True, "nccl": True}
@@ -21,7 +22,7 @@ def config(tmp_path):
 def answers(monkeypatch):
     """What the probes answer; a test changes it."""
     given = {"torch": (True, json.dumps(TORCH)), "gloo": (True, ""), "nccl": (True, ""), "ffcv": (True, "1.0.2")}
-    monkeypatch.setattr(doctor, "_probe", given.__getitem__)
+    monkeypatch.setattr(software, "probe", given.__getitem__)
     return given
 
 
@@ -40,11 +41,11 @@ def executable(path, text):
 
 def test_probes_pass_on_this_machine():
     """Encode and decode through FFCV for real, in a process of its own; so does the all-reduce."""
-    assert doctor._probe("ffcv") == (
+    assert check.probe("ffcv") == (
         True,
         f"{probes.importlib.metadata.version('ffcv')}, writes and reads back exactly",
     )
-    assert doctor._probe("gloo")[0]
+    assert check.probe("gloo")[0]
 
 
 def test_a_healthy_machine_passes_and_a_failure_fails(answers, capsys):
@@ -58,11 +59,11 @@ def test_a_healthy_machine_passes_and_a_failure_fails(answers, capsys):
 
 def test_a_crashing_and_a_hanging_probe_are_told(monkeypatch, tmp_path):
     executable(tmp_path / "python", "#!/bin/sh\nkill -SEGV $$\n")
-    monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "python"))
-    assert doctor._probe("ffcv") == (False, "crashed with signal 11")
+    monkeypatch.setattr(check.sys, "executable", str(tmp_path / "python"))
+    assert check.probe("ffcv") == (False, "crashed with signal 11")
     executable(tmp_path / "python", "#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(doctor, "PROBE_SECONDS", 0.2)
-    assert doctor._probe("ffcv") == (False, "no answer within 0.2 s")
+    monkeypatch.setattr(check, "PROBE_SECONDS", 0.2)
+    assert check.probe("ffcv") == (False, "no answer within 0.2 s")
 
 
 def test_torch_that_the_driver_is_too_old_for(answers, config, monkeypatch, tmp_path):
@@ -81,15 +82,15 @@ def test_fewer_gpus_than_ranks(answers, config):
 
 
 def test_missing_and_outdated_packages(answers, monkeypatch):
-    real = doctor.importlib.metadata.version
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0" if name == "pandas" else real(name))
+    real = software.importlib.metadata.version
+    monkeypatch.setattr(software.importlib.metadata, "version", lambda name: "1.0" if name == "pandas" else real(name))
     (packages,) = found(None, "packages")
     assert packages.ok is False and packages.found == "pandas 1.0, needs >=2.2" and "make setup" in packages.fix
 
 
 def test_a_small_shared_memory_and_a_full_disk(answers, monkeypatch):
-    usage = doctor.shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: usage._replace(free=64e6))
+    usage = machine.shutil.disk_usage("/")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: usage._replace(free=64e6))
     assert found(None, "/dev/shm")[0].ok is False and "--shm-size" in found(None, "/dev/shm")[0].fix
     assert found(None, "disk")[0].ok is False
 
@@ -117,10 +118,29 @@ def test_slurm_commands_partition_and_what_the_site_would_refuse(answers, config
     (wrong,) = found(slurm, "slurm")
     assert wrong.ok is False and "no partition gpus; there are cpu, gpu" in wrong.found
     right = on(slurm, partition="gpu")
+    (aux,) = found(on(right, aux_partition="cpus"), "slurm")
+    assert aux.ok is False and "no partition cpus" in aux.found and aux.fix.startswith("cluster.aux_partition=")
     assert found(right, "slurm")[0].ok and found(right, "slurm job")[0].ok
     executable(tmp_path / "sbatch", "#!/bin/sh\necho 'allocation failure: Invalid account' >&2; exit 1\n")
     (job,) = found(right, "slurm job")
     assert job.ok is False and "Invalid account" in job.found
+
+
+def test_flags_of_the_report_job_are_tried_too(answers, config, monkeypatch, tmp_path):
+    """They are its own: refused at launch, it would be missing when the runs are queued."""
+    for command in ("srun", "squeue", "scontrol"):
+        executable(tmp_path / command, "#!/bin/sh\nexit 9\n")
+    executable(tmp_path / "sinfo", "#!/bin/sh\necho gpu\n")
+    refuse = 'case "$*" in *--dependency*) exit 8;; *--qos=fast*) echo "Invalid qos" >&2; exit 1;; esac'
+    executable(tmp_path / "sbatch", f"#!/bin/sh\n[ $1 = --test-only ] || exit 9\n{refuse}\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    cluster = {"name": "slurm", "partition": "gpu"}
+    for extra, taken in (("--qos=slow", True), ("--qos=fast", False)):
+        asked = on(config, **cluster, aux_extra=(extra,))
+        assert found(asked, "slurm job")[0].ok
+        (report,) = found(asked, "slurm report")
+        assert report.ok is taken
+    assert "Invalid qos" in report.found and "cluster.aux_extra" in report.fix
 
 
 def test_data(answers, config, tmp_path):
