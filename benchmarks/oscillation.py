@@ -32,7 +32,7 @@ def main() -> None:
     )
     labels = torch.randint(0, 1000, (args.batch,), device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    tracker = OscillationTracker(model.parameters())
+    tracker = OscillationTracker(model.named_parameters(), total_steps=125_100)
 
     def synchronise() -> None:
         if device.type == "cuda":
@@ -50,8 +50,12 @@ def main() -> None:
         F.cross_entropy(model(images), labels).backward()
         optimizer.step()
 
-    step(), tracker.observe()
-    rounds = [(timed(step), timed(tracker.observe)) for _ in range(args.rounds)]
+    def track() -> None:
+        tracker.see_gradients()
+        tracker.observe()
+
+    step(), track()
+    rounds = [(timed(step), timed(track)) for _ in range(args.rounds)]
     step_seconds, observe_seconds = (statistics.median(column) for column in zip(*rounds, strict=True))
     window_seconds = timed(tracker.end_window)
     print(

@@ -76,6 +76,21 @@ def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Trains in this process, as rank 0 of 1, and stops where asked."""
+
+    from adarem import train
+
+    from .training import NeverStop
+
+    def go(path: Path, stop: object = None) -> int:
+        monkeypatch.setattr(train, "StopRequest", lambda: stop or NeverStop())
+        return train.train(path)
+
+    return go
+
+
 @pytest.fixture(scope="session")
 def adarem_command() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``python -m adarem`` as a user would and captures what it says."""

@@ -1,5 +1,7 @@
 """Checkpoints: whole or absent, damage found, nothing executed, later steps without effect on them."""
 
+import hashlib
+import io
 import os
 import pickle
 from pathlib import Path
@@ -54,6 +56,21 @@ def test_damage_is_found_named_and_set_aside(tmp_path: Path) -> None:
     assert find_newest(tmp_path) == (None, [])
 
 
+@pytest.mark.parametrize("content", [[1], {"model": {}}, torch.zeros(3), b"text"])
+def test_a_foreign_file_under_a_checkpoints_name_is_set_aside(tmp_path: Path, content: object) -> None:
+    """Its checksum is right, and still it is none."""
+    save(tmp_path, 1, x=torch.arange(5))
+    good, _ = find_newest(tmp_path)
+    buffer = io.BytesIO(content) if isinstance(content, bytes) else io.BytesIO()
+    if not isinstance(content, bytes):
+        torch.save(content, buffer)
+    stem = f"step-000000002-{hashlib.sha256(buffer.getvalue()).hexdigest()[:16]}"
+    (tmp_path / f"{stem}.pt").write_bytes(buffer.getvalue())
+    foreign = f"{stem}.pt: foreign (no checkpoint of adarem), set aside as {stem}.foreign"
+    assert find_newest(tmp_path) == (good, [foreign])
+    assert (tmp_path / f"{stem}.foreign").read_bytes() == buffer.getvalue()
+
+
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "step-1.pt").write_bytes(b"mine")
     (tmp_path / ".step-000000001-0123456789abcdef.pt.xyz.partial").write_bytes(b"half")
@@ -80,7 +97,7 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     torch.save({"format": 0}, path)
-    with pytest.raises(UserError, match="checkpoint format 0, this version reads 2"):
+    with pytest.raises(UserError, match="checkpoint format 0, this version reads 3"):
         load(path)
 
 

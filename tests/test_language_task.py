@@ -21,7 +21,7 @@ from adarem.rundir import RunDir
 from adarem.train import _build
 from adarem.winners import winners
 
-from .test_train import StopAtStep, assert_same_bits, figures, final_state, run_here, torchrun  # noqa: F401
+from .training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 ALONE = World(0, 1, 0, torch.device("cpu"), ("here",))
 TOKENS_TIMING = "tokens_per_s"
@@ -178,7 +178,7 @@ def test_rate_follows_the_length_and_the_gradient_is_clipped(text_run: Callable[
 def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
     changed: tuple[str, ...],
     text_run: Callable[..., Path],
-    run_here: Callable[..., int],  # noqa: F811
+    run_here: Callable[..., int],
 ) -> None:
     whole = RunDir(text_run(*changed, folder="whole"))
     assert run_here(whole.path) == exitcodes.OK
@@ -201,7 +201,7 @@ def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
 
 def test_two_ranks_take_the_step_of_one_dropout_included_and_may_take_over_within_an_epoch(
     text_run: Callable[..., Path],
-    run_here: Callable[..., int],  # noqa: F811
+    run_here: Callable[..., int],
 ) -> None:
     """Same columns, same masks, averaged gradients; the state of one rank's columns goes to two."""
     common = ("optimizer=sgd", "optimizer.lr=1.0")
@@ -223,7 +223,7 @@ def test_two_ranks_take_the_step_of_one_dropout_included_and_may_take_over_withi
 def test_it_learns_a_tiny_text_by_heart(
     tmp_path: Path,
     text_run: Callable[..., Path],
-    run_here: Callable[..., int],  # noqa: F811
+    run_here: Callable[..., int],
 ) -> None:
     verse = "the cat sat on a mat\nand then it saw two dogs that ran to her\n"
     for name in ("train", "valid", "test"):
@@ -246,7 +246,7 @@ def test_divergence_and_changed_text_are_told(
     tmp_path: Path,
     text_root: Path,
     text_run: Callable[..., Path],
-    run_here: Callable[..., int],  # noqa: F811
+    run_here: Callable[..., int],
 ) -> None:
     run = RunDir(text_run("optimizer=sgd", "optimizer.lr=1e38", "model.clip=0", folder="diverges"))
     assert run_here(run.path) == exitcodes.DIVERGED
@@ -305,7 +305,7 @@ def test_the_final_table_takes_the_searchs_winners(tmp_path: Path) -> None:
 
 def test_wrong_text_ends_in_one_line_before_anything_is_trained(
     text_run: Callable[..., Path],
-    run_here: Callable[..., int],  # noqa: F811
+    run_here: Callable[..., int],
 ) -> None:
     run = RunDir(text_run("optimizer=adam", "data.expected_train=929589", "data.vocabulary=10000"))
     with pytest.raises(UserError, match=r"ptb.train.txt: [\d,]+ tokens with end-of-sentence, the Penn Treebank has"):

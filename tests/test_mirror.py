@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adarem import exitcodes, mirror
-from adarem import train as train_module
 from adarem.mirror import run_id
 from adarem.rundir import RunDir
-from adarem.train import train
+
+from .training import StopAtStep
 
 
 def records(run: RunDir) -> Iterator[object]:
@@ -43,31 +43,12 @@ def history(run: RunDir) -> list[dict]:
     return rows
 
 
-class StopAtStep:
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    @property
-    def signal(self) -> str | None:
-        self.looks -= 1
-        return "SIGTERM" if self.looks < 0 else None
-
-
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    def go(path: Path, looks: int = 10**9) -> int:
-        monkeypatch.setattr(train_module, "StopRequest", lambda: StopAtStep(looks))
-        return train(path)
-
-    return go
-
-
 def test_an_offline_run_holds_everything_also_after_an_interruption(
     tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:
     run = RunDir(tiny_run("wandb.mode=offline", "optimizer=adarem"))
     config = run.config()
-    assert run_here(run.path, looks=6) == exitcodes.REQUEUE
+    assert run_here(run.path, StopAtStep(6, "SIGTERM")) == exitcodes.REQUEUE
     assert run_here(run.path) == exitcodes.OK
     started = next(r.run for r in records(run) if r.WhichOneof("record_type") == "run")
     assert started.run_id == run_id(run, config)

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from adarem.oscillation import OscillationTracker
+from adarem import exitcodes
+from adarem.oscillation import OscillationTracker, watched_places
+from adarem.rundir import RunDir
+
+from .training import StopAtStep
 
 
 def network() -> nn.Module:
@@ -52,8 +56,8 @@ def reference(trace: list[list[float]]) -> dict[str, float]:
 
 def test_two_windows_follow_the_definition() -> None:
     net, generator = network(), torch.Generator().manual_seed(1)
-    tracker = OscillationTracker(net.parameters(), watched=5, watched_steps=30)
-    for window in range(2):
+    tracker = OscillationTracker(net.named_parameters(), watched_steps=0)
+    for _ in range(2):
         trace = [values(net)]
         for _ in range(20):
             wander(net, generator)
@@ -67,17 +71,81 @@ def test_two_windows_follow_the_definition() -> None:
         assert record["q_of_sums"] == pytest.approx(expected["q_of_sums"], rel=1e-5)
         assert record["share_left_out"] == pytest.approx(expected["share_left_out"])
         assert record["parameters"] == len(trace[0]) and record["window_steps"] == 20
-        total = len(trace[0])
-        places = [(2 * i + 1) * total // 10 for i in range(5)]
-        steps = 20 if window == 0 else 10  # of the 30 to watch
-        assert len(record["trajectories"]) == 5
-        for place, path in zip(places, record["trajectories"], strict=True):
-            assert path == [row[place] for row in trace[1 : steps + 1]]
+        assert record["trajectories"] == []
+
+
+def test_watched_places_are_the_models_and_the_seeds() -> None:
+    from adarem.models import build_model
+
+    named = list(build_model("resnet18", 10, seed=0).named_parameters())
+    places = {seed: watched_places(named, seed) for seed in (0, 1)}
+    names = [name.partition("[")[0] for name, *_ in places[0]]
+    assert names == ["layer1.1.conv1.weight", "layer3.0.conv1.weight", "layer4.0.conv2.weight", "fc.weight"]
+    for (name, p, place), (again, *_) in zip(places[0], watched_places(named, 0), strict=True):
+        assert name == again and all(i == size // 2 for i, size in zip(place[2:], p.shape[2:], strict=True))
+    assert [n for n, *_ in places[0]] != [n for n, *_ in places[1]]
+    other = watched_places(list(build_model("resnet18", 10, seed=5).named_parameters()), 0)
+    assert [n for n, *_ in other] == [n for n, *_ in places[0]]  # not of the values
+
+
+def test_three_spans_of_the_run_are_kept() -> None:
+    net, generator = network(), torch.Generator().manual_seed(1)
+    tracker = OscillationTracker(net.named_parameters(), total_steps=20, watched_steps=4)
+    named = dict(net.named_parameters())
+    trace, kept = [], []
+    for step in range(20):
+        trace.append({n: p.detach().clone() for n, p in named.items()})
+        wander(net, generator)
+        tracker.observe()
+        if step % 7 == 6:  # windows that end in the middle of spans
+            kept += tracker.end_window()["trajectories"]
+    trace.append({n: p.detach().clone() for n, p in named.items()})
+    kept += tracker.end_window()["trajectories"]
+    assert len({t["parameter"] for t in kept}) == 2  # the convolution and the classifier
+    assert sorted({t["from_step"] for t in kept}) == [0, 8, 16] and len(kept) == 6
+    for t in kept:
+        name, _, place = t["parameter"].rstrip("]").partition("[")
+        index = tuple(map(int, place.split(",")))
+        want = [float(trace[t["from_step"] + i][name][index]) for i in range(5)]
+        assert torch.tensor(t["values"]).tolist() == want  # to the bit, in float32
+
+
+def test_who_never_gets_a_gradient_is_told_apart() -> None:
+    """Weight decay alone moves the last two of five straight on: they rule the median, not the one with gradients."""
+    p = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0]))
+    tracker = OscillationTracker([("p", p)], watched_steps=0)
+    for sign in (1.0, -1.0, 1.0):  # l = 3, d = 1
+        p.grad = sign * torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
+        tracker.see_gradients()
+        with torch.no_grad():
+            p -= p.grad + torch.tensor([0.0, 0.0, 0.25, 0.25, 0.25])
+        tracker.observe()
+    record = tracker.end_window()
+    assert (record["q_mean"], record["q_median"]) == (9 / 5, 1.0)
+    assert (record["q_mean_with_gradient"], record["q_median_with_gradient"]) == (3.0, 3.0)
+    assert (record["share_without_gradient"], record["q_mean_without_gradient"]) == (0.6, 1.0)
+    tracker.observe()
+    assert tracker.end_window()["share_without_gradient"] == 1.0  # of each window anew
+
+
+def test_weight_decay_alone_need_not_go_straight() -> None:
+    """Adam's L2 is normalised: near zero it swings to and fro, so q is measured and not taken for 1."""
+    p = nn.Parameter(torch.linspace(-0.01, 0.01, 50))
+    tracker = OscillationTracker([("p", p)], watched_steps=0)
+    optimizer = torch.optim.Adam([p], lr=0.004, weight_decay=1e-4)
+    for _ in range(30):
+        p.grad = torch.zeros_like(p)
+        tracker.see_gradients()
+        optimizer.step()
+        tracker.observe()
+    record = tracker.end_window()
+    assert record["share_without_gradient"] == 1.0 and record["q_mean_with_gradient"] is None
+    assert record["q_mean_without_gradient"] == record["q_mean"] > 1.1
 
 
 def test_hand_worked() -> None:
     p = nn.Parameter(torch.tensor([0.0, 0.0]))
-    tracker = OscillationTracker([p], watched_steps=0)
+    tracker = OscillationTracker([("p", p)], watched_steps=0)
     for x in ([1.0, 1.0], [0.0, 0.0], [1.0, 0.0]):  # l = 3, d = 1; l = 2, d = 0
         with torch.no_grad():
             p.copy_(torch.tensor(x))
@@ -91,44 +159,32 @@ def test_hand_worked() -> None:
 
 def test_going_on_from_a_saved_state_changes_no_bit() -> None:
     net, generator = network(), torch.Generator().manual_seed(2)
-    whole = OscillationTracker(net.parameters(), watched=3, watched_steps=8)
+    whole = OscillationTracker(net.named_parameters(), total_steps=11, watched_steps=3)
     for _ in range(5):
         wander(net, generator)
         whole.observe()
     state = copy.deepcopy(whole.state_dict())
-    resumed = OscillationTracker(net.parameters(), watched=3, watched_steps=8)
+    resumed = OscillationTracker(net.named_parameters(), total_steps=11, watched_steps=3)
     resumed.load_state_dict(state)
-    for _ in range(5):
+    for _ in range(6):
         wander(net, generator)
         whole.observe()
         resumed.observe()
-    assert whole.end_window() == resumed.end_window()
+    record = whole.end_window()
+    assert record == resumed.end_window()
+    assert {t["from_step"] for t in record["trajectories"]} == {0, 4, 8}
 
 
-def test_through_an_interrupted_run(tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from adarem import train as train_module
-    from adarem.rundir import RunDir
-    from adarem.train import train
-
-    class StopAtStep:
-        def __init__(self, looks: int) -> None:
-            self.looks = looks
-
-        @property
-        def signal(self) -> str | None:
-            self.looks -= 1
-            return "SIGUSR1" if self.looks < 0 else None
-
-    def go(path: Path, looks: int) -> None:
-        monkeypatch.setattr(train_module, "StopRequest", lambda: StopAtStep(looks))
-        train(path)
-
-    settings = ("train.oscillation=true", "train.oscillation_window=2", "train.watched_steps=6")
+def test_through_an_interrupted_run(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    settings = ("train.oscillation=true", "train.oscillation_window=2", "train.watched_steps=2")
     whole, broken = (RunDir(tiny_run(*settings, folder=name)) for name in ("whole", "broken"))
-    go(whole.path, 99)
-    for looks in (3, 3, 99):
-        go(broken.path, looks)
+    assert run_here(whole.path) == exitcodes.OK
+    for looks in (3, 3):
+        assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
+    assert run_here(broken.path) == exitcodes.OK
     assert whole.oscillation() == broken.oscillation()
     (record,) = whole.oscillation()
     assert record["epoch"] == 2 and record["window_steps"] == 8 and record["q_mean"] > 1
-    assert [len(t) for t in record["trajectories"]] == [6] * 8
+    assert [t["from_step"] for t in record["trajectories"]] == 4 * [0] + 4 * [3] + 4 * [6]
+    assert all(len(t["values"]) == 3 and len(set(t["values"])) > 1 for t in record["trajectories"])
+    assert 0 <= record["share_without_gradient"] < 0.5

@@ -1,98 +1,26 @@
 """Training: exact under interruption, equal across ranks, honest about divergence."""
 
+import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from adarem import exitcodes
-from adarem import train as train_module
+from adarem import exitcodes, meters
 from adarem.checkpoint import find_newest, load
 from adarem.errors import UserError
 from adarem.rundir import RunDir
 from adarem.schema import HYPER
-from adarem.train import train
 
-TIMING = {
-    "time",
-    "images_per_s",
-    "data_wait",
-    "seconds_train",
-    "seconds_eval",
-    "seconds_checkpoint",
-    "peak_memory_bytes",
-}
-
-
-def figures(run: RunDir) -> list[dict]:
-    return [{k: v for k, v in m.items() if k not in TIMING} for m in run.metrics()]
-
-
-def final_state(run: RunDir) -> dict:
-    state = load(find_newest(run.checkpoints)[0])
-    state["position"].pop("seconds")
-    return state
-
-
-def assert_same_bits(a: object, b: object, path: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), path
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for k in a:
-            assert_same_bits(a[k], b[k], f"{path}.{k}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same_bits(x, y, f"{path}[{i}]")
-    else:
-        assert a == b, path
-
-
-class NeverStop:
-    signal = None
-
-
-class StopAtStep:
-    """Asks for a stop the n-th time that the loop looks."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    @property
-    def signal(self) -> str | None:
-        self.looks -= 1
-        return "SIGUSR1" if self.looks < 0 else None
-
-
-@pytest.fixture
-def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """Trains in this process, as rank 0 of 1, and stops where asked."""
-
-    def go(path: Path, stop: object = None) -> int:
-        monkeypatch.setattr(train_module, "StopRequest", lambda: stop or NeverStop())
-        return train(path)
-
-    return go
-
-
-def torchrun(ranks: int, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    return subprocess.run(
-        [*command, "-m", "adarem", "train", str(path)],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+from .training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 
 @pytest.mark.parametrize("optimizer", HYPER)
@@ -114,6 +42,25 @@ def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
     results = whole.result(), broken.result()
     assert {r["top1"] for r in results} == {100 * float(whole.correct()["top1"].mean())}
+
+
+def test_an_interrupted_epochs_record_is_of_all_its_parts(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by a second whenever it is read: three times a step, one of them while it waits for data."""
+    seconds = itertools.count()
+    monkeypatch.setattr(meters, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    monkeypatch.setattr(meters, "_SHOW_EVERY_SECONDS", float("inf"))  # progress reads the clock too
+    run = RunDir(tiny_run("train.checkpoint_every=2", "train.eval_every=2"))
+    assert run_here(run.path, StopAtStep(3)) == exitcodes.REQUEUE
+    assert run_here(run.path) == exitcodes.OK
+    broken, whole = [m for m in run.metrics() if m["split"] == "train"]  # the first and the second epoch
+    assert whole["seconds_train"] == 13 and broken["seconds_train"] == 14  # read once more, when it was left
+    for m in broken, whole:
+        assert m["images"] == 4 * 288  # the second epoch's none of the first
+        assert m["data_wait"] * m["seconds_train"] == pytest.approx(4)
+        assert m["images_per_s"] * (m["seconds_train"] + 1) == pytest.approx(4 * 288)
+        assert m["world_size"] == 1
 
 
 def test_metrics_are_what_the_schedule_and_the_data_say(

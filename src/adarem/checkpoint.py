@@ -16,7 +16,7 @@ from adarem.errors import UserError
 from adarem.files import write_atomically
 
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
-FORMAT = 2
+FORMAT = 3
 
 
 def _files(folder: Path) -> list[tuple[int, str, Path]]:
@@ -88,32 +88,45 @@ class CheckpointWriter:
 
 
 def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, or None; and one line for each damaged one, which is renamed out of the way."""
+    """The newest whole checkpoint, or None; and a line for each file that is none, which is renamed out of the way."""
     notes = []
     for _, digest, path in reversed(_files(folder)):
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] == digest:
+        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != digest:
+            wrong, aside = "damaged (checksum differs)", path.with_suffix(".damaged")
+        elif _read(path, mmap=True) is None:
+            wrong, aside = "foreign (no checkpoint of adarem)", path.with_suffix(".foreign")
+        else:
             return path, notes
-        aside = path.with_suffix(".damaged")
         path.replace(aside)
-        notes.append(f"{path.name}: damaged (checksum differs), set aside as {aside.name}")
+        notes.append(f"{path.name}: {wrong}, set aside as {aside.name}")
     return None, notes
 
 
+def _read(path: Path, *, mmap: bool = False) -> dict[str, Any] | None:
+    """What a file holds, or None if that is no checkpoint. Nothing in it is executed."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, MemoryError):
+        raise  # of the place, not of the file
+    except Exception as e:  # whatever torch and pickle raise on bytes that are not theirs
+        if "memory" in str(e):
+            raise
+        return None
+    return state if isinstance(state, dict) and "format" in state else None
+
+
 def load(path: Path) -> dict[str, Any]:
-    """The state of a checkpoint that ``find_newest`` found, on the CPU. Nothing in it is executed.
+    """The state of a checkpoint that ``find_newest`` found, on the CPU.
 
     Raises:
         UserError: written by a version of another format, or no checkpoint at all.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever torch and pickle raise on bytes that are not theirs
-        state = None
-    if not isinstance(state, dict):
+    state = _read(path)
+    if state is None:
         raise UserError(f"{path}: no checkpoint of adarem; remove it, so that the one before it is used")
-    if state.get("format") != FORMAT:
+    if state["format"] != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {state.get('format')}, this version reads {FORMAT}; "
+            f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; "
             "finish the run with the version that wrote it, or remove its checkpoints"
         )
     return state

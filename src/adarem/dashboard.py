@@ -7,9 +7,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from adarem.campaign import read_campaign, runs_in
 from adarem.errors import UserError
 from adarem.mirror import mirror, wandb_mode
-from adarem.rundir import read_campaign, runs_in
 
 
 def replay(folder: Path, mode: str | None) -> int:
@@ -55,8 +55,10 @@ def publish(folder: Path, results_dir: Path, mode: str | None) -> None:
         settings=wandb.Settings(silent=True, console="off"),
     )
     logged: dict[str, Any] = {"table": wandb.Table(columns=rows[0], data=rows[1:])}
+    drawn = [grid.get("figure"), *(f"{grid['name']}-{kind}" for kind in ("curves", "time"))]
+    drawn += ["figure1", "figure1-parameters"] if grid["name"] == "figure2" else []
     for figure in sorted((results_dir / "figures").glob("*.png")):
-        if figure.stem in (grid["figure"], *(f"{grid['name']}-{kind}" for kind in ("time", "gpu-hours"))):
+        if figure.stem in drawn:
             logged[f"figures/{figure.stem}"] = wandb.Image(str(figure))
     session.log(logged)
     session.finish()

@@ -4,6 +4,7 @@ import datetime
 import os
 import signal
 import socket
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from adarem.errors import Mishap, UserError
+from adarem import rendezvous
+from adarem.errors import Mishap, Told, UserError
 
 DOING = ("starts", "waits for data", "trains", "evaluates", "writes a checkpoint")
 STARTS, WAITS_FOR_DATA, TRAINS, EVALUATES, WRITES_CHECKPOINT = range(len(DOING))
@@ -92,24 +94,29 @@ def _from_environment() -> tuple[int, int, int]:
     return int(rank), int(world_size), int(local_rank)
 
 
-def start_world(device: str, timeout_seconds: float) -> World:
+def start_world(device: str, timeout_seconds: float, stop: "StopRequest") -> World:
     """Joins the other ranks: NCCL on CUDA, gloo on the CPU.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        timeout_seconds: a collective that a rank waits for longer ends the run.
+        timeout_seconds: ranks that do not come within it end the run; so does a collective that takes longer.
+        stop: asks for an orderly end, also of the wait for the others.
 
     Raises:
-        UserError: fewer GPUs on this host than ranks, or no rendezvous (then a Mishap).
+        UserError: fewer GPUs on this host than ranks, or nowhere to meet (then a Mishap).
+        RankLost, StoppedWaiting: see ``rendezvous.meet``.
     """
     rank, world_size, local_rank = _from_environment()
     if device == "cuda":
         found = torch.cuda.device_count()
         if local_rank >= found:
-            raise UserError(
+            line = (
                 f"cluster.ranks_per_node: rank {rank} needs GPU {local_rank} on {socket.gethostname()}, which has "
                 f"{found}; lower it, or use cluster.device=cpu"
             )
+            if local_rank == found:  # the first on this host that lacks one
+                print(f"adarem train: {line}", file=sys.stderr, flush=True)
+            raise Told(line)
         target = torch.device("cuda", local_rank)
         torch.cuda.set_device(target)
     else:
@@ -117,27 +124,21 @@ def start_world(device: str, timeout_seconds: float) -> World:
     hosts = (socket.gethostname(),)
     if world_size > 1:
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
-        for key in ("MASTER_ADDR", "MASTER_PORT"):
-            if key not in os.environ:
-                raise UserError(
-                    f"{key} is not set, so {world_size} ranks can't meet; start with torchrun or slurm/run.sbatch"
-                )
+        store, hosts = rendezvous.meet(rank, world_size, timeout_seconds, lambda: stop.signal)
         try:
             dist.init_process_group(
                 "nccl" if device == "cuda" else "gloo",
+                store=store,
+                rank=rank,
+                world_size=world_size,
                 timeout=datetime.timedelta(seconds=timeout_seconds),
                 device_id=target if device == "cuda" else None,
             )
-        except (dist.DistNetworkError, dist.DistStoreError, ValueError) as e:  # ValueError: a port that is none
-            place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
-            reason = "the port is in use" if "EADDRINUSE" in str(e) else str(e).strip().splitlines()[0].rstrip(".")
+        except RuntimeError as e:  # a rank left between the meeting and this
             raise Mishap(
-                f"{place}: rank {rank} on {socket.gethostname()} cannot meet the others there ({reason}); choose "
-                "another port, or start again: each Slurm job and each torchrun takes one of its own"
+                f"rank {rank} on {socket.gethostname()} met the others and could not connect to them "
+                f"({str(e).strip().splitlines()[0].rstrip('.')}); start again"
             ) from None
-        names: list[Any] = [None] * world_size
-        dist.all_gather_object(names, socket.gethostname())
-        hosts = tuple(names)
     return World(rank, world_size, local_rank, target, hosts)
 
 

@@ -3,7 +3,7 @@
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -13,12 +13,16 @@ _SHOW_EVERY_SECONDS = 1.0
 
 
 class EpochClock:
-    """Times the part of an epoch that this attempt trains."""
+    """Times an epoch, with what earlier attempts kept of it.
 
-    def __init__(self) -> None:
+    Args:
+        spent: what ``spent()`` was when the epoch was left in the middle; empty at an epoch's beginning.
+    """
+
+    def __init__(self, spent: Sequence[float] = ()) -> None:
         self._began = self._shown = time.perf_counter()
-        self._steps = self._count = 0
-        self.waited = 0.0  # seconds without a batch
+        self._steps = 0  # of this attempt
+        self._earlier, self.waited, self._count = spent or (0.0, 0.0, 0)  # waited: seconds without a batch
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -40,15 +44,20 @@ class EpochClock:
         self._shown = now
         return True
 
+    def spent(self) -> list[float]:
+        """Seconds, those of them without a batch, and images or tokens, so far."""
+        return [self.seconds(), self.waited, self._count]
+
     def seconds(self) -> float:
-        return time.perf_counter() - self._began
+        return self._earlier + time.perf_counter() - self._began
 
     def rate(self) -> float:
         """Images or tokens a second."""
         return self._count / self.seconds()
 
     def seconds_a_step(self) -> float:
-        return self.seconds() / max(self._steps, 1)
+        """Of this attempt alone: the ones before may have had other ranks."""
+        return (self.seconds() - self._earlier) / max(self._steps, 1)
 
 
 class LossWatch:

@@ -26,7 +26,10 @@ class Mirror:
 
     def __init__(self, run: RunDir, config: RunConfig) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        if config.wandb.mode != "disabled":
+        self.problem: str | None = None  # why nothing is mirrored, in one line
+        if config.wandb.mode == "disabled":
+            return
+        try:
             with open(run.path / "wandb.log", "ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "adarem.mirror", str(run.path)],
@@ -35,6 +38,8 @@ class Mirror:
                     stderr=log,
                     start_new_session=True,  # Ctrl-C is for training; the mirror ends when its input does
                 )
+        except OSError as e:  # disk full, no process left: it costs the copy and never the run
+            self.problem = f"not mirrored to wandb ({e}); `adarem wandb replay` does it later"
 
     def close(self) -> None:
         """Lets the mirror send what is left, for a while; then it goes."""

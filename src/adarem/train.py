@@ -24,6 +24,7 @@ from adarem.mirror import Mirror
 from adarem.models import count_parameters
 from adarem.optim.table import build_optimizer
 from adarem.provenance import describe_attempt, slurm_job
+from adarem.rendezvous import StoppedWaiting
 from adarem.rundir import FINISHED, RunDir
 from adarem.tasks import Evaluation, ImageTask, Task
 from adarem.trainer import Diverged, Interrupted, Trainer
@@ -47,10 +48,18 @@ def train(path: Path) -> int:
     run = RunDir(path.absolute())
     config = run.config()
     stop = StopRequest()
-    world = start_world(config.cluster.device, config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS)
+    timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
+    try:
+        world = start_world(config.cluster.device, timeout, stop)
+    except StoppedWaiting as e:
+        print(f"{config.cell}: interrupted: {e}; the same command starts again", file=sys.stderr, flush=True)
+        # A launcher sends SIGTERM to the ranks that wait for one that failed: its exit code is the one that counts.
+        return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
     try:
         with ExitStack() as stack:
             _together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
+            # A result that was edited by hand is not trained over.
+            _together(world, lambda: run.result() if world.is_main else None)
             if world.broadcast(run.status()) in FINISHED:
                 if world.is_main:
                     print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
@@ -95,8 +104,9 @@ def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) ->
         try:
             trainer, notes = _build(run, config, world)
             if display is not None:
-                stack.callback(Mirror(run, config).close)
-                for note in notes:
+                mirror = Mirror(run, config)
+                stack.callback(mirror.close)
+                for note in [*notes, *filter(None, [mirror.problem])]:
                     display.note(note)
             evaluation = trainer.fit(stop, display.show if display else lambda record: None)
             final = trainer.final_figures(evaluation)

@@ -23,6 +23,7 @@ from adarem.schedule import learning_rate
 from adarem.tasks import Evaluation, Task
 
 _GO_ON, _STOP, _NOT_FINITE = 0, 1, 2
+_Show = Callable[[dict[str, Any]], None]
 
 
 class Diverged(Exception):
@@ -39,6 +40,8 @@ class Position:
 
     step: int = 0  # optimizer steps done
     totals: list[list[float]] = field(default_factory=list)  # of an epoch left in the middle, one row a rank
+    spent: list[float] = field(default_factory=list)  # on that epoch: EpochClock.spent()
+    checkpoint_seconds: float = 0.0  # that the loop waited for checkpoints since the last record
     seconds: float = 0.0  # spent training, over all attempts
     best: float | None = None  # the task's headline figure, over the evaluations so far
     best_epoch: int = 0
@@ -57,13 +60,17 @@ class Trainer:
         self.total_steps = config.scale.epochs * task.steps_per_epoch
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.scale.precision == "fp16")
         self._checkpoints = CheckpointWriter(run.checkpoints)
-        self._checkpoint_seconds = 0.0
         self._agreement = Agreement(world)
         self._watch = LossWatch(world.device)
         self._average = NonMonotoneAverage(model, task.average_after) if task.average_after else None
         self._tracker: OscillationTracker | None = None
         if config.train.oscillation and world.is_main:  # parameters are the same on every rank
-            self._tracker = OscillationTracker(model.parameters(), watched_steps=config.train.watched_steps)
+            self._tracker = OscillationTracker(
+                model.named_parameters(),
+                seed=config.seed,
+                total_steps=self.total_steps,
+                watched_steps=config.train.watched_steps,
+            )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes over a checkpoint's state; the number of ranks may have changed since."""
@@ -77,7 +84,7 @@ class Trainer:
         if self._tracker is not None:
             self._tracker.load_state_dict(state["oscillation"])
 
-    def fit(self, stop: StopRequest, show: Callable[[dict[str, Any]], None]) -> Evaluation:
+    def fit(self, stop: StopRequest, show: _Show) -> Evaluation:
         """Trains to the last epoch and returns the evaluation after it.
 
         Args:
@@ -93,7 +100,7 @@ class Trainer:
         evaluation = None
         while self.position.step < self.total_steps:
             epoch = self.position.step // self.task.steps_per_epoch
-            clock = EpochClock()
+            clock = EpochClock(self.position.spent)
             totals = self._train_epoch(network, epoch, clock, stop, show)
             evaluation = self._finish_epoch(epoch, totals, clock, show)
         self._checkpoints.wait()
@@ -107,14 +114,7 @@ class Trainer:
         with self._averaged():
             return self.task.final(self.model, evaluation, self.position.best)
 
-    def _train_epoch(
-        self,
-        network: nn.Module,
-        epoch: int,
-        clock: EpochClock,
-        stop: StopRequest,
-        show: Callable[[dict[str, Any]], None],
-    ) -> Tensor:
+    def _train_epoch(self, network: nn.Module, epoch: int, clock: EpochClock, stop: StopRequest, show: _Show) -> Tensor:
         """The rest of an epoch from the current step on; returns this rank's totals over the whole epoch."""
         totals = self._totals_so_far()
         first = self.position.step % self.task.steps_per_epoch
@@ -125,7 +125,7 @@ class Trainer:
                 if agreed == _NOT_FINITE:
                     raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.position.step}")
                 if agreed == _STOP:
-                    self._checkpoint(totals)
+                    self._checkpoint(totals, clock.spent())
                     self._checkpoints.wait()
                     raise Interrupted(f"{stop.signal or 'a signal on another rank'} at step {self.position.step}")
                 self.world.pulse.at(self.position.step, WAITS_FOR_DATA)
@@ -154,6 +154,8 @@ class Trainer:
         loss, totals = self.task.loss(network, batch)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if self._tracker is not None:
+            self._tracker.see_gradients()
         if self.task.clip:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip)
@@ -164,9 +166,7 @@ class Trainer:
         self.position.step += 1
         return totals
 
-    def _finish_epoch(
-        self, epoch: int, totals: Tensor, clock: EpochClock, show: Callable[[dict[str, Any]], None]
-    ) -> Evaluation | None:
+    def _finish_epoch(self, epoch: int, totals: Tensor, clock: EpochClock, show: _Show) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. The records come first: a crash repeats them at worst."""
         train_seconds, rate = clock.seconds(), clock.rate()
         summed = self.world.sum(totals)
@@ -181,11 +181,12 @@ class Trainer:
             lr=self._lr(self.position.step - 1),
             data_wait=clock.waited / train_seconds,
             seconds_train=train_seconds,
-            seconds_checkpoint=self._checkpoint_seconds,  # that the loop waited for since the last record
+            seconds_checkpoint=self.position.checkpoint_seconds,
+            world_size=self.world.world_size,
             peak_memory_bytes=peak_memory_bytes(self.world.device),
             **{f"{self.task.UNIT}_per_s": rate},
         )
-        self._checkpoint_seconds = 0.0
+        self.position.totals, self.position.spent, self.position.checkpoint_seconds = [], [], 0.0
         last = self.position.step == self.total_steps
         evaluation = None
         if last or (epoch + 1) % self.config.train.eval_every == 0:
@@ -205,7 +206,7 @@ class Trainer:
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
             self.run.append_oscillation({"epoch": epoch + 1, "step": self.position.step, **self._tracker.end_window()})
         if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
-            self._checkpoint(torch.zeros_like(totals))
+            self._checkpoint(torch.zeros_like(totals), spent=[])
         if self.world.is_main:
             done = {"epoch_done": True, **(evaluation.figures if evaluation else {})}
             show(self._progress(epoch, clock, figures["loss"]) | done)
@@ -228,10 +229,10 @@ class Trainer:
         if best is None or (value < best if self.task.LOWER_IS_BETTER else value > best):
             self.position.best, self.position.best_epoch = value, epoch + 1
 
-    def _checkpoint(self, totals: Tensor) -> None:
+    def _checkpoint(self, totals: Tensor, spent: list[float]) -> None:
         begin = time.perf_counter()
         self.world.pulse.at(self.position.step, WRITES_CHECKPOINT)
-        self.position.totals = self.world.gather(totals.tolist())
+        self.position.totals, self.position.spent = self.world.gather(totals.tolist()), spent
         carried = self.task.state()
         self.position.seconds = time.perf_counter() - self._began
         if self.world.is_main:
@@ -247,7 +248,7 @@ class Trainer:
                 "oscillation": self._tracker.state_dict() if self._tracker else None,
             }
             self._checkpoints.save(self.position.step, state)
-        self._checkpoint_seconds += time.perf_counter() - begin
+        self.position.checkpoint_seconds += time.perf_counter() - begin
 
     def _totals_so_far(self) -> Tensor:
         """This rank's share of the totals of an epoch that an earlier attempt left in the middle, else zeros."""

@@ -6,7 +6,6 @@ told from one that is merely waiting, and the loop itself pays for nothing.
 """
 
 import contextlib
-import datetime
 import json
 import os
 import re
@@ -18,8 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch.distributed as dist
-
+from adarem import rendezvous
 from adarem.distributed import DOING, World
 
 PERIOD_SECONDS = 1.0
@@ -73,7 +71,7 @@ class Watchdog:
         # A launcher that dies leaves its ranks behind; they would hold the run's lock and go on beside a new start.
         launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ
         self._parent = os.getppid() if launched else None
-        self._store = _connect() if world.world_size > 1 else None
+        self._store = rendezvous.connect(30.0) if world.world_size > 1 else None
         self._exchange(now)
         world.gather(None)  # everybody's first beat is there to be read
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -175,14 +173,3 @@ class Watchdog:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.kill(self._seen[rank].pid, signal.SIGKILL)
             os._exit(1)
-
-
-def _connect() -> dist.TCPStore:
-    """A connection of its own to the store at which the ranks met: one that waits for nobody else."""
-    return dist.TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=False,
-        wait_for_workers=False,
-        timeout=datetime.timedelta(seconds=30),
-    )

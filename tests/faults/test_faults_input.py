@@ -120,6 +120,10 @@ PLAN = [
     (["model=resnt18"], "model=resnt18: no such file configs/model/resnt18.yaml; did you mean 'resnet18'?"),
     (["optimizer=adarm"], "optimizer=adarm: no such file configs/optimizer/adarm.yaml; did you mean 'adarem'?"),
     (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum: no such key (adam); valid: beta1"),
+    (
+        ["cluster.time=60"],
+        'cluster.time=60: needs text; quote it: \'cluster.time="60"\' on the command line, "60" in a',
+    ),
     (["optimizer.lr=nan"], "optimizer.lr=nan: needs a finite number"),
     (["optimizer.lr=-1"], "optimizer.lr=-1.0: needs a positive learning rate"),
     (["optimizer.lr=fast"], "optimizer.lr='fast': needs float, not str"),
@@ -248,7 +252,18 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         lambda p: p.checkpoint({"format": 0}),
         ".pt: checkpoint format 0, this version reads",
     ),
-    "foreign checkpoint": (lambda p: p.checkpoint([1]), ".pt: no checkpoint of adarem; remove it"),
+    "results file written by hand": (
+        lambda p: p.edited("result.json", '{"status": "done", "top1": 99.0}'),
+        "result.json: not as training wrote it (no checksum); restore it, or remove it: the same launch then",
+    ),
+    "results file edited by hand": (
+        lambda p: p.edited("result.json", '{"status": "done", "top1": 99.0, "checksum": "9c2f4a8f9d8c8f7e"}'),
+        "result.json: not as training wrote it (checksum differs); restore it, or remove it: the same launch then",
+    ),
+    "results file cut short": (
+        lambda p: p.edited("result.json", '{"status": "do'),
+        "result.json: not readable as JSON",
+    ),
     "other settings under the same name": (
         lambda p: [
             p.edited("config.yaml", p.run().config_file.read_text().replace("momentum: 0.9", "momentum: 0.8")),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adarem.rundir import runs_in
+from adarem.campaign import runs_in
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("scripts/*.py")])

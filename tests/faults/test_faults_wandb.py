@@ -81,3 +81,13 @@ def test_training_ends_as_if_there_were_no_wandb(
     assert (run.path / "wandb.log").exists()
     holders = [p for p in tmp_path.rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
     assert holders == [] and KEY not in err
+
+
+def test_training_ends_as_if_there_were_no_wandb_when_its_log_cannot_be_opened(
+    tiny_run: Callable[..., Path], train_here: Callable[[Path], tuple[int, str]]
+) -> None:
+    run = RunDir(tiny_run("wandb.mode=offline", "scale.epochs=1"))
+    (run.path / "wandb.log").mkdir()
+    assert train_here(run.path)[0] == 0
+    assert run.status() == "done"
+    assert "not mirrored to wandb ([Errno 21] Is a directory" in run.log_file.read_text()
