@@ -282,6 +282,21 @@ def test_missing_data_are_prepared_by_a_job_that_the_array_waits_for(site, monke
     assert "--dependency=afterany:101" in report
 
 
+@pytest.mark.parametrize(("aux", "expected"), [(None, "gp u"), ("cpus", "cpus")])
+def test_jobs_without_gpus_get_flags_of_their_own(site, monkeypatch, aux, expected):
+    """--gres or a constraint meant for the runs would keep the prepare and the report job waiting, or be refused."""
+    plan, submissions = site
+    plan = moved(plan, plan.runs_dir, aux_partition=aux, aux_extra=("--qos=short", "--mem=8G"))
+    monkeypatch.setattr(launch, "prepared", lambda data: False)
+    launch.launch(plan)
+    prepare, array, report = submissions()
+    for job in (prepare, report):
+        script = next(i for i, word in enumerate(job) if word.endswith(".sbatch"))
+        assert job[script - 4 : script] == [f"--partition={expected}", "--account=$(id)", "--qos=short", "--mem=8G"]
+        assert "--qos=high" not in job
+    assert array[-6:-2] == ["--partition=gp u", "--account=$(id)", "--qos=high", "--comment=two words"]
+
+
 def test_cpu_clusters_are_asked_for_no_gpus(site):
     plan, submissions = site
     launch.launch(moved(plan, plan.runs_dir, device="cpu", threads_per_rank=2, max_parallel=0))
@@ -292,7 +307,8 @@ def test_queued_running_and_finished_cells_are_not_submitted_again(site, tmp_pat
     plan, submissions = site
     launch.launch(plan)
     name = submissions()[0][4].removeprefix("--job-name=")
-    (tmp_path / "queue").write_text(f"100 0 {name}\n100 2 {name}\n100 N/A another\n")
+    waits = "101 N/A table2-digits-smoke-report\n"
+    (tmp_path / "queue").write_text(f"100 0 {name}\n100 2 {name}\n100 N/A another\n{waits}")
     plan.cells[1].run.write_result({"status": "done", "top1": 70.0})
     launch.launch(plan)
     assert len(submissions()) == 2
@@ -304,6 +320,29 @@ def test_queued_running_and_finished_cells_are_not_submitted_again(site, tmp_pat
     array, report = submissions()[2:]
     assert "--array=0-0%4" in array and Path(array[-1]).read_text() == "resnet18-sgdm-s0\n"
     assert "--dependency=afterany:102:100" in report  # the table waits for the older job too
+
+
+def test_a_report_job_that_was_refused_is_submitted_by_the_next_launch(site, tmp_path, capsys):
+    plan, submissions = site
+    sbatch = tmp_path / "bin" / "sbatch"
+    taken = sbatch.read_text()
+    refuse = 'case "$*" in *report.sbatch*) echo "error: Invalid qos" >&2; exit 1;; esac\n'
+    executable(sbatch, taken.replace("#!/bin/bash\n", f"#!/bin/bash\n{refuse}"))
+    with pytest.raises(UserError, match=r"Invalid qos.*queued without a report: mend cluster.aux_partition"):
+        launch.launch(plan)
+    (array,) = submissions()
+    name = array[4].removeprefix("--job-name=")
+    queue = "".join(f"100 {i} {name}\n" for i in range(3))
+    another = "77 N/A table2-digits-smoke-report\n"  # of a campaign of that name elsewhere
+    (tmp_path / "queue").write_text(queue + another)
+    executable(sbatch, taken)
+    assert launch.launch(plan) == exitcodes.OK
+    (report,) = submissions()[1:]
+    assert "--dependency=afterany:100" in report and f"runs_dir={plan.runs_dir}" in report
+    assert "report   job 101: when all have ended" in capsys.readouterr().out
+    (tmp_path / "queue").write_text(queue + another + another.replace("77", "101"))
+    assert launch.launch(plan) == exitcodes.OK
+    assert len(submissions()) == 2  # it waits: one is enough
 
 
 def test_nothing_is_submitted_when_squeue_cannot_tell(site, tmp_path):

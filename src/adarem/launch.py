@@ -249,8 +249,15 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
         )
     waits_for = [*arrays, *sorted({job.split("_")[0] for job in queue.values()})]
     cluster = plan.cells[0].config.cluster
-    if arrays:
-        report = submit(slurm.report_command(plan.folder, _report_arguments(plan), cluster, waits_for), cluster)
+    # Without new runs too: a report job that was refused before, or cancelled, is made up for.
+    if arrays or not slurm.report_waits(plan.folder):
+        try:
+            report = submit(slurm.report_command(plan.folder, _report_arguments(plan), cluster, waits_for), cluster)
+        except UserError as e:
+            keys = "cluster.aux_partition, cluster.aux_extra or cluster.account"
+            raise UserError(f"{e}; the runs are queued without a report: mend {keys}, launch again") from e
+        if not dry_run:
+            slurm.note_report(plan.folder, report)
         print(f"report   job {report}: when all have ended")
     if dry_run:
         for command in commands:

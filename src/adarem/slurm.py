@@ -18,6 +18,7 @@ from adarem.errors import UserError
 from adarem.files import write_atomically
 from adarem.rundir import FINISHED, RunDir
 
+_REPORT_JOB = "report.job"  # in the campaign's folder: the id of its newest report job
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
 # A warning that meets a rank before it listens, or when it has just stopped: Slurm may send several (scancel repeats it
 # where an array still has waiting tasks).
@@ -48,9 +49,12 @@ def _output(campaign: Path, pattern: str) -> str:
     return f"--output={logs.replace('%', '%%')}/{pattern}"
 
 
-def _site(cluster: ClusterConfig) -> list[str]:
-    asked = [("partition", cluster.partition), ("account", cluster.account)]
-    return [f"--{flag}={value}" for flag, value in asked if value] + list(cluster.extra)
+def _site(cluster: ClusterConfig, auxiliary: bool) -> list[str]:
+    """Where a job goes and what the site wants; ``auxiliary`` jobs (prepare, report) need no GPU."""
+    partition = cluster.aux_partition or cluster.partition if auxiliary else cluster.partition
+    asked = [("partition", partition), ("account", cluster.account)]
+    extra = cluster.aux_extra if auxiliary else cluster.extra
+    return [*(f"--{flag}={value}" for flag, value in asked if value), *extra]
 
 
 def array_command(campaign: Path, token: str, cells: int, cluster: ClusterConfig, after: str | None) -> list[str]:
@@ -69,7 +73,7 @@ def array_command(campaign: Path, token: str, cells: int, cluster: ClusterConfig
         *([f"--time={cluster.time}"] if cluster.time else []),
         _output(campaign, "%A_%a.out"),
         *([f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []),
-        *_site(cluster),
+        *_site(cluster, auxiliary=False),
         str(script("run.sbatch")),
         str(array_list(campaign, token)),
     ]
@@ -84,21 +88,21 @@ def prepare_command(campaign: Path, run: RunDir, key: str, cluster: ClusterConfi
         "--dependency=singleton",
         f"--cpus-per-task={cluster.cpus_per_rank * cluster.ranks_per_node}",
         _output(campaign, "prepare-%j.out"),
-        *_site(cluster),
+        *_site(cluster, auxiliary=True),
         str(script("prepare.sbatch")),
         str(run.path),
     ]
 
 
 def report_command(campaign: Path, arguments: list[str], cluster: ClusterConfig, after: list[str]) -> list[str]:
-    """The job that makes the tables once every job in ``after`` has ended, well or not."""
+    """The job that makes the tables once every job in ``after``, if any, has ended, well or not."""
     return [
         "sbatch",
         "--parsable",
         f"--job-name={job_name(campaign, 'report')}",
-        f"--dependency=afterany:{':'.join(after)}",
+        *([f"--dependency=afterany:{':'.join(after)}"] if after else []),
         _output(campaign, "report-%j.out"),
-        *_site(cluster),
+        *_site(cluster, auxiliary=True),
         str(script("report.sbatch")),
         *arguments,
     ]
@@ -137,7 +141,33 @@ def queued(campaign: Path, patience: float = 120.0) -> dict[str, str]:
     lists = {job_name(campaign, p.stem): p for p in folder(campaign).glob("*.txt")}
     if not lists:
         return {}
-    ask = ["squeue", "--noheader", "--array", "--format=%F %K %j", f"--name={','.join(sorted(lists))}"]
+    cells = {}
+    for line in _squeue(["--array", "--format=%F %K %j", f"--name={','.join(sorted(lists))}"], patience):
+        job, task, name = line.split(maxsplit=2)
+        if name in lists and task.isdigit():
+            names = lists[name].read_text().splitlines()
+            cells[names[int(task)]] = f"{job}_{task}"
+    return cells
+
+
+def note_report(campaign: Path, job: str) -> None:
+    """Keeps which job will make the report; see ``report_waits``."""
+    write_atomically(folder(campaign) / _REPORT_JOB, job)
+
+
+def report_waits(campaign: Path) -> bool:
+    """Whether the campaign's newest report job is in the queue. Raises UserError when squeue does not answer."""
+    try:
+        job = (folder(campaign) / _REPORT_JOB).read_text()
+    except FileNotFoundError:
+        return False
+    # Not by --jobs: squeue takes an id that it has forgotten for a mistake. The name alone may be another campaign's.
+    lines = _squeue(["--format=%F %K %j", f"--name={job_name(campaign, 'report')}"], 120.0)
+    return any(line.split()[0] == job for line in lines)
+
+
+def _squeue(arguments: list[str], patience: float) -> list[str]:
+    ask = ["squeue", "--noheader", *arguments]
     try:
         done = subprocess.run(ask, capture_output=True, text=True, timeout=patience)
     except subprocess.TimeoutExpired:
@@ -146,13 +176,7 @@ def queued(campaign: Path, patience: float = 120.0) -> dict[str, str]:
         ) from None
     if done.returncode:
         raise UserError(f"squeue: {done.stderr.strip()}; nothing was submitted, try again when Slurm answers")
-    cells = {}
-    for line in done.stdout.splitlines():
-        job, task, name = line.split(maxsplit=2)
-        if name in lists and task.isdigit():
-            names = lists[name].read_text().splitlines()
-            cells[names[int(task)]] = f"{job}_{task}"
-    return cells
+    return done.stdout.splitlines()
 
 
 def again(run: RunDir, code: int) -> bool:

@@ -1,18 +1,22 @@
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from cluster import cluster, missing
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # torture.py, which compares runs bit by bit
+
 
 @pytest.fixture(scope="session")
 def slurm_cluster():
-    """The environment in which sbatch talks to a real two-node cluster."""
+    """A real two-node cluster."""
     if reason := missing():
         if os.environ.get("CI") == "true":
             pytest.fail(f"the Slurm tests cannot run: {reason}")
         pytest.skip(f"the Slurm tests cannot run: {reason}")
-    with cluster() as env:
-        yield env
+    with cluster() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ CPU = ["cluster=slurm", "cluster.device=cpu", "cluster.nodes=2", "cluster.cpus_p
 def with_stub(slurm_cluster, monkeypatch, tmp_path):
     """Slurm's environment, and a python whose ranks are stubs."""
     for key in ("SLURM_CONF", "PATH"):
-        monkeypatch.setenv(key, slurm_cluster[key])
+        monkeypatch.setenv(key, slurm_cluster.env[key])
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
     python.chmod(0o755)

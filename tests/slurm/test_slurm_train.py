@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slurm
 
 def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
     """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, so that two cores are enough. One is preempted."""
-    env = os.environ | {k: slurm_cluster[k] for k in ("SLURM_CONF", "PATH")}
+    env = os.environ | {k: slurm_cluster.env[k] for k in ("SLURM_CONF", "PATH")}
     env |= {"OMP_NUM_THREADS": "1"}
     common = [
         *("grid=table2", *digits, "scale=smoke", "scale.global_batch_size=240", "wandb.mode=disabled"),
