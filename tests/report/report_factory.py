@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from adarem.campaign import cell_name, folder_name, write_campaign
+from adarem.compose import labels
 from adarem.config import RunConfig, config_hash, from_dict
-from adarem.rundir import RunDir, campaign, cell_name, write_campaign
+from adarem.rundir import RunDir
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 HASHES = {"train": "a" * 64, "val": "b" * 64}
@@ -58,8 +60,9 @@ def make_config(
 
 
 def write_grid(runs_dir: Path, grid: str = "table2", data: str = "imagenet", scale: str = "paper", **changed) -> Path:
-    folder = runs_dir / campaign(grid, data, scale)
-    write_campaign(folder, yaml.safe_load((CONFIGS / "grid" / f"{grid}.yaml").read_text()) | changed)
+    folder = runs_dir / folder_name(grid, data, scale)
+    raw = yaml.safe_load((CONFIGS / "grid" / f"{grid}.yaml").read_text())
+    write_campaign(folder, raw | {"labels": labels() | {"settings": {}}} | changed)
     return folder
 
 
@@ -119,16 +122,19 @@ def finish(
     counts = {"train": config.data.expected_train, "val": config.data.expected_val}
     if correct is not None:
         run.write_correct({"top1": correct, "top5": correct})
+    evaluation = {}
+    if config.data.kind == "images":
+        evaluation = {
+            "resize": config.data.eval_resize, "crop": config.data.eval_crop, "images": counts["val"],
+            "stored_max_side": config.data.write.max_side, "backend": config.data.backend,
+        }  # fmt: skip
     run.write_result(
         {
             "status": "done", "epochs": n, "steps": 1251 * n, "top1": top1, "top5": top5, "val_loss": loss + 0.3,
             "train_loss": loss, "best_top1": top1 + 0.1, "best_epoch": n - 1, "parameters": 11689512,
             "config_hash": config_hash(config),
             "fingerprint": {s: {"content_hash": hashes[s], "num_images": counts[s]} for s in counts},
-            "evaluation": {
-                "resize": config.data.eval_resize, "crop": config.data.eval_crop, "images": counts["val"],
-                "stored_max_side": config.data.write.max_side, "backend": config.data.backend,
-            },
+            "evaluation": evaluation,
             "world_size": world, "device": "cpu", "seconds": 110.0 * n, "gpu_hours": None, "images_per_s": 9000.0,
             "commit": commit, "dirty": dirty,
         }

@@ -5,7 +5,7 @@ import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
 
 from adarem.errors import UserError
-from adarem.report import collect
+from adarem.report import collect, runs_csv
 from adarem.rundir import RunDir
 
 
@@ -35,7 +35,6 @@ def test_every_state_is_told_apart(dirs):
     ("change", "words"),
     [
         ({"top1": None}, "no finite final figure"),
-        ({"top1": float("nan")}, "no finite final figure"),
         ({"epochs": 3}, "of epoch 3, the config asks for 100"),
         ({"top1": 71.5}, "result.json has top1 71.5, metrics.jsonl 70.5"),
     ],
@@ -43,10 +42,19 @@ def test_every_state_is_told_apart(dirs):
 def test_a_result_that_does_not_fit_is_named_and_never_a_number(dirs, change, words):
     folder = write_grid(dirs[0])
     run = finish(folder, make_config("resnet18", "sgdm"), 70.5)
-    run.result_file.write_text(json.dumps(run.result() | change))
+    run.write_result(run.result() | change)
     read = collect.read_run(run.path)
     assert (read.status, read.value("top1")) == ("failed", None)
     assert words in "; ".join(read.problems)
+
+
+@pytest.mark.parametrize("change", [{"top1": 99.0}, {"top1": float("nan")}, {"commit": "0" * 9}])
+def test_a_result_edited_by_hand_is_named_and_never_a_number(dirs, change):
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
+    run.result_file.write_text(json.dumps(json.loads(run.result_file.read_text()) | change))
+    read = collect.read_run(run.path)
+    assert (read.status, read.value("top1")) == ("failed", None)
+    assert "result.json: not as training wrote it (checksum differs)" in "; ".join(read.problems)
 
 
 def test_another_config_hash_is_told_and_the_figure_kept(dirs):
@@ -119,8 +127,8 @@ def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
     late = make_config("resnet50", "sgdm", grid="table1", data="digits")
     RunDir(two / late.cell).freeze(late)
     path = results / "runs.csv"
-    collect.update_runs_csv(path, collect.read_runs(one), runs)
-    collect.update_runs_csv(path, collect.read_runs(two), runs)
+    runs_csv.update_runs_csv(path, collect.read_runs(one), runs)
+    runs_csv.update_runs_csv(path, collect.read_runs(two), runs)
 
     def status():
         frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("run")
@@ -128,10 +136,10 @@ def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
 
     assert status()[1] == {"table1-digits/resnet50-sgdm-s0": "planned", "table2/resnet18-sgdm-s0": "done"}
     finish(two, late, 91.0)
-    collect.update_runs_csv(path, collect.read_runs(one), runs)  # a report on the other grid
+    runs_csv.update_runs_csv(path, collect.read_runs(one), runs)  # a report on the other grid
     assert status()[1]["table1-digits/resnet50-sgdm-s0"] == "done"
     os.rename(two, two.with_name("gone"))
-    collect.update_runs_csv(path, collect.read_runs(one), runs)
+    runs_csv.update_runs_csv(path, collect.read_runs(one), runs)
     frame, _ = status()
     row = frame.loc["table1-digits/resnet50-sgdm-s0"]
     assert (row["top1"], row["optimizer.lr"], row["data.name"], row["scale.epochs"]) == (

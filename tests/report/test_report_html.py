@@ -1,48 +1,33 @@
 """report.html in a real headless Chromium."""
 
-import json
 import re
 import shutil
-import subprocess
-from html import unescape
 
 import pytest
+from browser import browse, look
 from report_factory import diverge, finish, make_config, write_grid
 
-from adarem.report import make_report
+from adarem.report import claims, make_report, times
+from adarem.report.make import load
 
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=5000",
-)  # fmt: skip
-
-# Clicks like a reader and leaves what it saw in the page.
-PROBE = """<script>
-addEventListener("load", function () {
-  var seen = {errors: window.probeErrors, width: document.documentElement.scrollWidth - innerWidth, images: []};
-  document.querySelectorAll("img").forEach(function (i) { seen.images.push(i.naturalWidth); });
+# Clicks like a reader.
+SORT = """
   var table = document.querySelector("#table2 table.sort");
   var heads = table.querySelectorAll("th button");
-  var read = function (k) {
+  var column = function (k) {
     return Array.from(table.tBodies[0].rows).map(function (r) { return r.cells[k].innerText; });
   };
-  heads[4].click(); seen.up = read(4);
-  heads[4].click(); seen.down = read(4);
-  heads[2].click(); seen.names = read(2);
+  heads[4].click(); seen.up = column(4);
+  heads[4].click(); seen.down = column(4);
+  heads[2].click(); seen.names = column(2);
   seen.aria = Array.from(table.querySelectorAll("th")).map(function (t) { return t.getAttribute("aria-sort"); });
-  var p = document.createElement("pre"); p.id = "probe"; p.textContent = JSON.stringify(seen); document.body.append(p);
-});
-</script>"""
-ERRORS = "<script>window.probeErrors = []; onerror = function (m) { window.probeErrors.push(m); };</script>"
-
-
-def browse(page, tmp_path, *flags):
-    """(DOM after the scripts ran, console lines)."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert chromium, "Chromium is not installed: apt-get install chromium"
-    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", f"file://{page}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+"""
+READ = """
+  seen.claims = cells("#claims table"); seen.times = cells("#table2-times table");
+  seen.folded = Array.from(document.querySelectorAll("#claims details")).map(function (d) { return d.innerText; });
+  seen.rehearsed = cells("#table1-times table");
+  seen.tallest = Math.max(...Array.from(document.querySelectorAll("tr"), function (r) { return r.offsetHeight; }));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +44,13 @@ def dirs(tmp_path_factory):
     lost.log_file.write_text("".join(f"line {i}\n" for i in range(100)) + "<script>alert(1)</script> loss is nan\n")
     digits = write_grid(dirs[0], "table1", "digits", "rehearsal")
     finish(digits, make_config("resnet18", "sgdm", grid="table1", data="digits"), 95.0)
+    figure2 = write_grid(dirs[0], "figure2", "digits", "rehearsal")
+    for optimizer, q in (("sgd", 9.0), ("adarem", 5.0)):
+        run = finish(figure2, make_config("resnet18", optimizer, grid="figure2", data="digits"), 95.0)
+        way = {"parameter": "fc.weight[0, 1]", "from_step": 0, "values": [0.0, 3.0, 1.0, 2.0]}
+        more = {"q_mean_with_gradient": q + 1, "q_median_with_gradient": q - 1, "share_without_gradient": 0.25}
+        run.append_oscillation({"epoch": 10, "step": 220, "q_mean": q, "trajectories": [way], **more})
+    make_report(grid="figure2", runs_dir=dirs[0], results_dir=dirs[1])
     make_report(grid="table1", runs_dir=dirs[0], results_dir=dirs[1])
     make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
     return dirs
@@ -69,18 +61,41 @@ def results(dirs):
     return dirs[1]
 
 
-def test_the_page_in_a_browser(results, tmp_path):
-    page = results / "report.html"
-    probed = tmp_path / "probed.html"
-    text = page.read_text()
-    probed.write_text(text.replace("<head>", "<head>" + ERRORS).replace("</body>", PROBE + "</body>"))
-    dom, console = browse(probed, tmp_path, "--window-size=500,900")
-    assert console == []
-    seen = json.loads(unescape(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)[1]))
-    assert seen["errors"] == []
-    assert seen["width"] <= 0  # a phone scrolls tables, not the page
-    assert len(seen["images"]) == 4 and all(w > 100 for w in seen["images"])
+@pytest.mark.parametrize("width", [1300, 420])
+def test_a_reader_can_read_all_of_it(dirs, tmp_path, width):
+    seen = look(dirs[1] / "report.html", tmp_path, width, READ)
+    assert seen["inner"] == width and seen["errors"] == []
+    assert seen["overflow"] <= 0  # a phone scrolls tables, not the page
+    assert seen["wrong"] == []
+    assert seen["tallest"] < 150  # a row is a few lines, not a column of broken words
+    assert [alt for alt, *_ in seen["images"]] == [
+        "figure4", "table2-time", "figure1", "figure1-parameters", "figure2", "figure5", "table1-time"
+    ]  # fmt: skip
+    assert all(natural > 100 and 600 < shown < 1000 for _, natural, shown in seen["images"])
+    assert len(seen["jumps"]) == 4 and all(free for _, free in seen["jumps"])  # not under the bar
 
+    header, *rows = seen["claims"]
+    ledger = claims.read_claims(dirs[1])
+    assert header == ["Claim", "Where in the paper", "Status", "Rehearsed"]
+    assert [r[0] for r in rows] == [c.claim for c in ledger]
+    by_id = dict(zip([c.id for c in ledger], rows, strict=True))
+    assert by_id["adarem-matches-sgdm"][2] == "contradicted"
+    of_claims = [t for t in seen["folded"] if t.startswith("adarem-matches-sgdm: contradicted")]
+    assert len(of_claims) == 1 and "ResNet-18: AdaRem against SGDM, top1: 100.000" in of_claims[0]
+    # of the rehearsals, one seed each, Figure 2's alone has both sides of a claim; the report of Table 2 came last
+    assert {(c.grid, r[3]) for c, r in zip(ledger, rows, strict=True) if r[3] != "—"} == {
+        ("figure2", "(REHEARSAL: undecided)")
+    }
+
+    table2 = load(dirs[0] / "table2", dirs[1])
+    assert seen["times"] == [list(part) for part in (times.rows(table2)[0], *times.rows(table2)[1])]
+    adarem = next(r for r in seen["times"] if "AdaRem" in r)
+    assert adarem[:4] == ["ResNet-18", "AdaRem", "70.67 (SGDM in the paper)", "31"]
+    assert all("of the best cell" in r[2] for r in seen["rehearsed"][1:])
+
+
+def test_headings_sort(results, tmp_path):
+    seen = look(results / "report.html", tmp_path, 1300, SORT)
     # top-1 and top-5 of six optimizers; numbers by size, not by letter, and cells without a number last
     numbers = [float(re.match(r"[\d.]+", t)[0]) for t in seen["up"] if re.match(r"\d", t)]
     assert numbers == sorted(numbers) and numbers[0] == 9.5 and numbers[-1] == 100.0
@@ -94,12 +109,12 @@ def test_the_page_in_a_browser(results, tmp_path):
 def test_every_section_is_there(results, tmp_path):
     dom, console = browse(results / "report.html", tmp_path)
     assert console == []
-    for part in ("", "-figures", "-fairness", "-throughput", "-failures", "-provenance"):
+    for part in ("", "-figures", "-times", "-fairness", "-throughput", "-failures", "-provenance"):
         assert f'id="table2{part}"' in dom and f'id="table1{part}"' in dom
     assert 'id="claims"' in dom
-    one, two = dom.index('id="table1"'), dom.index('id="table2"')
-    assert two < one  # a reproduction goes before a rehearsal
-    assert "REHEARSAL, not a reproduction" in dom[one:] and "REHEARSAL" not in dom[two:one]
+    one, two, figure = (dom.index(f'id="{name}"') for name in ("table1", "table2", "figure2"))
+    assert two < figure < one  # a reproduction goes before rehearsals
+    assert "REHEARSAL, not a reproduction" in dom[one:] and "REHEARSAL" not in dom[two:figure].rpartition("<section")[0]
     assert "line 99" in dom and "line 50" not in dom  # a failed run's log, its end
     assert "<script>alert" not in dom and "&lt;script&gt;alert(1)&lt;/script&gt; loss is nan" in dom
 

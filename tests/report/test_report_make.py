@@ -1,11 +1,12 @@
 import re
+from collections import defaultdict
 
 import numpy as np
 import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
 
 from adarem.errors import UserError
-from adarem.report import draw, figures, make_report
+from adarem.report import draw, figures, make_report, trajectories
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -150,26 +151,70 @@ def test_importing_the_package_is_cheap():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_figure_1_shows_every_optimizer_under_one_seed(dirs):
+    """Which parameters are watched depends on the seed, so another seed would be another parameter."""
+    folder = write_grid(dirs[0], "figure2", "digits", "rehearsal", seeds=[0, 1])
+    runs = {}
+    for optimizer in ("sgd", "adarem"):
+        for seed in (0, 1):
+            config = make_config("resnet18", optimizer, seed, grid="figure2", data="digits")
+            run = runs[optimizer, seed] = finish(folder, config, 95.0)
+            ways = [{"parameter": f"w[{seed}]", "from_step": 0, "values": [0.0, 1.0, 3.0]}]
+            if (optimizer, seed) != ("sgd", 0):  # which was not tracked
+                run.append_oscillation({"epoch": 1, "step": 23, "q_mean": 50.0, "trajectories": ways})
+    fig = trajectories.over_training(table(folder, dirs), "Figure 1")
+    assert [ax.get_title().split("\n")[0] for ax in fig.axes] == ["SGD, from iteration 0", "AdaRem, from iteration 0"]
+    assert any("Figure 1 (w[1])" in t for t in all_texts(fig))
+    runs["adarem", 1].oscillation_file.unlink()  # no seed in common
+    fig = trajectories.over_training(table(folder, dirs), "Figure 1")
+    heads = [ax.get_title().split("\n")[0] for ax in fig.axes]
+    assert heads == ["SGD, seed 1, w[1], from iteration 0", "AdaRem, seed 0, w[0], from iteration 0"]
+    assert not any("(w[" in t for t in all_texts(fig))
+
+
+def all_texts(fig):
+    return [t.get_text() for t in fig.texts] + ([fig.get_suptitle()] if fig.get_suptitle() else [])
+
+
 def test_figures_1_and_2_from_the_oscillation_records(dirs):
     folder = write_grid(dirs[0], "figure2", "digits", "rehearsal")
     for i, optimizer in enumerate(("sgd", "adarem")):
         config = make_config("resnet18", optimizer, grid="figure2", data="digits")
         run = finish(folder, config, 95.0)
+        way = {"parameter": "b[0, 1]", "from_step": 0, "values": [0.0, 3.0, 1.0, 2.0 + i]}
+        late = {"parameter": "b[0, 1]", "from_step": 200, "values": [5.0, 5.0]}
+        other = {"parameter": "a[0]", "from_step": 0, "values": [9.0, 8.0, 8.5]}
+        kept = defaultdict(list, {1: [other, way, [1.0, 2.0], {"parameter": "cut"}], config.scale.epochs: [late]})
         for epoch in range(1, config.scale.epochs + 1):
-            ways = [[9.0, 9.0], [0.0, 3.0, 1.0, 2.0 + i]] if epoch == 1 else []
+            more = {"q_mean_with_gradient": 70.0, "q_median_with_gradient": 7.0, "share_without_gradient": 0.25,
+                    "q_mean_without_gradient": 1.86}  # fmt: skip
             run.append_oscillation(
-                {"epoch": epoch, "step": 23 * epoch, "q_mean": 50.0 - epoch - i, "q_median": 7.0, "trajectories": ways}
+                {"epoch": epoch, "step": 23 * epoch, "q_mean": 50.0 - epoch - i, "trajectories": kept[epoch], **more}
             )
     text = report(dirs, "figure2")
     n = config.scale.epochs
     assert f"{50.0 - n:.2f}" in text and f"*{49.0 - n:.2f}*" in text  # the lower Q is the best
     md = (dirs[1] / "tables/figure2.md").read_text()
     assert md.startswith("# REHEARSAL of Figure 2") and "| ours |" in md and "| paper |" not in md
-    assert (dirs[1] / "figures/figure1.png").exists() and (dirs[1] / "figures/figure2.svg").exists()
+    assert (
+        "AdaRem, seed 0: Q = 39.00" in md
+        and "25.0 % of the parameters got no gradient in the window (mean q 1.86); over" in md
+        and "median 7.00" in md
+    )
+    assert all((dirs[1] / f"figures/{name}.png").exists() for name in ("figure1", "figure1-parameters", "figure2"))
     t = table(folder, dirs)
-    fig = draw.trajectories(t, "")
+    fig = trajectories.over_training(t, "")
     titles = [ax.get_title() for ax in fig.axes]
-    # path 3 + 2 + 1 and 3 + 2 + 2, displacement 2 and 3; the middle one of two kept parameters
-    assert titles == ["SGD: l = 6, d = 2, q = 3", "AdaRem: l = 7, d = 3, q = 2.33"]
+    # path 3 + 2 + 1 and 3 + 2 + 2, displacement 2 and 3; a row an optimizer, a column a span
+    assert titles == [
+        "SGD, from iteration 0\nl = 6, d = 2, q = 3",
+        "SGD, from iteration 200\nl = 0, d = 0, q = undefined",
+        "AdaRem, from iteration 0\nl = 7, d = 3, q = 2.33",
+        "AdaRem, from iteration 200\nl = 0, d = 0, q = undefined",
+    ]
+    drawn = fig.axes[2].get_lines()[0].get_xydata()
+    assert drawn.tolist() == [[0, 0.0], [1, 3.0], [2, 1.0], [3, 3.0]]
+    heads = [ax.get_title().split("\n")[0] for ax in trajectories.by_parameter(t, "").axes]
+    assert heads == ["SGD, a[0]", "SGD, b[0, 1]", "AdaRem, a[0]", "AdaRem, b[0, 1]"]
     q = lines_of(draw.curves(t, figures.Q, ""), 0)
     assert q["SGD"][0].tolist() == [1, 49.0] and q["AdaRem"][-1].tolist() == [n, 49.0 - n]

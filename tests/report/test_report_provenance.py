@@ -30,7 +30,7 @@ def test_alike_runs_give_no_warning(dirs):
         ({"hashes": HASHES | {"train": "d" * 64}}, {}, "different data"),
         ({}, {"changed": {"train": {"label_smoothing": 0.1}}}, "Cells differ in train.label_smoothing: 0.1"),
         ({}, {"changed": {"data": {"eval_resize": 240}}}, "Cells differ in data.eval_resize: 240"),
-        ({}, {"overrides": {"optimizer.weight_decay": 5e-4}}, "weight_decay=0.0005 (resnet18-adarem-"),
+        ({}, {"overrides": {"optimizer.weight_decay": 5e-4}}, "weight decay 0.0005 (resnet18-adarem-"),
     ],
 )
 def test_what_may_not_be_alike_is_named(dirs, second, config, words):

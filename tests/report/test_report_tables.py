@@ -121,7 +121,7 @@ def test_settings_off_the_grid_get_rows_of_their_own(dirs):
     t = table(folder, dirs[1])
     text = cell_texts(t)
     assert text["ResNet-18 Top-1", "ours"]["sgdm"][0] == "70.50"
-    assert text["ResNet-18 Top-1 (weight_decay=0.0005)", "ours"]["sgdm"][0] == "69.00"
+    assert text["ResNet-18 Top-1 (weight decay 0.0005)", "ours"]["sgdm"][0] == "69.00"
     assert "Settings off the grid's own" in tables.markdown(t)
     sheet = [line for line in tables.markdown(t).splitlines() if line.startswith("| SGDM")]
     assert len(sheet) == 2 and all("2 configurations" in line for line in sheet)
@@ -185,7 +185,7 @@ def test_latex_is_well_formed(dirs, data):
     tex = latex.latex(table(folder, dirs[1]))
     rows = _tex_tokens(tex)
     assert all(len(r) == 8 for r in rows)
-    assert r"71.00 $\pm$ 0.71" in tex and r"weight\_decay" in tex and r"\textbf{70.67}" in tex
+    assert r"71.00 $\pm$ 0.71" in tex and "weight decay 0.0005" in tex and r"\textbf{70.67}" in tex
     assert "booktabs" in tex and tex.count(r"\toprule") == tex.count(r"\bottomrule") == 1
 
 

@@ -1,8 +1,9 @@
 """One frame for every output: the cells of a table, each with its runs, the paper's value and the statistics."""
 
 import csv
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import adarem
 from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.collect import Campaign, Run, fingerprints
+from adarem.report.labels import Labels, labels
 from adarem.report.statistics import Comparison, Summary
 
 
@@ -117,7 +119,7 @@ class Table:
     campaign: Campaign
     paper: Paper
     cells: list[Cell]
-    labels: dict[str, str]  # models and optimizers as printed
+    labels: Labels
     rows: list[tuple[str, str, str]]  # (model, variant, metric), in the paper's order
     columns: list[str]  # optimizers
     note: str = ""
@@ -127,10 +129,13 @@ class Table:
         return str(self.campaign.grid.get("name", self.campaign.name))
 
     @property
+    def heading(self) -> str:
+        """``Table 2`` as the paper has it, ``Figure 2`` for a grid figure2 without numbers in the paper."""
+        return self.paper.source or re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name)
+
+    @property
     def title(self) -> str:
-        # "Table 2" as the paper has it, "Figure 2" for a grid figure2 without numbers in the paper
-        heading = self.paper.source or re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name)
-        text = f"{heading}. {self.campaign.grid.get('title', '')}".rstrip(". ")
+        text = f"{self.heading}. {self.campaign.grid.get('title', '')}".rstrip(". ")
         return f"REHEARSAL of {text}" if self.campaign.rehearsal else text
 
     def cell(self, row: tuple[str, str, str], optimizer: str) -> Cell:
@@ -138,26 +143,39 @@ class Table:
 
     def row_label(self, row: tuple[str, str, str]) -> str:
         model, variant, metric = row
-        text = f"{self.labels[model]} {METRICS[metric].label}"
-        return f"{text} ({variant})" if variant else text
+        text = f"{self.labels.model(model)} {METRICS[metric].label}"
+        own = self.labels.variant(variant)
+        return f"{text} ({own})" if own else text
 
     @cached_property
-    def comparisons(self) -> list[tuple[tuple[str, str, str], str, str, Comparison]]:
-        """Welch's t of AdaRem or AdaRem-S (else the first column) against every other cell of its row.
+    def comparisons(self) -> list[tuple[str, str, str, Comparison]]:
+        """Welch's t of AdaRem or AdaRem-S (else the first column) against every other cell of its row, and of the
+        settings that a grid varies against its own.
 
-        (row, optimizer, other, test); Holm's correction runs over all of them. Cells with one seed or of other data
-        are left out.
+        (row, one side, the other side, test), as printed; Holm's correction runs over all of them. Cells with one
+        seed or of other data are left out.
         """
         found, pairs = [], []
+
+        def able(cells: Iterable[Cell]) -> list[Cell]:
+            return [c for c in cells if len(c.values) >= 2 and not c.mixed]
+
         ours = [o for o in self.columns if o.startswith("adarem")] or self.columns[:1]
         for row in self.rows:
-            able = [c for c in (self.cell(row, o) for o in self.columns) if len(c.values) >= 2 and not c.mixed]
-            for a in (c for c in able if c.optimizer in ours):
-                for b in able:
+            of_row = able(self.cell(row, o) for o in self.columns)
+            for a in (c for c in of_row if c.optimizer in ours):
+                for b in of_row:
                     twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
                     if a.data == b.data and not twice:
-                        found.append((row, a.optimizer, b.optimizer))
+                        found.append((self.row_label(row), *map(self.labels.optimizer, (a.optimizer, b.optimizer))))
                         pairs.append((a.values, b.values))
+        varied = [v for v in self.campaign.grid.get("labels", {}).get("settings", {}) if v]
+        for a, b in itertools.product(able(self.cells), able(self.cells)):
+            alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)
+            if alike and a.variant in varied and b.variant == "":
+                row = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
+                found.append((row, *(self.labels.cell(c.optimizer, c.variant) for c in (a, b))))
+                pairs.append((a.values, b.values))
         return [(*f, t) for f, t in zip(found, statistics.welch(pairs), strict=True)]
 
     @property
@@ -206,14 +224,13 @@ def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
     runs = campaign.runs
     models = _ordered(list(axes["model"]), {r.config.model.name for r in runs})
     optimizers = _ordered(list(axes["optimizer"]), {r.config.optimizer.name for r in runs})
-    variants = sorted({r.variant for r in runs}) or [""]
+    printed = labels(campaign)
+    there = {r.variant for r in runs} or {""}
+    variants = [v for v in dict.fromkeys(["", *printed.variants]) if v in there]
     seeds = len(grid.get("seeds") or [0])
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for r in runs:
         by_cell.setdefault((r.config.model.name, r.variant, r.config.optimizer.name), []).append(r)
-    labels = {n: n for n in [*models, *optimizers]}
-    labels |= {r.config.model.name: r.config.model.label for r in runs}
-    labels |= {r.config.optimizer.name: r.config.optimizer.label for r in runs}
     cells, rows = [], []
     for model in models:
         for variant in variants:
@@ -225,7 +242,7 @@ def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
                     own = by_cell.get((model, variant, o), [])
                     value = paper.values.get((model, o, metric), "")
                     cells.append(Cell(model, o, variant, metric, value, own, max(len(own), seeds)))
-    table = Table(campaign, paper, cells, labels, rows, optimizers, note)
+    table = Table(campaign, paper, cells, printed, rows, optimizers, note)
     _mark_data(cells)
     for row in rows:
         _mark_best([table.cell(row, o) for o in optimizers])

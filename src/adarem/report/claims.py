@@ -17,6 +17,7 @@ from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.cells import paper_file
 from adarem.report.collect import Campaign, Run, fingerprints
+from adarem.report.labels import Labels, labels
 
 Status = Literal["supported", "contradicted", "undecided", "not run"]
 RELATIONS = ("higher", "lower", "equal", "about", "grows_as_models_shrink")
@@ -56,6 +57,7 @@ class Judged:
     status: Status
     evidence: list[str]  # one line a comparison
     runs: list[str]
+    rehearsed: Status = "not run"  # by the same rule on rehearsals, which are no evidence
 
 
 def read_claims(results_dir: Path) -> list[Claim]:
@@ -100,6 +102,10 @@ def _side(campaign: Campaign | None, model: str, optimizer: str, variant: str) -
     ]
 
 
+def _printed(campaign: Campaign | None) -> Labels:
+    return labels(campaign) if campaign else Labels({}, {}, {})
+
+
 def _judge_interval(c: Claim, low: float, high: float) -> Status:
     if c.relation in ("higher", "lower"):
         low, high = (low, high) if c.relation == "higher" else (-high, -low)
@@ -110,11 +116,10 @@ def _judge_interval(c: Claim, low: float, high: float) -> Status:
     return "contradicted" if high < center - c.margin or low > center + c.margin else "undecided"
 
 
-def _compare(c: Claim, model: str, other: str, a: list[Run], b: list[Run], comparisons: int) -> tuple[Status, str]:
-    """One comparison of a claim and its line of evidence."""
+def _compare(c: Claim, head: str, a: list[Run], b: list[Run], comparisons: int) -> tuple[Status, str]:
+    """One comparison of a claim and its line of evidence, which begins with ``head``."""
     x = [v for r in a if (v := measure(r, c.metric)) is not None]
     y = [v for r in b if (v := measure(r, c.metric)) is not None]
-    head = f"{model}: {c.optimizer} against {other}{' ' + c.against_variant if c.against_variant else ''}, {c.metric}"
     diverged = [r.dir.path.name for r in (*a, *b) if r.status == "diverged"]
     tail = f"; diverged: {', '.join(diverged)}" if diverged else ""
     if not x or not y:
@@ -152,15 +157,16 @@ def _trend(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str]]:
     """Kendall's τ between the number of parameters and the gain: negative where gains grow as networks shrink."""
     gains, sizes, lines = [], [], []
     for model in c.model:
+        label = _printed(campaign).model(model)
         sides = [_side(campaign, model, o, "") for o in (c.optimizer, c.against[0])]
         values = [[v for r in side if (v := measure(r, c.metric)) is not None] for side in sides]
         size = next((r.result.get("parameters") for side in sides for r in side if r.result.get("parameters")), None)
         if not all(values) or size is None:
-            lines.append(f"{model}: n = {len(values[0])} and {len(values[1])}")
+            lines.append(f"{label}: n = {len(values[0])} and {len(values[1])}")
             continue
         gains.append(float(np.mean(values[0]) - np.mean(values[1])))
         sizes.append(size)
-        lines.append(f"{model}, {size:,} parameters: gain {gains[-1]:+.3f} (n = {len(values[0])} and {len(values[1])})")
+        lines.append(f"{label}, {size:,} parameters: gain {gains[-1]:+.3f} (n = {len(values[0])} and {len(values[1])})")
     if not gains:
         return "not run", []
     if len(gains) < len(c.model):
@@ -173,7 +179,7 @@ def _trend(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str]]:
 
 
 def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
-    """``campaigns`` holds reproductions only, by grid."""
+    """A claim by the runs of these campaigns, by grid: reproductions, or rehearsals to see that the rule works."""
     ours, theirs = campaigns.get(c.grid), campaigns.get(c.against_grid or c.grid)
     if c.relation == "grows_as_models_shrink":
         status, lines = _trend(c, ours)
@@ -184,7 +190,9 @@ def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
     for model in c.model:
         for other in c.against:
             a, b = _side(ours, model, c.optimizer, ""), _side(theirs, model, other, c.against_variant)
-            found.append(_compare(c, model, other, a, b, len(c.model) * len(c.against)))
+            sides = _printed(ours).cell(c.optimizer, ""), _printed(theirs).cell(other, c.against_variant)
+            head = f"{_printed(ours).model(model)}: {' against '.join(sides)}, {c.metric}"
+            found.append(_compare(c, head, a, b, len(c.model) * len(c.against)))
             runs += [*a, *b]
     each = [s for s, _ in found]
     status: Status = "undecided"
@@ -198,6 +206,11 @@ def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
     return Judged(c, status, lines, list(dict.fromkeys(r.name for r in runs)))
 
 
+def in_rehearsal(j: Judged) -> str:
+    """What a rehearsal comes to, always in brackets and under that word."""
+    return f"(REHEARSAL: {j.rehearsed})" if j.rehearsed != "not run" else "—"
+
+
 def summary(judged: list[Judged]) -> str:
     counts = {s: sum(j.status == s for j in judged) for s in ("supported", "contradicted", "undecided", "not run")}
     return ", ".join(f"{n} {s}" for s, n in counts.items())
@@ -208,8 +221,9 @@ def markdown(judged: list[Judged], rehearsed: list[str]) -> str:
     out = ["# The paper's claims", "", f"{len(judged)} claims: {summary(judged)}.", ""]
     if rehearsed:
         out += [f"Rehearsals are there and are no evidence: {', '.join(rehearsed)}.", ""]
-    out += ["| Claim | Where in the paper | Status |", "| --- | --- | --- |"]
-    out += [f"| {j.claim.claim} | {j.claim.where} | **{j.status}** |" for j in judged]
+    out += ["| Claim | Where in the paper | Status | The same rule on rehearsals, no evidence |"]
+    out += ["| --- | --- | --- | --- |"]
+    out += [f"| {j.claim.claim} | {j.claim.where} | **{j.status}** | {in_rehearsal(j)} |" for j in judged]
     out += ["", RULE]
     for j in judged:
         if j.evidence:
@@ -221,9 +235,9 @@ def markdown(judged: list[Judged], rehearsed: list[str]) -> str:
 def to_csv(judged: list[Judged]) -> str:
     f = io.StringIO()
     w = csv.writer(f, lineterminator="\n")
-    w.writerow(["id", "status", "claim", "where", "grid", "metric", "relation", "evidence", "runs"])
+    w.writerow(["id", "status", "claim", "where", "grid", "metric", "relation", "evidence", "runs", "in_rehearsal"])
     for j in judged:
         c: Any = j.claim
         row = [c.id, j.status, c.claim, c.where, c.grid, c.metric, c.relation]
-        w.writerow([*row, " | ".join(j.evidence), " ".join(j.runs)])
+        w.writerow([*row, " | ".join(j.evidence), " ".join(j.runs), in_rehearsal(j)])
     return f.getvalue()

@@ -5,16 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from adarem.config import RunConfig, config_hash, identity
+from adarem.campaign import OWN_SCALE, folder_name, read_campaign
+from adarem.config import RunConfig, hash_of, identity
 from adarem.errors import UserError
-from adarem.rundir import OWN_SCALE, RunDir, Status, campaign, read_campaign
-
-if TYPE_CHECKING:
-    import pandas as pd
+from adarem.rundir import RunDir, Status
+from adarem.schema import variant
 
 T = TypeVar("T")
 
@@ -25,6 +24,7 @@ FIGURES = (
     "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
     "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
 )  # fmt: skip
+OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
 
 
 @dataclass
@@ -33,22 +33,18 @@ class Run:
 
     dir: RunDir
     config: RunConfig
+    settings: dict[str, Any]  # the config's dotted keys that decide the result, paths and cluster left out
     status: Status
     result: dict[str, Any]  # empty unless done or diverged
     attempts: list[dict[str, Any]]
     columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
-    trajectories: list[list[float]]  # of single parameters over the first steps, where oscillation was tracked
+    trajectories: list[Any]  # of single parameters over spans of steps, where oscillation was tracked
     progress: dict[str, Any]
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 
     @property
     def name(self) -> str:
         return f"{self.dir.path.parent.name}/{self.dir.path.name}"
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """The config's dotted keys that decide the result, paths and cluster left out."""
-        return identity(self.config)
 
     def value(self, metric: str) -> float | None:
         """The final epoch's figure of a run that is done, from result.json or, for Q, from the last window."""
@@ -80,7 +76,7 @@ class Run:
     @cached_property
     def variant(self) -> str:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
-        return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(self.config.overrides.items()))
+        return variant(self.config.overrides)
 
     def column(self, split: str, key: str) -> np.ndarray:
         """One value for every recorded epoch of ``column(split, "epoch")``; NaN where it has none. May be empty."""
@@ -92,6 +88,22 @@ class Run:
         epochs, values = self.column(split, "epoch"), self.column(split, key)
         there = np.isfinite(values)
         return np.column_stack([epochs[there], values[there]])
+
+    @cached_property
+    def hours(self) -> np.ndarray:
+        """Epoch, the hours of training, evaluation and checkpoints up to its end, and these times the ranks of each.
+
+        What an attempt lost is left out. Where an epoch's record has no world size, it is the run's.
+        """
+        epochs = np.union1d(self.column("train", "epoch"), self.column("val", "epoch"))
+        spent = np.zeros(len(epochs))
+        ranks = np.full(len(epochs), float(self.result.get("world_size") or self.config.cluster.world_size))
+        told = self.curve("train", "world_size")
+        ranks[np.searchsorted(epochs, told[:, 0])] = told[:, 1]
+        for split, key in (("train", "seconds_train"), ("train", "seconds_checkpoint"), ("val", "seconds_eval")):
+            at = np.searchsorted(epochs, self.column(split, "epoch"))
+            spent[at] += np.nan_to_num(self.column(split, key)) / 3600.0
+        return np.column_stack([epochs, np.cumsum(spent), np.cumsum(spent * ranks)])
 
 
 @dataclass
@@ -163,16 +175,15 @@ def read_run(path: Path) -> Run | str:
     config = _attempt(run.config, None, problems)
     if config is None:
         return f"{path.parent.name}/{path.name}: {problems[0]}"
+    settings = identity(config)
     status = _attempt(run.status, "failed", problems)
-    result = _attempt(run.result, None, [])  # status() has named a damaged one
+    result = _attempt(run.result, None, problems)
     metrics, damaged = _attempt(run.read_metrics, ([], 0), problems)
     whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in SPLITS]
     damaged += _attempt(run.damaged_attempts, 0, problems) + len(metrics) - len(whole)
     if damaged:
         problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
-    if result is None and run.result_file.exists():
-        problems.append("result.json is damaged; remove it and train again")
-    if status == "done" and (result or {}).get("config_hash") not in (None, config_hash(config)):
+    if status == "done" and (result or {}).get("config_hash") not in (None, hash_of(settings)):
         # Not thrown out: a later version that knows one more setting hashes the same file differently.
         problems.append("its config.yaml does not hash as when it was trained: an older version's run, or edited since")
     if status == "done" and (wrong := _check_result(config, result or {}, whole)):
@@ -180,9 +191,11 @@ def read_run(path: Path) -> Run | str:
         status, result = "failed", None
     attempts = _attempt(run.attempts, [], problems)
     windows = _attempt(run.oscillation, [], problems) if run.oscillation_file.exists() else []
-    trajectories = next((t for r in windows if (t := r.pop("trajectories", None))), [])
+    trajectories = [t for r in windows for t in r.pop("trajectories", None) or []]
     columns = _columns(whole + [r | {"split": "oscillation"} for r in windows])
-    return Run(run, config, status, result or {}, attempts, columns, trajectories, run.progress() or {}, problems)
+    return Run(
+        run, config, settings, status, result or {}, attempts, columns, trajectories, run.progress() or {}, problems
+    )
 
 
 def read_runs(folder: Path) -> Campaign:
@@ -214,7 +227,7 @@ def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None
     type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
     if data is not None or scale is not None:
         data = data or "imagenet"
-        name = campaign(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
+        name = folder_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
         if name not in found:
             others = f" (there are runs of {', '.join(found)})" if found else ""
             raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
@@ -238,55 +251,3 @@ def _fingerprint(result: dict[str, Any], split: str) -> str:
 def fingerprints(run: Run) -> tuple[str, str]:
     """Content hashes of the training and validation data that a finished run saw; empty where unknown."""
     return _fingerprint(run.result, "train"), _fingerprint(run.result, "val")
-
-
-def runs_frame(runs: list[Run]) -> "pd.DataFrame":
-    """One row a run, one column a setting or figure; strings as written to runs.csv."""
-    import pandas as pd
-
-    rows = []
-    for r in runs:
-        last = r.attempts[-1] if r.attempts else {}
-        train, val = fingerprints(r)
-        row = {"run": r.name, "campaign": r.dir.path.parent.name, "status": r.status, "seed": r.config.seed}
-        row |= {"rehearsal": r.config.rehearsal or "", "variant": r.variant}
-        row |= {k: r.result.get(k, "") for k in FIGURES}
-        row |= {"q_mean": q} if (q := r.value("q_mean")) is not None else {}
-        row |= {"commit": r.result.get("commit", last.get("commit", ""))}
-        row |= {"dirty": r.result.get("dirty", last.get("dirty", ""))}
-        row |= {"world_size": r.result.get("world_size", r.config.cluster.world_size)}
-        row |= {"device": r.result.get("device", last.get("device", "")), "attempts": len(r.attempts)}
-        row |= {"slurm_job": last.get("slurm_job") or "", "fingerprint.train": train, "fingerprint.val": val}
-        row |= {"problems": "; ".join(r.problems)}
-        row |= {k: v for k, v in r.settings.items() if k not in row and not k.startswith("overrides")}
-        rows.append({k: _plain(v) for k, v in row.items()})
-    return pd.DataFrame(rows)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
-    if isinstance(value, list):
-        return " ".join(map(_plain, value))
-    return "" if value is None else str(value)
-
-
-def update_runs_csv(path: Path, current: Campaign, runs_dir: Path) -> None:
-    """Rows of ``current`` and of every campaign already in the file, read again where its folder still exists."""
-    import pandas as pd
-
-    frames = [runs_frame(current.runs)]
-    if path.exists() and path.stat().st_size:
-        old = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for name, rows in old.groupby("campaign"):
-            if name == current.name:
-                continue
-            folder = runs_dir / name
-            again = runs_frame(read_runs(folder).runs) if (folder / "grid.yaml").exists() else rows
-            frames.append(again)
-    frames = [f for f in frames if len(f)]
-    if not frames:
-        return
-    whole = pd.concat(frames, ignore_index=True).fillna("").sort_values("run", kind="stable")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole.to_csv(path, index=False)

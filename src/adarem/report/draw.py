@@ -39,16 +39,24 @@ Panel = tuple[str, str, Callable[[Run], Points], float | None]  # y label, x lab
 WIDTH, HEAD, ROW = 9.0, 0.62, 2.9
 
 
-def _line(ax: "Axes", runs: list[Run], points: Callable[[Run], Points], name: str, label: str, variant: int) -> None:
+def _line(
+    ax: "Axes",
+    runs: list[Run],
+    points: Callable[[Run], Points],
+    name: str,
+    label: str,
+    variant: int,
+    style: tuple[str, str | tuple],
+) -> None:
     """Mean over the finished seeds with a band of ± one sample deviation; every other seed alone and thin.
 
     The k-th recorded epochs of the seeds are averaged. × stands where a run diverged. ``variant`` counts the settings
     off the grid's own; from the second on they have a marker of their own.
     """
-    color, style = STYLES.get(name, ("#666666", "-"))
+    color, dashes = style
     ours = name.startswith("adarem")
     finished = [p for r in runs if r.status == "done" and len(p := points(r))]
-    look = {"color": color, "linestyle": style, "zorder": 3 + ours}
+    look = {"color": color, "linestyle": dashes, "zorder": 3 + ours}
     if finished:
         many = f" (n={len(finished)})" if len(finished) > 1 else ""
         length = min(len(c) for c in finished)
@@ -96,20 +104,26 @@ def curves(table: Table, panels: list[Panel], title: str) -> "Figure":
     """One row of panels a network."""
     models = list(dict.fromkeys(row[0] for row in table.rows))
     variants = list(dict.fromkeys(row[1] for row in table.rows))
-    fig, axes = _frame(table, len(models), len(panels), title)
+    fig, axes = frame(table, len(models), len(panels), title)
     runs = by_cell(table)
+    # Where a grid varies settings of one optimizer, they and not the optimizer are told apart by colour.
+    alone = len(table.columns) == 1 and len(variants) > 1
+    palette = list(STYLES.values())
     for i, model in enumerate(models):
         for j, (y_label, x_label, points, below) in enumerate(panels):
             ax = axes[i][j]
             for name in table.columns:
                 for k, variant in enumerate(variants):
-                    label = table.labels[name] + (f" {variant}" if len(variants) > 1 else "")
+                    label = table.labels.cell(name, variant if len(variants) > 1 else "")
+                    label = (table.labels.variant(variant) or label) if alone else label
+                    style = palette[k % len(palette)] if alone else STYLES.get(name, ("#666666", "-"))
                     label = textwrap.shorten(label, LONGEST_LABEL, placeholder=" …")
-                    _line(ax, runs.get((model, name, variant), []), points, name, label, k)
+                    _line(ax, runs.get((model, name, variant), []), points, name, label, k, style)
             _zoom(ax, below)
             if x_label == "Epoch":
                 ax.xaxis.get_major_locator().set_params(integer=True)
-            ax.set_title(f"{table.labels[model]}: {y_label.split(' (')[0]}", fontsize=10)
+            # With y given, matplotlib does not measure everything to find a place for the title.
+            ax.set_title(f"{table.labels.model(model)}: {y_label.split(' (')[0]}", fontsize=10, y=1.0)
             ax.set_ylabel(y_label, fontsize=9)
             if i == len(models) - 1:
                 ax.set_xlabel(x_label, fontsize=9)
@@ -119,40 +133,18 @@ def curves(table: Table, panels: list[Panel], title: str) -> "Figure":
     return fig
 
 
-def trajectories(table: Table, title: str) -> "Figure":
-    """Figure 1 for each optimizer: one parameter step by step, with its path length l, displacement d and q = l / d.
+def frame(table: Table, rows: int, columns: int, title: str, between: float = 0.22) -> tuple["Figure", np.ndarray]:
+    """An empty figure of (rows, columns) axes with its title and, on a rehearsal, the stamp.
 
-    The parameter is the middle one of those that a run keeps, the same for every optimizer, and the seed the first.
+    ``between``: panels in a row stand apart by this share of their width.
     """
-    runs = [r for o in table.columns for r in table.campaign.runs if r.config.optimizer.name == o and r.trajectories]
-    first = list({r.config.optimizer.name: r for r in reversed(runs)}.values())[::-1]
-    fig, axes = _frame(table, max(1, (len(first) + 1) // 2), 2, title)
-    for ax in axes.flat[len(first) :]:
-        ax.set_axis_off()
-    for ax, r in zip(axes.flat, first, strict=False):
-        y = np.asarray(r.trajectories[len(r.trajectories) // 2], dtype=float)
-        path, displacement = float(np.abs(np.diff(y)).sum()), float(abs(y[-1] - y[0]))
-        name = r.config.optimizer.name
-        color = STYLES.get(name, ("#666666", "-"))[0]
-        ax.plot(np.arange(1, len(y) + 1), y, color=color, linewidth=0.8)
-        ax.axhline(y[0], color="#555", linewidth=0.7, linestyle="--")
-        ax.axhline(y[-1], color="#555", linewidth=0.7, linestyle="--")
-        q = f"{path / displacement:.3g}" if displacement else "undefined"
-        ax.set_title(f"{table.labels[name]}: l = {path:.3g}, d = {displacement:.3g}, q = {q}", fontsize=10)
-        ax.set_xlabel("Iteration", fontsize=9)
-        ax.set_ylabel("Value of the parameter", fontsize=9)
-    return fig
-
-
-def _frame(table: Table, rows: int, columns: int, title: str) -> tuple["Figure", np.ndarray]:
-    """An empty figure of (rows, columns) axes with its title and, on a rehearsal, the stamp."""
     from matplotlib.figure import Figure
 
     rehearsal = table.campaign.rehearsal
     variants = {row[1] for row in table.rows} or {""}
     several = len(variants) > 1
     if not several and (only := next(iter(variants))):
-        title = textwrap.shorten(f"{title} ({only})", LONGEST_TITLE, placeholder=" …)")
+        title = textwrap.shorten(f"{title} ({table.labels.variant(only)})", LONGEST_TITLE, placeholder=" …)")
     entries = len({(r.config.optimizer.name, r.variant) for r in table.campaign.runs})
     head = HEAD + 0.2 * (max(1, math.ceil(entries / (WIDE_LEGEND if several else LEGEND))) - 1)
     foot = 0.45 if rehearsal else 0.05
@@ -162,8 +154,8 @@ def _frame(table: Table, rows: int, columns: int, title: str) -> tuple["Figure",
     fig.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
     # Margins by hand: tight_layout draws the whole figure once more to find them.
     fig.subplots_adjust(
-        left=0.7 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
-        wspace=0.22, hspace=0.85 / (ROW - 0.85),
+        left=0.8 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
+        wspace=between, hspace=0.85 / (ROW - 0.85),
     )  # fmt: skip
     for ax in axes.flat:
         ax.tick_params(labelsize=8)
@@ -172,7 +164,7 @@ def _frame(table: Table, rows: int, columns: int, title: str) -> tuple["Figure",
         if rehearsal:
             ax.text(
                 0.5, 0.5, "REHEARSAL", transform=ax.transAxes, ha="center", va="center", rotation=20,
-                fontsize=30, color="#B00020", alpha=0.13, weight="bold", zorder=1,
+                fontsize=60 / max(2, columns), color="#B00020", alpha=0.13, weight="bold", zorder=1,
             )  # fmt: skip
     if rehearsal:
         text = textwrap.fill(f"REHEARSAL, not a reproduction. {rehearsal}.", 120)

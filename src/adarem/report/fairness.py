@@ -5,6 +5,7 @@ from typing import Any
 
 from adarem.report.cells import Table
 from adarem.report.collect import Run
+from adarem.report.labels import readable
 
 # How torch, pytorch_optimizer and our own optimizers apply weight decay.
 DECAY = {
@@ -21,7 +22,7 @@ DECAY = {
 # 100 epochs, batch 1024. Everything else is ours.
 PAPER_LR = {"sgd": 0.4, "sgdm": 0.4, "adarem": 0.4, "adarem_s": 0.4} | {"adam": 0.004, "adamw": 0.004}
 PAPER_LR |= {"adabound": 0.004, "rmsprop": 0.0001}
-PAPER_LAM = 0.999
+PAPER_LAM = {"lam": 0.999, "decay_every": "epoch"}
 OF_IMAGES = (
     "The paper states the base rates, λ, the cosine schedule without warm-up, 100 epochs and batch 1024. It says "
     "that grid searches chose the rest and leaves their results out, so weight decay, β's, seeds, augmentation, "
@@ -48,17 +49,17 @@ def _is_text(run: Run) -> bool:
     return run.config.data.kind == "text"
 
 
-def _row(run: Run, configurations: int) -> list[str]:
+def _row(run: Run, label: str, configurations: int) -> list[str]:
     o, s = run.config.optimizer, run.config.scale
     lr = f"{o.lr:g}" + (" (paper)" if not _is_text(run) and PAPER_LR.get(o.name) == o.lr else " (ours)")
     lr += f" × {s.lr_factor:g}" if s.lr_factor != 1 else ""
     rest = []
     for k, v in o.hyper.items():
         if k not in ("dampening", "nesterov") or v:
-            paper = k == "lam" and v == PAPER_LAM and not _is_text(run)
-            rest.append(f"{'λ' if k == 'lam' else k} {v}{' (paper)' if paper else ''}")
+            paper = PAPER_LAM.get(k) == v and not _is_text(run)
+            rest.append(readable({k: v}) + (" (paper)" if paper else ""))
     return [
-        o.label + (f" ({run.variant})" if run.variant else ""),
+        label,
         lr,
         f"{effective_lr(o.lr * s.lr_factor, o.hyper):g}",
         f"{o.weight_decay:g}, {DECAY[o.name]}",
@@ -79,7 +80,7 @@ def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]
         seen: dict[str, Run] = {}
         for r in own:
             seen.setdefault(r.variant, r)
-        rows += [_row(r, len(seen)) for r in seen.values()]
+        rows += [_row(r, table.labels.cell(o, r.variant), len(seen)) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'.",

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adarem.report import claims, provenance, tables
+from adarem.report import claims, provenance, tables, times
 from adarem.report.cells import METRICS, Table
 from adarem.report.collect import Run
 from adarem.report.fairness import fairness_sheet
+from adarem.report.figures import is_q
 from adarem.report.page import HEAD, SCRIPT, bullets, folded, paragraph, sortable
 from adarem.rundir import RunDir
 
@@ -19,18 +20,20 @@ TAIL_BYTES = 8192
 
 def _table(t: Table) -> str:
     """The table as the paper lays it out, and cell by cell."""
-    head = "".join(f'<th class="num">{escape(t.labels[o])}</th>' for o in t.columns)
+    head = "".join(f'<th class="num">{escape(t.labels.optimizer(o))}</th>' for o in t.columns)
     rows, last = [], None
     for line in tables.lines(t):
         tds = "".join(f'<td class="num{" best" * bold}">{escape(text)}</td>' for text, bold in line.texts)
-        rows.append(f"<tr><td>{escape(line.row) if line.row != last else ''}</td><td>{line.kind}</td>{tds}</tr>")
+        name = escape(line.row) if line.row != last else ""
+        rows.append(f'<tr><td class="short">{name}</td><td>{line.kind}</td>{tds}</tr>')
         last = line.row
     cells = []
     for c in t.cells:
-        label = t.labels[c.model] + (f" ({c.variant})" if c.variant else "")
+        settings, optimizer = t.labels.variant(c.variant), t.labels.optimizer(c.optimizer)
+        label = t.labels.model(c.model) + (f" ({settings})" if settings else "")
         difference = tables.difference_text(c, t.campaign.rehearsal is not None)
         cells.append(
-            (label, METRICS[c.metric].label, t.labels[c.optimizer], ("best" * c.best_in_paper, c.paper or "—"),
+            (label, METRICS[c.metric].label, optimizer, ("best" * c.best_in_paper, c.paper or "—"),
              ("best" * c.best, c.ours), difference, c.n, c.verdict, ", ".join(r.dir.path.name for r in c.runs) or "—")
         )  # fmt: skip
     header = ("Network", "Metric", "Optimizer", "Paper", "Ours", "Difference", "n", "Verdict", "Runs")
@@ -49,7 +52,7 @@ def _figures(t: Table, results_dir: Path, names: list[str]) -> str:
         path = results_dir / "figures" / f"{name}.svg"
         if path.exists():
             data = base64.b64encode(path.read_bytes()).decode()
-            out.append(f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">')
+            out.append(f'<div class="scroll"><img alt="{escape(name)}" src="data:image/svg+xml;base64,{data}"></div>')
     return "".join(out)
 
 
@@ -116,6 +119,12 @@ def log_tail(run: RunDir) -> str:
         return ""
 
 
+def _times(t: Table) -> str:
+    header, rows = times.rows(t)
+    shown = sortable(header, rows, numeric=range(2, 7)) if rows else paragraph("No cell has finished yet.")
+    return f'<div id="{escape(t.name)}-times"><h3>Time to accuracy</h3>{shown}{paragraph(times.rule(t), "soft")}</div>'
+
+
 def _failures(t: Table) -> str:
     lines = provenance.problems(t.campaign)
     if not lines:
@@ -141,6 +150,8 @@ def _section(t: Table, results_dir: Path, figures: list[str]) -> str:
         bullets(found.get("Warnings", []), "warn"),
         _table(t),
         f'<div id="{escape(t.name)}-figures"><h3>Figures</h3>{drawn or paragraph("None drawn.")}</div>',
+        "" if is_q(t) else _times(t),
+        f"<h3>{tables.OSCILLATION}</h3>{bullets(found[tables.OSCILLATION])}" if tables.OSCILLATION in found else "",
         "<h3>What the seeds could show</h3>",
         bullets([*found.get(tables.POWER, []), *tables.test_notes(t)]),
         f'<div id="{escape(t.name)}-fairness"><h3>Fairness: what each optimizer was given</h3>',
@@ -159,16 +170,21 @@ def _section(t: Table, results_dir: Path, figures: list[str]) -> str:
 
 def _claims(judged: list[claims.Judged]) -> str:
     rows = [
-        (j.claim.claim, j.claim.where, (j.status.replace(" ", "-"), j.status), "; ".join(j.evidence) or "—")
-        for j in judged
+        (j.claim.claim, j.claim.where, (j.status.replace(" ", "-"), j.status), claims.in_rehearsal(j)) for j in judged
     ]
+    evidence = "".join(folded(f"{j.claim.id}: {j.status}", bullets([*j.evidence, _runs(j)])) for j in judged if j.runs)
     return (
         f'<section id="claims"><h2>The paper\'s claims</h2><p>{len(judged)} claims: {claims.summary(judged)}. '
-        "Only reproductions are evidence.</p>"
-        + sortable(("Claim", "Where in the paper", "Status", "Evidence"), rows)
+        "Only reproductions are evidence; what the same rule makes of rehearsals stands in brackets.</p>"
+        + sortable(("Claim", "Where in the paper", "Status", "Rehearsed"), rows)
         + paragraph(claims.RULE, "soft")
+        + (f"<h3>Evidence</h3>{evidence}" if evidence else "")
         + "</section>"
     )
+
+
+def _runs(j: claims.Judged) -> str:
+    return f"Runs: {', '.join(j.runs)}"
 
 
 def render(
@@ -183,7 +199,7 @@ def render(
     """
     rehearsed = [t for t, _ in sections if t.campaign.rehearsal]
     title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, results"
-    links = "".join(f'<a href="#{escape(t.name)}">{escape(t.paper.source or t.name)}</a>' for t, _ in sections)
+    links = "".join(f'<a href="#{escape(t.name)}">{escape(t.heading)}</a>' for t, _ in sections)
     out = [HEAD.replace("{title}", escape(title))]
     out.append(f"<nav>{links}<a href='#claims'>Claims</a></nav><h1>{escape(title)}</h1>")
     if elsewhere:

@@ -7,7 +7,8 @@ from adarem.report.cells import Table
 from adarem.report.tables import lines
 
 _TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
-_TEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "−": "$-$", "±": r"$\pm$", "α": r"$\alpha$"}
+_TEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "−": "$-$", "±": r"$\pm$"}
+_TEX |= {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "ε": r"$\epsilon$", "λ": r"$\lambda$"}
 
 
 def _tex(text: str) -> str:
@@ -29,7 +30,7 @@ def latex(table: Table) -> str:
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
         r"\toprule",
-        " & & " + " & ".join(_tex(table.labels[o]) for o in table.columns) + r" \\",
+        " & & " + " & ".join(_tex(table.labels.optimizer(o)) for o in table.columns) + r" \\",
     ]
     last = None
     for line in lines(table):

@@ -1,13 +1,16 @@
 """`adarem report`: one campaign in, every output file out."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 from adarem.errors import UserError
 from adarem.files import write_atomically
-from adarem.report import claims, collect, figures, html, latex, tables
+from adarem.report import claims, collect, figures, html, latex, runs_csv, tables, times
 from adarem.report.cells import Table, build, read_paper
 from adarem.report.collect import Campaign
+
+TIMES = "-time"  # ends the name of a table's time to accuracy, as of its figure
 
 
 def load(folder: Path, results_dir: Path, note: str = "") -> Table:
@@ -37,14 +40,13 @@ def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scal
     folder, note = collect.find_campaign(grid, runs_dir, data, scale)
     table = load(folder, results_dir, note)
     refuse_to_overwrite(table, results_dir)
-    collect.update_runs_csv(results_dir / "runs.csv", table.campaign, runs_dir)
+    runs_csv.update_runs_csv(results_dir / "runs.csv", table.campaign, runs_dir)
     written = [results_dir / "runs.csv"]
-    for ending, text in (
-        ("md", tables.markdown(table)),
-        ("csv", tables.to_csv(table)),
-        ("tex", latex.latex(table)),
-    ):
-        path = results_dir / "tables" / f"{table.name}.{ending}"
+    texts = {".md": tables.markdown(table), ".csv": tables.to_csv(table), ".tex": latex.latex(table)}
+    if not figures.is_q(table):
+        texts |= {f"{TIMES}.md": times.markdown(table), f"{TIMES}.csv": times.to_csv(table)}
+    for ending, text in texts.items():
+        path = results_dir / "tables" / f"{table.name}{ending}"
         write_atomically(path, text)
         written.append(path)
     written += figures.write_figures(table, results_dir / "figures")
@@ -54,22 +56,36 @@ def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scal
 
 
 def judge_claims(current: Campaign, runs_dir: Path, results_dir: Path) -> tuple[list[claims.Judged], list[str]]:
-    """Every claim judged by the reproductions under ``runs_dir``, and the names of the rehearsals there."""
+    """Every claim judged by the reproductions under ``runs_dir``, beside it what the same rule makes of rehearsals,
+    and the names of these.
+
+    It depends on the runs there are and not on ``current``, which only need not be read again. Of rehearsals on several
+    data sets the first by name, short ones before long ones, that has something to say of a claim does.
+    """
     ledger = claims.read_claims(results_dir)
-    found: dict[str, Campaign] = {}
-    for name in {c.grid for c in ledger} | {c.against_grid for c in ledger if c.against_grid}:
-        if (runs_dir / name / "grid.yaml").exists():
-            campaign = current if name == current.name else collect.read_runs(runs_dir / name)
-            if campaign.rehearsal is None:
-                found[name] = campaign
-    rehearsed = [current.name] if current.rehearsal else []
-    return [claims.judge(c, found) for c in ledger], rehearsed
+    grids = {c.grid for c in ledger} | {c.against_grid for c in ledger if c.against_grid}
+    genuine: dict[str, Campaign] = {}
+    rehearsed: dict[str, dict[str, Campaign]] = {}  # by what follows the grid in their names: data and scale
+    for folder in sorted((p.parent for p in runs_dir.glob("*/grid.yaml")), key=lambda p: (len(p.name), p.name)):
+        grid = max((g for g in grids if f"{folder.name}-".startswith(f"{g}-")), key=len, default=None)
+        if grid is None:
+            continue
+        campaign = current if folder.name == current.name else collect.read_runs(folder)
+        if campaign.rehearsal is None:
+            genuine.setdefault(grid, campaign)
+        else:
+            rehearsed.setdefault(folder.name.removeprefix(grid), {})[grid] = campaign
+    judged = []
+    for claim in ledger:
+        told = [s for of in rehearsed.values() if (s := claims.judge(claim, of).status) != "not run"]
+        judged.append(replace(claims.judge(claim, genuine), rehearsed=told[0] if told else "not run"))
+    return judged, sorted(c.name for of in rehearsed.values() for c in of.values())
 
 
 def write_page(current: Table, judged: list[claims.Judged], runs_dir: Path, results_dir: Path) -> Path:
     """report.html: every table of ``results_dir`` whose runs are here."""
     sections, elsewhere = [], []
-    for path in sorted((results_dir / "tables").glob("*.csv")):
+    for path in sorted(p for p in (results_dir / "tables").glob("*.csv") if not p.stem.endswith(TIMES)):
         with open(path, newline="") as f:
             first = next(csv.DictReader(f), {})
         name = first.get("campaign", "")

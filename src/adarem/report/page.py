@@ -14,6 +14,7 @@ HEAD = """<!doctype html>
 <style>
 :root { --ink: #1b1b1b; --soft: #666; --line: #ddd; --alarm: #b00020; }
 * { box-sizing: border-box; }
+html { scroll-padding-top: 3.2rem; }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); margin: 0 auto; max-width: 70rem;
  padding: 0 1rem 4rem; }
 h1 { font-size: 1.5rem; margin: 1rem 0 .3rem; }
@@ -26,6 +27,8 @@ nav a { margin-right: .9rem; color: #0b57a4; text-decoration: none; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .88rem; }
 th, td { padding: .22rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.num, th.num { text-align: right; white-space: nowrap; }
+td.short { white-space: nowrap; } td.long { min-width: 16rem; }
+table.sort { min-width: 44rem; }
 th button { font: inherit; font-weight: 600; background: none; border: 0; padding: 0; cursor: pointer; color: inherit; }
 th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
@@ -36,7 +39,7 @@ section.rehearsal { border-left: 6px solid var(--alarm); padding-left: .8rem; }
 .bad { background: #fdecee; border-left: 4px solid var(--alarm); padding: .3rem .7rem; margin: .3rem 0; }
 .supported { color: #00694b; font-weight: 600; } .contradicted { color: var(--alarm); font-weight: 600; }
 .undecided { color: #8a5a00; font-weight: 600; } .soft { color: var(--soft); }
-img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
+img { width: 100%; min-width: 42rem; max-width: 60rem; height: auto; display: block; margin: .6rem 0; }
 pre { background: #f5f5f5; padding: .6rem; overflow-x: auto; font-size: .8rem; }
 ul { padding-left: 1.2rem; } details { margin: .4rem 0; }
 @media print { nav { display: none; } }
@@ -86,6 +89,8 @@ def sortable(header: Sequence[str], rows: Iterable[Sequence[Cell]], numeric: Seq
                 number = re.search(r"[-−+]?[\d,]*\.?\d+", text)
                 kind = f"num {kind}".strip()
                 value = number[0].replace("−", "-").replace(",", "") if number else ""
+            else:  # a name stays on its line; a long text keeps a width at which it can be read on a phone
+                kind = f"{kind} {'short' if len(text) <= 20 else 'long' if len(text) > 30 else ''}".strip()
             tds.append(f"<td{attribute('class', kind)}{attribute('data-v', value)}>{escape(text)}</td>")
         body.append(f"<tr>{''.join(tds)}</tr>")
     return (

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adarem.report.collect import Campaign, Run, fingerprints
+from adarem.report.labels import labels
 
 # Settings that a grid varies on purpose, or that name a cell.
 _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
@@ -122,7 +123,8 @@ def warnings(campaign: Campaign) -> list[str]:
     differ("Cells were trained on different devices", _groups((r.result.get("device"), r.dir.path.name) for r in done))
     torches = [((a.get("versions") or {}).get("torch"), r.dir.path.name) for r in started for a in r.attempts]
     differ("Cells were trained with different versions of torch", _groups(torches))
-    off = _groups((r.variant, r.dir.path.name) for r in runs)
+    printed, planned = labels(campaign), campaign.grid.get("labels", {}).get("settings", {})
+    off = _groups((printed.variant(r.variant), r.dir.path.name) for r in runs if r.variant not in planned)
     if off:
         out.append(f"Settings off the grid's own, in rows of their own: {_spell(off)}")
     out += _differing_settings(runs)
@@ -142,7 +144,7 @@ def _differing_settings(runs: list[Run]) -> list[str]:
             if k.startswith("optimizer."):
                 key = f"{k} of {r.config.optimizer.label}"
             elif k.startswith("model."):
-                key = f"{k} of {r.config.model.name}"
+                key = f"{k} of {r.config.model.label}"
             pairs.setdefault(key, []).append((str(v), r.dir.path.name))
     out = []
     for key, values in pairs.items():

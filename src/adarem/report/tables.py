@@ -12,6 +12,7 @@ from adarem.report.fairness import fairness_sheet
 
 FAILED = "Failed, diverged or unreadable"
 POWER = "What the seeds could show"
+OSCILLATION = "Oscillation in the last window, and who had no gradient"
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,27 @@ def power_notes(table: Table) -> list[str]:
 def test_notes(table: Table) -> list[str]:
     """Welch's t of AdaRem or AdaRem-S against the others, one line a comparison."""
     return [
-        f"{table.row_label(row)}: {table.labels[a]} − {table.labels[b]} = {_signed(t.difference)} ± {t.half_width:.2f} "
-        f"(95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
+        f"{row}: {a} − {b} = {_signed(t.difference)} ± {t.half_width:.2f} (95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
         for row, a, b, t in table.comparisons
     ]
+
+
+def oscillation_notes(table: Table) -> list[str]:
+    """What stands behind Q, one line a run: the paper's mean, and that of the parameters with and without gradient."""
+    out = []
+    for r in table.campaign.runs:
+        q, idle = r.value("q_mean"), r.value("share_without_gradient")
+        mean, median = r.value("q_mean_with_gradient"), r.value("q_median_with_gradient")
+        if None in (q, idle, mean, median):
+            continue
+        left_out, of_idle = r.value("share_left_out") or 0.0, r.value("q_mean_without_gradient")
+        idle_mean = f" (mean q {of_idle:.2f})" if of_idle is not None else ""
+        out.append(
+            f"{table.labels.cell(r.config.optimizer.name, r.variant)}, seed {r.config.seed}: Q = {q:.2f} over all that "
+            f"moved (the paper's definition; d = 0: {100 * left_out:.2f} %); {100 * idle:.1f} % of the parameters got "
+            f"no gradient in the window{idle_mean}; over the others mean {mean:.2f}, median {median:.2f}"
+        )
+    return out
 
 
 def sections(table: Table) -> list[tuple[str, list[str]]]:
@@ -118,14 +136,13 @@ def sections(table: Table) -> list[tuple[str, list[str]]]:
     runs = []
     for cell in table.cells:
         if cell.metric == c.grid["metrics"][0]:
-            of = f"{table.labels[cell.model]}, {table.labels[cell.optimizer]}" + (
-                f", {cell.variant}" if cell.variant else ""
-            )
+            of = f"{table.labels.model(cell.model)}, {table.labels.cell(cell.optimizer, cell.variant)}"
             runs += [f"{of}: {r.name}: {r.status}, {_trace(r)}" for r in cell.runs]
     found = [
         ("Warnings", provenance.warnings(c)),
         (FAILED, provenance.problems(c)),
         (POWER, power_notes(table)),
+        (OSCILLATION, oscillation_notes(table)),
         ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
         ("Runs", runs),
     ]
@@ -144,7 +161,7 @@ def markdown(table: Table) -> str:
     if c.rehearsal:
         out += [f"> **REHEARSAL, not a reproduction.** {c.rehearsal}.", ""]
     out += [f"- {what}: {text}" for what, text in provenance.facts(c)]
-    out += ["", "| | | " + " | ".join(table.labels[o] for o in table.columns) + " |"]
+    out += ["", "| | | " + " | ".join(table.labels.optimizer(o) for o in table.columns) + " |"]
     out.append("| --- | --- |" + " ---: |" * len(table.columns))
     last = None
     for line in lines(table):
@@ -171,7 +188,8 @@ def _sheet(table: Table) -> list[str]:
 
 
 CSV_COLUMNS = (
-    "table", "campaign", "rehearsal", "data", "scale", "model", "optimizer", "variant", "metric", "paper", "ours",
+    "table", "campaign", "rehearsal", "data", "scale", "model", "optimizer", "variant", "label", "metric", "paper",
+    "ours",
     "sd", "ci95_low", "ci95_high", "n", "planned", "difference", "state", "verdict", "best", "best_in_paper",
     "mixed_data", "values", "runs", "commits",
 )  # fmt: skip
@@ -197,6 +215,7 @@ def to_csv(table: Table) -> str:
                 "model": c.model,
                 "optimizer": c.optimizer,
                 "variant": c.variant,
+                "label": f"{table.labels.model(c.model)}, {table.labels.cell(c.optimizer, c.variant)}",
                 "metric": c.metric,
                 "paper": c.paper,
                 "ours": f"{s.mean:.4f}" if s else "",
@@ -235,7 +254,7 @@ def screen(table: Table, width: int | None = None) -> str:
         body += [[part] for part in textwrap.wrap(row, width, subsequent_indent="    ")]
         for i, o in enumerate(table.columns):
             texts = [by_kind[k].texts[i] for k in shown]
-            body.append([f"  {table.labels[o]}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
+            body.append([f"  {table.labels.optimizer(o)}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
     full = [b for b in body if len(b) > 1]
     widths = [max(len(b[i]) for b in full) for i in range(len(full[0]))]
     out = [table.title, ""]

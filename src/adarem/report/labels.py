@@ -1,0 +1,53 @@
+"""What a table prints instead of internal names: the paper's, for every cell, planned, added by hand or left over."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adarem.report.collect import Campaign
+
+# Settings whose own name is not what one reads.
+SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
+
+
+def readable(settings: Mapping[str, Any]) -> str:
+    """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.schema.variant``."""
+    words = ((k.rsplit(".", 1)[-1], v) for k, v in sorted(settings.items()))
+    return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {v}" for k, v in words)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """By internal name; a name that nobody labelled stands for itself."""
+
+    models: Mapping[str, str]
+    optimizers: Mapping[str, str]
+    variants: Mapping[str, str]  # in the grid's order, then those off its plan
+
+    def model(self, name: str) -> str:
+        return self.models.get(name, name)
+
+    def optimizer(self, name: str) -> str:
+        return self.optimizers.get(name, name)
+
+    def variant(self, text: str) -> str:
+        return self.variants.get(text, text)
+
+    def cell(self, optimizer: str, variant: str) -> str:
+        """An optimizer with its settings: ``AdaRem (λ 0.9)``."""
+        own = self.variant(variant)
+        return f"{self.optimizer(optimizer)} ({own})" if own else self.optimizer(optimizer)
+
+
+def labels(campaign: Campaign) -> Labels:
+    """The labels that ``plan`` wrote into grid.yaml, those of the runs' own configs, and readable settings."""
+    written: dict[str, dict[str, str]] = campaign.grid.get("labels") or {}
+    models, optimizers = dict(written.get("model", {})), dict(written.get("optimizer", {}))
+    variants = dict(written.get("settings", {}))
+    off_plan = {}
+    for r in campaign.runs:
+        models[r.config.model.name] = r.config.model.label
+        optimizers[r.config.optimizer.name] = r.config.optimizer.label
+        if r.variant not in variants:
+            off_plan[r.variant] = readable(r.config.overrides)
+    return Labels(models, optimizers, variants | dict(sorted(off_plan.items())))

@@ -1,0 +1,106 @@
+"""A page in a real headless Chromium, at any width: what a reader sees of it, told by a script that scrolls there."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--enable-logging=stderr", "--virtual-time-budget=20000", "--hide-scrollbars",
+)  # fmt: skip
+
+# Chromium's own window is never narrower than 500 px, a frame can be.
+FRAME = """<!doctype html><html><body style="margin:0">
+<iframe src="{page}" style="border:0;width:{width}px;height:900px"></iframe>
+<script>addEventListener("message", function (m) {{
+  var p = document.createElement("pre"); p.id = "probe"; p.textContent = m.data; document.body.append(p);
+}});</script></body></html>"""
+
+ERRORS = "<script>window.probeErrors = []; onerror = function (m) { window.probeErrors.push(m); };</script>"
+
+PROBE = """<script>
+function luminance(c) {
+  return c.slice(0, 3).map(function (v) {
+    v /= 255;
+    return v <= 0.03928 ? v / 12.92 : Math.pow((v + 0.055) / 1.055, 2.4);
+  }).reduce(function (s, v, i) { return s + v * [0.2126, 0.7152, 0.0722][i]; }, 0);
+}
+function numbers(c) { return (c.match(/[\\d.]+/g) || []).map(Number); }
+function background(e) {
+  for (; e; e = e.parentElement) {
+    var c = numbers(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.5) { return c; }
+  }
+  return [255, 255, 255];
+}
+function wrong(e) {   // "" where a reader who scrolls there can read it
+  e.scrollIntoView({block: "center", inline: "center"});
+  var r = e.getBoundingClientRect(), s = getComputedStyle(e);
+  if (r.width < 2 || r.height < 8) { return "no area"; }
+  if (s.visibility !== "visible" || Number(s.opacity) < 0.5) { return "not visible"; }
+  if (parseFloat(s.fontSize) < 10 && e.tagName !== "IMG") { return "letters of " + s.fontSize; }
+  var x = Math.max(1, Math.min(innerWidth - 1, r.left + Math.min(r.width, innerWidth) / 2)), y = r.top + r.height / 2;
+  if (r.height > innerHeight) { y = innerHeight / 2; }
+  var top = document.elementFromPoint(x, y);
+  if (!top) { return "out of sight at " + Math.round(r.left) + "," + Math.round(r.top); }
+  var part = "td,th,li,section";   // the point may lie between two lines of a text, beside its last word
+  if (!(top === e || e.contains(top) || top.contains(e) && top.closest(part) === e.closest(part))) {
+    return "covered by " + top.tagName;
+  }
+  var a = luminance(numbers(s.color)), b = luminance(background(e));
+  if (e.tagName !== "IMG" && (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5) { return "faint: " + s.color; }
+  return "";
+}
+function cells(selector) {
+  var table = document.querySelector(selector);
+  return table && Array.from(table.rows).map(function (r) {
+    return Array.from(r.cells).map(function (c) { return c.innerText.trim(); });
+  });
+}
+addEventListener("load", function () {
+  var seen = {errors: window.probeErrors, inner: innerWidth};
+  seen.overflow = document.documentElement.scrollWidth - innerWidth;
+  document.querySelectorAll("details > summary").forEach(function (s) { s.click(); });
+  var read = "h1,h2,h3,th,td,li,p,img,.stamp,.warn,.bad,nav a,summary";
+  seen.wrong = Array.from(document.querySelectorAll(read)).filter(function (e) {
+    return e.tagName === "IMG" || e.textContent.trim();
+  }).map(function (e) { return [wrong(e), e.tagName + ": " + (e.alt || e.textContent).slice(0, 60)]; })
+    .filter(function (w) { return w[0]; });
+  seen.images = Array.from(document.images).map(function (i) {
+    return [i.alt, i.naturalWidth, i.getBoundingClientRect().width];
+  });
+  seen.jumps = Array.from(document.querySelectorAll("nav a")).map(function (a) {
+    location.hash = a.getAttribute("href");
+    var h = document.querySelector(a.getAttribute("href") + " h2"), r = h.getBoundingClientRect();
+    return [h.innerText, document.elementFromPoint(r.left + 5, r.top + 3) === h];
+  });
+  SEEN
+  parent.postMessage(JSON.stringify(seen), "*");
+});
+</script>"""
+
+
+def browse(page: Path, tmp_path: Path, *flags: str) -> tuple[str, list[str]]:
+    """The DOM after the scripts ran, and what the console said."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "Chromium is not installed: apt-get install chromium"
+    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", f"file://{page}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def look(page: Path, tmp_path: Path, width: int, script: str = "") -> dict[str, Any]:
+    """What a window of this width shows of the page; ``script`` adds to ``seen``, and may click like a reader."""
+    probed, frame = tmp_path / "probed.html", tmp_path / f"frame-{width}.html"
+    text = page.read_text().replace("<head>", "<head>" + ERRORS)
+    probed.write_text(text.replace("</body>", PROBE.replace("SEEN", script) + "</body>"))
+    frame.write_text(FRAME.format(page=escape(probed.name), width=width))
+    dom, console = browse(frame, tmp_path, f"--window-size={max(width, 500)},900")
+    assert console == []
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
+    assert found, "the page's scripts did not come to their end"
+    return json.loads(unescape(found[1]))
