@@ -14,7 +14,7 @@ export PYTHON IMAGENET PTB SEEDS OVERRIDES
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 search-table3 report status doctor test torture lint
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report status doctor test torture lint
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -45,8 +45,11 @@ search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas; 
 reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under SGD, SGDM, Adam, AdaRem
 	@scripts/reproduce.sh figure2
 
+reproduce-lambda: $(HARNESS) ## AdaRem's λ: multiplied once an epoch, at every step, never; other values
+	@scripts/reproduce.sh lambda
+
 report: $(HARNESS) ## tables and figures again, from the runs there are
-	@for grid in table1 table2 table3 figure2; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
+	@for grid in table1 table2 table3 figure2 lambda; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
 
 status: $(HARNESS) ## where every run stands
 	@.venv/bin/adarem status
