@@ -427,5 +427,26 @@ def test_a_job_being_cancelled_stays_cancelled_and_one_out_of_time_goes_on(run, 
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     for state, starts in (("COMPLETING None", False), ("COMPLETING TimeLimit", True), ("RUNNING None", True)):
-        executable(tmp_path / "squeue", f"#!/bin/sh\necho {state}\n")
+        executable(tmp_path / "squeue", f"#!/bin/sh\necho 7 {state}\n")
         assert slurm.again(run, exitcodes.REQUEUE) is starts
+
+
+def test_an_arrays_last_task_is_not_taken_for_another_one(run, tmp_path, monkeypatch):
+    """It has the array's own id, for which squeue lists every task."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    others = "8 PENDING BeginTime\\n9 COMPLETING None\\n"
+    for own, starts in (("7 RUNNING None", True), ("7 COMPLETING None", False)):
+        executable(tmp_path / "squeue", f"#!/bin/sh\nprintf '{others}{own}\\n'\n")
+        assert slurm.again(run, exitcodes.REQUEUE) is starts
+
+
+def test_what_a_job_that_gives_up_says(run):
+    """The reason of the last failure stays; where no rank came as far as to begin an attempt, the exit code stands."""
+    run.end_attempt(run.start_attempt({}), "failed", "rank 1 on n2 is gone after step 7")
+    assert [slurm.again(run, 1) for _ in range(3)] == [True, True, False]
+    assert run.attempts()[-1]["detail"].endswith("; the last time: rank 1 on n2 is gone after step 7")
+    run.end_attempt(run.start_attempt({}), "interrupted", "SIGUSR1 at step 9")
+    assert [slurm.again(run, 143) for _ in range(3)] == [True, True, False]
+    assert [a["why"] for a in run.attempts()] == ["failed", "interrupted", "failed"] and run.status() == "failed"
+    assert run.attempts()[-1]["detail"].endswith("; the last time: exit code 143")

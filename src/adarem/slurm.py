@@ -209,8 +209,12 @@ def again(run: RunDir, code: int) -> bool:
         return True
     count_file.unlink(missing_ok=True)
     why = f"failed {failures} times without a new checkpoint"
-    number = attempts[-1]["attempt"] if attempts else run.start_attempt({"slurm_job": os.environ.get("SLURM_JOB_ID")})
-    run.end_attempt(number, "failed", f"{why}; the last exit code was {code}")
+    last = attempts[-1] if attempts else {}
+    if last.get("why") in (None, "failed") and attempts:
+        number, reason = last["attempt"], last.get("detail") or f"exit code {code}"
+    else:  # the ranks that failed did not come as far as to say so
+        number, reason = run.start_attempt({"slurm_job": os.environ.get("SLURM_JOB_ID")}), f"exit code {code}"
+    run.end_attempt(number, "failed", f"{why}; the last time: {reason}")
     print(f"{run.path}: {why}; does not start again by itself: mend the cause, then `adarem launch`")
     return False
 
@@ -220,10 +224,12 @@ def _cancelled() -> bool:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return False
-    ask = ["squeue", "--noheader", f"--jobs={job}", "--format=%T %r"]
-    done = subprocess.run(ask, capture_output=True, text=True)
-    state, _, reason = done.stdout.strip().partition(" ")
-    return done.returncode == 0 and state not in ("RUNNING", "") and reason != "TimeLimit"
+    # The id of an array's last task is the array's too: squeue then tells of the other tasks as well.
+    done = subprocess.run(
+        ["squeue", "--noheader", "--array", f"--jobs={job}", "--format=%A %T %r"], capture_output=True, text=True
+    )
+    told = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines() if line.split()[:1] == [job]]
+    return any(state != "RUNNING" and reason != ["TimeLimit"] for state, *reason in told)
 
 
 def main(argv: list[str]) -> int:

@@ -38,6 +38,8 @@ def train(run: RunDir) -> int:
             }
         )
     if do == "fail":
+        while rank and len(run.attempts()) <= int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            time.sleep(0.05)  # the first to fail ends the others, and rank 0 is to tell of its start first
         run.log_file.write_text("why it failed")
         return exitcodes.FAILED
     if do == "diverge":

@@ -112,7 +112,7 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub, digits, tmp_path):
     assert json.loads((interrupted.path / "rank0.json").read_text())["OMP_NUM_THREADS"] == "3"
 
     wait_for((tmp_path / "results" / "report.json").exists, 120)  # the report job waits for every requeue
-    assert len(failing.attempts()) == 3 and failing.status() == "failed"
+    assert len(failing.attempts()) == 3 and failing.status() == "failed", f"{log_of(plan, 1)}\n{jobs()}"
     assert "failed 3 times without a new checkpoint" in failing.attempts()[-1]["detail"]
     assert "start 3:" in log_of(plan, 1) and "start 4:" not in log_of(plan, 1)
     assert "CANCELLED" in next(s for s in jobs().splitlines() if s.startswith(f"{array}_2 "))
