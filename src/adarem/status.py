@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adarem.campaign import runs_in
 from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir
 
@@ -17,44 +16,67 @@ QUEUE_SECONDS = 30.0  # between two questions to Slurm's controller
 
 def cell_status(run: RunDir, queue: dict[str, str]) -> dict[str, Any]:
     """One cell as plain data; what is not known is None. ``queue`` maps cells to jobs waiting in Slurm."""
-    state, progress = run.status(), run.progress() or {}
-    attempts, name = run.attempts(), run.path.name
-    job = (attempts[-1].get("slurm_job") if attempts else None) or progress.get("slurm_job")
-    if state in ("planned", "interrupted", "failed") and name in queue:
-        state, job = "queued", queue[name]
-    cell: dict[str, Any] = {"campaign": run.path.parent.name, "cell": name, "state": state, "job": job}
+    cell: dict[str, Any] = {"campaign": run.path.parent.name, "cell": run.path.name, "state": "unreadable", "job": None}
     try:
-        config = run.config()
-        metrics, result = run.metrics(), (run.result() or {}) if state in FINISHED else {}
-    except (UserError, KeyError, TypeError, ValueError) as e:
-        return cell | {"state": "unreadable", "problem": str(e)}
+        return cell | _known(run, queue)
+    except (UserError, OSError, KeyError, TypeError, ValueError, AttributeError) as e:
+        return cell | {"problem": str(e) if isinstance(e, UserError) else f"{type(e).__name__}: {e}"}
+
+
+def _known(run: RunDir, queue: dict[str, str]) -> dict[str, Any]:
+    """All of a cell but its name. Raises whatever a damaged file does, UserError with a line for people."""
+    config, state, progress = run.config(), run.status(), run.progress() or {}
+    attempts, metrics = run.attempts(), run.metrics()
+    job = (attempts[-1].get("slurm_job") if attempts else None) or progress.get("slurm_job")
+    result = (run.result() or {}) if state in FINISHED else {}
+    problem = _why_failed(run, attempts) if state == "failed" else None
+    if state == "diverged":
+        problem = str(result.get("reason", ""))
+    if state in ("planned", "interrupted", "failed") and run.path.name in queue:
+        state, job, problem = "queued", queue[run.path.name], None
     last = {split: next((r for r in reversed(metrics) if r["split"] == split), {}) for split in ("train", "val")}
     running = state == "running"
-    cell["epoch"] = last["train"].get("epoch", 0)
+    epoch = last["train"].get("epoch", 0)
     if running and isinstance(progress.get("epoch"), int):
-        cell["epoch"] = max(cell["epoch"], progress["epoch"])
-    cell["epochs"] = config.scale.epochs
-    cell["loss"] = progress.get("loss") if running else result.get("train_loss", last["train"].get("loss"))
-    cell["top1"] = result.get("top1", last["val"].get("top1"))
-    cell["perplexity"] = result.get("perplexity", last["val"].get("perplexity"))
+        epoch = max(epoch, progress["epoch"])
     told = progress if running else result
-    cell["images_per_s"] = told.get("images_per_s", last["train"].get("images_per_s"))
-    cell["tokens_per_s"] = told.get("tokens_per_s", last["train"].get("tokens_per_s"))
-    cell["seconds_left"] = progress.get("seconds_left") if running else None
-    cell["problem"] = None
-    if state == "failed":
-        cell["problem"] = (
-            attempts[-1].get("detail") if attempts else ""
-        ) or f"stopped without a word; see {run.log_file}"
-    elif state == "diverged":
-        cell["problem"] = str(result.get("reason", ""))
-    return cell
+    return {
+        "state": state,
+        "job": job,
+        "epoch": epoch,
+        "epochs": config.scale.epochs,
+        "loss": progress.get("loss") if running else result.get("train_loss", last["train"].get("loss")),
+        "top1": result.get("top1", last["val"].get("top1")),
+        "perplexity": result.get("perplexity", last["val"].get("perplexity")),
+        "images_per_s": told.get("images_per_s", last["train"].get("images_per_s")),
+        "tokens_per_s": told.get("tokens_per_s", last["train"].get("tokens_per_s")),
+        "seconds_left": progress.get("seconds_left") if running else None,
+        "problem": problem,
+    }
+
+
+def _why_failed(run: RunDir, attempts: list[dict[str, Any]]) -> str:
+    try:
+        run.result()
+    except UserError as e:  # cut or edited: the attempt itself may have ended well
+        return str(e)
+    return (attempts[-1].get("detail") if attempts else "") or f"stopped without a word; see {run.log_file}"
+
+
+def directories(folder: Path) -> list[RunDir]:
+    """Whatever under ``runs/<campaign>/`` holds a file of a run, in order of name; Slurm's logs and the like do not."""
+    runs = [RunDir(p) for p in sorted(folder.iterdir()) if p.is_dir()]
+    return [
+        r
+        for r in runs
+        if any(f.exists() for f in (r.config_file, r.attempts_file, r.metrics_file, r.result_file, r.checkpoints))
+    ]
 
 
 def snapshot(folders: list[Path], queue: dict[Path, dict[str, str]] | None = None) -> list[dict[str, Any]]:
     """Every cell of the campaigns, in order of name. Asks Slurm unless ``queue`` says what waits there."""
     queue = ask_slurm(folders) if queue is None else queue
-    return [cell_status(run, queue[folder]) for folder in folders for run in runs_in(folder)]
+    return [cell_status(run, queue[folder]) for folder in folders for run in directories(folder)]
 
 
 def ask_slurm(folders: list[Path]) -> dict[Path, dict[str, str]]:

@@ -2,8 +2,10 @@ import json
 import os
 import pty
 import resource
+import select
 import subprocess
 import sys
+import time
 
 import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
@@ -62,6 +64,39 @@ def test_a_damaged_run_is_shown(dirs, campaign, capsys):
     assert "unreadable" in out and "resnet18-adamw-s0/config.yaml: not valid YAML" in out
 
 
+def test_a_damaged_result_is_the_problem_shown(dirs, campaign, capsys):
+    """The attempt of a run whose result was cut or edited since ended well, so it has nothing to say."""
+    results = {}
+    for name, damage in (("cut", lambda text: text[:40]), ("edited", lambda text: text.replace("70.5", "71.5"))):
+        run = finish(campaign, make_config("resnet18", "sgdm", 1 + len(results)), 70.5)
+        run.result_file.write_text(damage(run.result_file.read_text()))
+        results[run.path.name] = name
+    status(runs_dir=dirs[0], as_json=True)
+    problems = {c["cell"]: (c["state"], c["problem"]) for c in json.loads(capsys.readouterr().out)}
+    for cell, name in results.items():
+        state, problem = problems[cell]
+        assert state == "failed" and problem.startswith(f"{campaign / cell / 'result.json'}: ")
+        assert ("not readable as JSON" if name == "cut" else "checksum differs") in problem
+
+
+def test_a_directory_without_a_config_is_listed(dirs, campaign, capsys):
+    (campaign / "resnet18-adamw-s0" / "config.yaml").unlink()
+    RunDir(campaign / "resnet18-adamw-s0").append_metrics({"epoch": 1, "split": "train"})
+    (campaign / "slurm").mkdir()
+    (campaign / "slurm" / "12_0.out").write_text("")
+    status(runs_dir=dirs[0])
+    out = capsys.readouterr().out
+    assert "resnet18-adamw-s0   unreadable" in out and "resnet18-adamw-s0: no config.yaml there" in out
+    assert "4 cells: " in out
+
+
+def test_a_file_of_the_wrong_shape_spoils_only_its_own_line(dirs, campaign, capsys):
+    (campaign / "resnet18-adarem-s0" / "attempts.jsonl").write_text('{"attempt": 1, "start": "noon"}\n')
+    status(runs_dir=dirs[0])
+    out = capsys.readouterr().out
+    assert "resnet18-adarem-s0  unreadable" in out and "resnet18-sgdm-s0    done" in out
+
+
 def test_no_such_campaign_is_one_line(dirs, campaign):
     with pytest.raises(UserError, match="no runs of table1 there; `adarem launch grid=table1` makes some"):
         status(runs_dir=dirs[0], grid="table1")
@@ -106,20 +141,35 @@ def test_the_live_table_ends_when_the_last_cell_does(dirs, campaign):
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
     process = subprocess.Popen([sys.executable, "-c", code, str(dirs[0])], stdout=follower, stderr=follower, env=env)
     os.close(follower)
-    shown, finished = b"", False
-    while True:
-        try:
-            chunk = os.read(leader, 4096)
-        except OSError:
-            break
-        if not chunk:
-            break
-        shown += chunk
-        if b"running" in shown and not finished:
-            finished = True
-            run = RunDir(campaign / "resnet18-adarem-s0")
-            run.write_result({"status": "done", "top1": 71.23, "train_loss": 0.9, "images_per_s": 9000.0})
-    os.close(leader)
-    assert process.wait(timeout=20) == 0
+    try:
+        shown = _read_until(leader, b"running", PATIENCE)
+        run = RunDir(campaign / "resnet18-adarem-s0")
+        run.write_result({"status": "done", "top1": 71.23, "train_loss": 0.9, "images_per_s": 9000.0})
+        shown += _read_until(leader, None, PATIENCE)
+        assert process.wait(timeout=PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
     text = shown.decode()
     assert "71.23" in text and "2 done" in text
+
+
+PATIENCE = 60.0  # seconds; a busy machine starts Python in several
+
+
+def _read_until(terminal: int, word: bytes | None, seconds: float) -> bytes:
+    """What a terminal shows up to a word, or up to its end; fails when that takes too long."""
+    shown, deadline = b"", time.monotonic() + seconds
+    while word is None or word not in shown:
+        left = deadline - time.monotonic()
+        assert left > 0 and select.select([terminal], [], [], left)[0], f"after {seconds:g} s only: {shown[-500:]!r}"
+        try:
+            chunk = os.read(terminal, 4096)
+        except OSError:  # Linux's way to say that the other side is closed
+            chunk = b""
+        if not chunk:
+            assert word is None, f"ended without {word!r}: {shown[-500:]!r}"
+            break
+        shown += chunk
+    return shown
