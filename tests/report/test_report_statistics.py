@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from adarem.report import statistics as st
 
@@ -21,6 +22,17 @@ def test_one_seed_has_no_plus_minus():
     s = st.summarize([70.5])
     assert (s.sd, s.half_width) == (None, None)
     assert s.text() == "70.50"
+
+
+def test_seeds_that_do_not_differ_have_no_interval():
+    """Three times 310 of 360: the mean is rounded to something else, and the deviation is 0 all the same."""
+    same = [100 * 310 / 360] * 3
+    assert np.var(same) > 0
+    s = st.summarize(same)
+    assert (s.n, s.sd, s.half_width) == (3, 0.0, None)
+    assert st.pooled_deviation([same, [69.3] * 2]) == (0.0, 3)
+    assert st.contrast([same, [69.3] * 2], (1, -1)) is None
+    assert st.smallest_detectable(0.0, 3) is None
 
 
 def test_pooled_deviation_leaves_single_seeds_out():
@@ -46,6 +58,8 @@ def test_power_of_the_known_seed_noise(seeds, points):
         ([70.85, 70.95, 71.05], 70.67, "within noise"),  # d = 0.28, h = 0.4968 ≤ 0.5
         ([70.0, 70.6, 71.2], 70.67, "underpowered"),  # h = 2.98
         ([70.67], 70.67, "underpowered"),
+        ([70.1] * 3, 70.1, "underpowered"),  # no noise seen is not none there
+        ([71.1] * 3, 70.1, "underpowered"),
         ([], 70.67, "pending"),
         ([70.67, 70.68], 70.67, "pending"),  # the third seed is not there
     ],
@@ -84,7 +98,56 @@ def test_welch_and_holm():
         expected[i] = running
     assert [f.adjusted for f in found] == pytest.approx(expected, rel=1e-3)
     assert st.welch([]) == []
-    assert st.welch([([1.0, 1.0], [1.0, 1.0])])[0].p == 1.0
+
+
+def test_holm_leaves_out_what_has_no_test():
+    varied = ([70.5, 70.6, 70.7], [71.0, 71.2, 71.4])
+    alone, three = st.welch([varied])[0], st.welch([([70.1] * 3, [70.3] * 3), varied, ([1.0, 1.0], [1.0, 1.0])])
+    assert three[1] == alone and alone.adjusted == alone.p
+    assert [(c.half_width, c.p, c.adjusted) for c in (three[0], three[2])] == [(None, None, None)] * 2
+    assert three[0].text == "−0.20; the seeds did not differ, so there is no test"
+    assert alone.text == "−0.60 ± 0.42 (95 %), p = 0.02, Holm 0.02"
+    one_side = st.welch([([70.5, 70.6, 70.7], [71.0] * 3)])[0]  # then the other's noise, with its n − 1
+    assert one_side.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+
+
+def test_a_contrast_of_two_is_welchs_test():
+    a, b = [70.5, 70.6, 70.7, 70.9], [71.0, 71.2, 71.4]
+    e, test = st.contrast([a, b], (1, -1)), stats.ttest_ind(a, b, equal_var=False)
+    assert (e.value / e.error, e.freedom) == pytest.approx((test.statistic, test.df))
+    for confidence in (0.9, 0.99):
+        assert e.interval(confidence) == pytest.approx(tuple(test.confidence_interval(confidence)))
+    above = stats.ttest_ind(np.array(a) + 1.0, b, equal_var=False, alternative="greater")
+    assert e.p_outside(-1.0, math.inf) == pytest.approx(above.pvalue)
+    below = stats.ttest_ind(np.array(a) + 0.1, b, equal_var=False, alternative="less")
+    assert e.p_outside(-math.inf, -0.1) == pytest.approx(below.pvalue)
+    assert e.p_outside(-1.0, -0.1) == pytest.approx(max(above.pvalue, below.pvalue))
+    low, high = e.interval(0.9)
+    assert e.p_outside(low, math.inf) == pytest.approx(0.05) == e.p_outside(-math.inf, high)
+    assert st.contrast([[1.0, 1.0], [2.0, 2.0]], (1, -1)) is None
+
+
+def test_a_contrast_of_one_is_students_test():
+    e, test = st.contrast([[70.5, 70.6, 70.9]], (1,)), stats.ttest_1samp([70.5, 70.6, 70.9], 70.0)
+    assert (e.value, e.freedom) == pytest.approx((70.0 + 2 / 3, 2))
+    assert e.interval(0.9) == pytest.approx(tuple(test.confidence_interval(0.9)))
+
+
+def test_slope_by_hand():
+    """Weights −1/2, 0, 1/2 at x = 0, 1, 2: four samples of variance 0.02 count, each 0.02 / n / 4 with n − 1."""
+    samples = [([1.1, 1.3], [0.9, 1.1]), ([5.0, 9.0], [1.0, 4.0]), ([2.1, 2.3], [0.1, 0.3])]
+    e = st.slope([0, 1, 2], samples)
+    assert (e.value, e.error, e.freedom) == pytest.approx((0.9, 0.1, 4))
+    alone = st.slope([0, 1, 2], [of[:1] for of in samples])
+    assert (alone.value, alone.error, alone.freedom) == pytest.approx((0.5, math.sqrt(0.005), 2))
+
+
+def test_slopes_that_are_not_there_are_found_in_at_most_5_percent():
+    """Six networks, two seeds a side, no gain anywhere. With weights of 1/SE² it is 12 %."""
+    rng = np.random.default_rng(5)
+    x = np.log10([25_557_032, 11_689_512, 3_504_872, 2_278_604, 1_968_680, 1_366_792])
+    found = [st.slope(x, rng.normal(70.0, 0.15, (6, 2, 2)).tolist()).interval(0.9)[1] < 0 for _ in range(2000)]
+    assert 0.02 < np.mean(found) < 0.06
 
 
 def test_mcnemar_by_enumeration():

@@ -1,54 +1,49 @@
-"""The claim ledger: the paper's sentences, each with a comparison, and what our runs say of it."""
+"""The claim ledger: what our runs say of the paper's sentences, by one rule for all (claim_entries.py reads them)."""
 
 import csv
 import io
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import yaml
-from scipy import stats
 
-from adarem.config import nearest
 from adarem.errors import UserError
 from adarem.report import statistics
-from adarem.report.cells import paper_file
+from adarem.report.claim_entries import Claim, measure, read_claims
 from adarem.report.collect import Campaign, Run, fingerprints
 from adarem.report.labels import Labels, labels
+from adarem.report.statistics import Estimate
+
+__all__ = [
+    "RULE",
+    "Claim",
+    "Judged",
+    "in_rehearsal",
+    "judge",
+    "markdown",
+    "read_claims",
+    "summary",
+    "to_csv",
+]
 
 Status = Literal["supported", "contradicted", "undecided", "not run"]
-RELATIONS = ("higher", "lower", "equal", "about", "grows_as_models_shrink")
 
 RULE = (
-    "Rule: d = optimizer − the other, over finished seeds, with Welch's interval at 95 % corrected (Bonferroni) for "
-    "the number of comparisons in the claim. higher / lower: *supported* when the interval lies beyond the threshold, "
-    "*contradicted* when it lies short of it. equal / about: *supported* when the interval lies within the margin, "
-    "*contradicted* when it lies outside. The order of gains: Kendall's τ against the number of parameters, exact, "
-    "5 % one-sided. Anything else is *undecided*, so one seed a cell leaves a claim undecided. A claim holds only if "
-    "all of its comparisons do. Diverged runs count as runs without a figure and are named. Rehearsals are no evidence."
+    "Rule. A claim is made of comparisons: on one network, d = optimizer − the other (above: the optimizer's figure "
+    "alone), means over seeds, with Welch's standard error. *supported*: every comparison passes a one-sided test at "
+    "5 %, that is its 90 % interval lies wholly beyond the threshold (higher, lower, above) or within the margin "
+    "(equal, about: two one-sided tests). No correction is due: a claim that is false in one comparison gets through "
+    "only if that one does, at most 5 % of the time. *contradicted*: the 95 % interval of at least one comparison, "
+    "corrected (Bonferroni) for their number because any one is enough, lies wholly short of the threshold or outside "
+    "the margin. *undecided*: anything else. A comparison stays undecided while a planned seed of either side is "
+    "diverged, failed or unfinished, with fewer than two seeds a side, where the seeds of neither side differ among "
+    "themselves, on different data, and where settings differ that the claim holds alike. An order of networks is one "
+    "comparison: the slope of the gain (or the figure) against log10 of the number of parameters is below 0. Least "
+    "squares, every network alike, so that its error is the seeds' alone, with Satterthwaite's degrees of freedom. "
+    "Rehearsals are no evidence."
 )
-
-
-@dataclass(frozen=True)
-class Claim:
-    id: str
-    claim: str
-    where: str
-    grid: str
-    model: tuple[str, ...]
-    optimizer: str
-    against: tuple[str, ...]
-    metric: str
-    relation: str
-    against_grid: str = ""
-    against_variant: str = ""
-    threshold: float = 0.0
-    value: float = 0.0
-    margin: float = 0.5
-    same: tuple[str, ...] = ()  # settings that both sides must share
 
 
 @dataclass(frozen=True)
@@ -60,91 +55,71 @@ class Judged:
     rehearsed: Status = "not run"  # by the same rule on rehearsals, which are no evidence
 
 
-def read_claims(results_dir: Path) -> list[Claim]:
-    """``results/paper/claims.yaml``. Raises UserError for an unknown key or relation."""
-    path = paper_file("claims.yaml", results_dir)
-    known = [f.name for f in fields(Claim)]
-    claims = []
-    for raw in yaml.safe_load(path.read_text()):
-        for key in raw:
-            if key not in known:
-                raise UserError(f"{path}: {raw.get('id')}: {key}: no such key; {nearest(key, known)}")
-        if raw.get("relation") not in RELATIONS:
-            raise UserError(f"{path}: {raw.get('id')}: relation: {nearest(str(raw.get('relation')), RELATIONS)}")
-        claims.append(Claim(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}))
-    return claims
+@dataclass(frozen=True)
+class _Side:
+    """One cell in a comparison."""
 
+    label: str
+    runs: list[Run]
+    values: list[float]  # of the seeds that have a figure
+    lacking: list[str]  # planned seeds without one, each with its status
 
-def measure(run: Run, metric: str) -> float | None:
-    """A figure of a finished run: from result.json, or a point or the mean of a curve (see claims.yaml).
-
-    A point of a curve is the last recorded one up to that share of the epochs.
-    """
-    name, _, share = metric.partition("@")
-    if run.status != "done" or metric == name != "mean_train_loss":
-        return run.value(metric)
-    curve = run.curve("train", "loss") if name.endswith("train_loss") else run.curve("val", "top1")
-    if share:
-        curve = curve[curve[:, 0] <= math.ceil(float(share) * run.config.scale.epochs)][-1:]
-    if not len(curve):
-        return None
-    value = float(curve[:, 1].mean())
-    return 100.0 - value if name == "test_error" else value
-
-
-def _side(campaign: Campaign | None, model: str, optimizer: str, variant: str) -> list[Run]:
-    if campaign is None:
-        return []
-    return [
-        r
-        for r in campaign.runs
-        if (r.config.model.name, r.config.optimizer.name, r.variant) == (model, optimizer, variant)
-    ]
+    @property
+    def begun(self) -> bool:
+        """Whether a seed has a figure or ended without one."""
+        return bool(self.values) or any(r.status in ("failed", "diverged") for r in self.runs)
 
 
 def _printed(campaign: Campaign | None) -> Labels:
     return labels(campaign) if campaign else Labels({}, {}, {})
 
 
-def _judge_interval(c: Claim, low: float, high: float) -> Status:
-    if c.relation in ("higher", "lower"):
-        low, high = (low, high) if c.relation == "higher" else (-high, -low)
-        return "supported" if low > c.threshold else "contradicted" if high < c.threshold else "undecided"
-    center = c.value if c.relation == "about" else 0.0
-    if center - c.margin <= low and high <= center + c.margin:
-        return "supported"
-    return "contradicted" if high < center - c.margin or low > center + c.margin else "undecided"
+def _side(campaign: Campaign | None, metric: str, model: str, optimizer: str, variant: str = "") -> _Side:
+    label = _printed(campaign).cell(optimizer, variant)
+    cell = (model, optimizer, variant)
+    every = campaign.runs if campaign else []
+    runs = [r for r in every if (r.config.model.name, r.config.optimizer.name, r.variant) == cell]
+    if not runs:
+        return _Side(label, [], [], [f"{label}: no run"])
+    figures = [(r, measure(r, metric)) for r in runs]
+    lacking = [
+        f"{r.dir.path.name} {r.status}" + f" without {metric}" * (r.status == "done") for r, v in figures if v is None
+    ]
+    unread = set(campaign.grid.get("seeds") or [0]) - {r.config.seed for r in runs}
+    lacking += [f"{label}, seed {seed}: no readable run" for seed in sorted(unread)]
+    return _Side(label, runs, [v for _, v in figures if v is not None], lacking)
 
 
-def _compare(c: Claim, head: str, a: list[Run], b: list[Run], comparisons: int) -> tuple[Status, str]:
-    """One comparison of a claim and its line of evidence, which begins with ``head``."""
-    x = [v for r in a if (v := measure(r, c.metric)) is not None]
-    y = [v for r in b if (v := measure(r, c.metric)) is not None]
-    diverged = [r.dir.path.name for r in (*a, *b) if r.status == "diverged"]
-    tail = f"; diverged: {', '.join(diverged)}" if diverged else ""
-    if not x or not y:
-        return "not run", f"{head}: n = {len(x)} and {len(y)}{tail}"
-    used = [r for r in (*a, *b) if measure(r, c.metric) is not None]
+def _reading(c: Claim, sides: Sequence[_Side]) -> tuple[str, bool]:
+    """The figures of one comparison in words, with what keeps it from being decided; and whether it can be."""
+    used = [r for s in sides for r in s.runs if r.status == "done"]
     if len({fingerprints(r) for r in used}) > 1:
-        return "undecided", f"{head}: made on different data, not compared"
+        return "made on different data, not compared", False
     differing = [k for k in c.same if len({str(r.settings.get(k)) for r in used}) > 1]
     if differing:
-        return "undecided", f"{head}: the two differ in {', '.join(differing)}, which the claim holds alike"
-    mx, my = statistics.summarize(x), statistics.summarize(y)
-    shown = f"{head}: {mx.text(3)} (n={mx.n}) − {my.text(3)} (n={my.n}) = {mx.mean - my.mean:+.3f}"
-    if min(mx.n, my.n) < 2:
-        return "undecided", f"{shown}; one seed tells nothing of another{_paired(c, a, b)}{tail}"
-    test = statistics.welch([(x, y)], confidence=1 - 0.05 / comparisons)[0]
-    low, high = test.difference - test.half_width, test.difference + test.half_width
-    return _judge_interval(c, low, high), f"{shown}, interval {low:+.3f} to {high:+.3f}, p = {test.p:.2g}{tail}"
+        return f"the runs differ in {', '.join(differing)}, which the claim holds alike", False
+    counts = [len(s.values) for s in sides]
+    lacking = [text for s in sides for text in s.lacking]
+    reasons = [f"without a figure: {', '.join(lacking)}"] if lacking else []
+    if 0 in counts:
+        return "; ".join([f"n = {' and '.join(map(str, counts))}", *reasons]), False
+    means = [statistics.summarize(s.values) for s in sides]
+    shown = " − ".join(f"{m.text(3)} (n={m.n})" for m in means)
+    if len(means) == 2:
+        shown += f" = {means[0].mean - means[1].mean:+.3f}"
+    if min(counts) < 2:
+        reasons.append(f"one seed tells nothing of another{_paired(c, sides)}")
+    elif not any(statistics.variance(s.values) for s in sides):
+        reasons.append("the seeds did not differ, so there is no test")
+    return "; ".join([shown, *reasons]), not reasons
 
 
-def _paired(c: Claim, a: list[Run], b: list[Run]) -> str:
+def _paired(c: Claim, sides: Sequence[_Side]) -> str:
     """What two checkpoints alone can say, for accuracies."""
-    if c.metric not in ("top1", "top5"):
+    if c.metric not in ("top1", "top5") or len(sides) < 2:
         return ""
     try:
-        x, y = (next((r.dir.correct() for r in side if r.status == "done"), None) for side in (a, b))
+        x, y = (next((r.dir.correct() for r in s.runs if r.status == "done"), None) for s in sides)
     except UserError as e:
         return f" ({e})"
     if not x or not y or c.metric not in x or c.metric not in y or x[c.metric].size != y[c.metric].size:
@@ -153,57 +128,91 @@ def _paired(c: Claim, a: list[Run], b: list[Run]) -> str:
     return f" (the two checkpoints: {p.difference:+.2f}, {p.low:+.2f} to {p.high:+.2f}, McNemar p = {p.p:.2g})"
 
 
-def _trend(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str]]:
-    """Kendall's τ between the number of parameters and the gain: negative where gains grow as networks shrink."""
-    gains, sizes, lines = [], [], []
+def _claimed(c: Claim) -> tuple[float, float]:
+    """Between which bounds the claim has the true difference (above: the figure; an order of networks: the slope)."""
+    if c.relation == "higher":
+        return c.threshold, math.inf
+    if c.relation == "lower":
+        return -math.inf, -c.threshold
+    if c.relation == "above":
+        return c.value, math.inf
+    if c.relation == "grows_as_models_shrink":
+        return -math.inf, 0.0
+    center = c.value if c.relation == "about" else 0.0
+    return center - c.margin, center + c.margin
+
+
+def _decide(c: Claim, estimate: Estimate, comparisons: int) -> tuple[Status, str]:
+    """The rule for one of so many comparisons, and the intervals that it rests on."""
+    low, high = _claimed(c)
+    corrected = 1 - 0.05 / comparisons
+    narrow, wide = estimate.interval(0.90), estimate.interval(corrected)
+    text = (
+        f"90 % interval {narrow[0]:+.3f} to {narrow[1]:+.3f}, one-sided p = {estimate.p_outside(low, high):.2g}, "
+        f"{100 * corrected:.4g} % interval {wide[0]:+.3f} to {wide[1]:+.3f}"
+    )
+    if low < narrow[0] and narrow[1] < high:
+        return "supported", text
+    return ("contradicted" if wide[1] < low or high < wide[0] else "undecided"), text
+
+
+def _compare(c: Claim, head: str, sides: Sequence[_Side], comparisons: int) -> tuple[Status, str]:
+    """One comparison of a claim and its line of evidence, which begins with ``head``."""
+    text, able = _reading(c, sides)
+    if not able:
+        return ("undecided" if all(s.begun for s in sides) else "not run"), f"{head}: {text}"
+    estimate = statistics.contrast([s.values for s in sides], (1, -1)[: len(sides)])
+    status, tested = _decide(c, estimate, comparisons)
+    return status, f"{head}: {text}, {tested}"
+
+
+def _comparisons(c: Claim, ours: Campaign | None, theirs: Campaign | None) -> tuple[Status, list[str], list[Run]]:
+    """A claim that holds if all of its comparisons do."""
+    pairs = []
     for model in c.model:
-        label = _printed(campaign).model(model)
-        sides = [_side(campaign, model, o, "") for o in (c.optimizer, c.against[0])]
-        values = [[v for r in side if (v := measure(r, c.metric)) is not None] for side in sides]
-        size = next((r.result.get("parameters") for side in sides for r in side if r.result.get("parameters")), None)
-        if not all(values) or size is None:
-            lines.append(f"{label}: n = {len(values[0])} and {len(values[1])}")
-            continue
-        gains.append(float(np.mean(values[0]) - np.mean(values[1])))
+        of_model = f"{_printed(ours).model(model)}: "
+        a = _side(ours, c.metric, model, c.optimizer)
+        if not c.against:
+            pairs.append((f"{of_model}{a.label}, {c.metric} against {c.value:g}", [a]))
+        for other in c.against:
+            for variant in c.against_variant or ("",):
+                b = _side(theirs, c.metric, model, other, variant)
+                pairs.append((f"{of_model}{a.label} against {b.label}, {c.metric}", [a, b]))
+    found = [_compare(c, head, sides, len(pairs)) for head, sides in pairs]
+    each = {s for s, _ in found}
+    status = "contradicted" if "contradicted" in each else each.pop() if len(each) == 1 else "undecided"
+    return status, [f"{s}: {line}" for s, line in found], [r for _, sides in pairs for s in sides for r in s.runs]
+
+
+def _order(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str], list[Run]]:
+    """A claim on how a gain over another optimizer, or a figure, goes with the number of parameters."""
+    rows = [[_side(campaign, c.metric, model, o) for o in (c.optimizer, *c.against)] for model in c.model]
+    runs = [r for sides in rows for s in sides for r in s.runs]
+    sizes, lines, able = [], [], True
+    for model, sides in zip(c.model, rows, strict=True):
+        size = next((n for s in sides for r in s.runs if (n := r.result.get("parameters"))), None)
+        text, of_model = _reading(c, sides)
         sizes.append(size)
-        lines.append(f"{label}, {size:,} parameters: gain {gains[-1]:+.3f} (n = {len(values[0])} and {len(values[1])})")
-    if not gains:
-        return "not run", []
-    if len(gains) < len(c.model):
-        return "undecided", lines
-    tau, p = stats.kendalltau(sizes, gains, method="exact" if len(set(gains)) == len(gains) else "auto")
-    lines.append(f"τ(parameters, gain) = {tau:+.2f}, two-sided p = {p:.2g}, {len(gains)} networks")
-    if p / 2 >= 0.05:
-        return "undecided", lines
-    return ("supported" if tau < 0 else "contradicted"), lines
+        lines.append(f"{_printed(campaign).model(model)}, {f'{size:,}' if size else 'unknown'} parameters: {text}")
+        able &= of_model and size is not None
+    if not c.against and len({fingerprints(r) for r in runs if r.status == "done"}) > 1:
+        lines.append("made on different data, not compared")
+        able = False
+    if not able:
+        begun = any(all(s.begun for s in sides) for sides in rows)
+        return ("undecided" if begun else "not run"), lines, runs
+    estimate = statistics.slope(np.log10(sizes), [[s.values for s in sides] for sides in rows])
+    status, tested = _decide(c, estimate, 1)
+    lines.append(f"{status}: slope of {c.metric} for ten times the parameters {estimate.value:+.3f}, {tested}")
+    return status, lines, runs
 
 
 def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
     """A claim by the runs of these campaigns, by grid: reproductions, or rehearsals to see that the rule works."""
     ours, theirs = campaigns.get(c.grid), campaigns.get(c.against_grid or c.grid)
-    if c.relation == "grows_as_models_shrink":
-        status, lines = _trend(c, ours)
-        runs = [r for m in c.model for o in (c.optimizer, *c.against) for r in _side(ours, m, o, "")]
-        return Judged(c, status, lines, [r.name for r in runs])
-    found: list[tuple[Status, str]] = []
-    runs = []
-    for model in c.model:
-        for other in c.against:
-            a, b = _side(ours, model, c.optimizer, ""), _side(theirs, model, other, c.against_variant)
-            sides = _printed(ours).cell(c.optimizer, ""), _printed(theirs).cell(other, c.against_variant)
-            head = f"{_printed(ours).model(model)}: {' against '.join(sides)}, {c.metric}"
-            found.append(_compare(c, head, a, b, len(c.model) * len(c.against)))
-            runs += [*a, *b]
-    each = [s for s, _ in found]
-    status: Status = "undecided"
-    if "contradicted" in each:
-        status = "contradicted"
-    elif all(s == "supported" for s in each):
-        status = "supported"
-    elif all(s == "not run" for s in each):
-        status = "not run"
-    lines = [] if status == "not run" else [f"{s}: {line}" for s, line in found]
-    return Judged(c, status, lines, list(dict.fromkeys(r.name for r in runs)))
+    in_order = c.relation == "grows_as_models_shrink"
+    status, lines, runs = _order(c, ours) if in_order else _comparisons(c, ours, theirs)
+    return Judged(c, status, [] if status == "not run" else lines, list(dict.fromkeys(r.name for r in runs)))
 
 
 def in_rehearsal(j: Judged) -> str:

@@ -1,6 +1,9 @@
 """Numbers from numbers: seeds, intervals, paired tests, power. Knows nothing of runs or files.
 
 Accuracies are in percent, so differences are in points. ``scipy`` and ``statsmodels`` do the mathematics.
+
+Seeds that all gave the same figure tell nothing of the noise, and not that it is 0: where nothing varies there is no
+interval, no test and no power.
 """
 
 import math
@@ -23,14 +26,15 @@ VERDICT_RULE = (
     "Verdict against the paper: d = ours − paper, h = half-width of the 95 % t interval for one further run, "
     f"t(n−1) · s · √(1 + 1/n), since the paper's value is one run of unstated seed. The margin is {MARGIN:g} points. "
     "*reproduced*: d ± h lies within the margin; *better* / *worse*: d ± h does not contain 0; *within noise*: it "
-    "contains 0 and h is at most the margin; *underpowered*: one seed, or h is above the margin; *pending*: a planned "
-    "seed is not finished; *diverged*: a seed diverged."
+    "contains 0 and h is at most the margin; *underpowered*: one seed, seeds that did not differ, or h above the "
+    "margin; *pending*: a planned seed is not finished; *diverged*: a seed diverged."
 )
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Seeds of one cell. ``sd`` (n − 1 in the denominator) and ``half_width`` (95 %, t) are None when n = 1."""
+    """Seeds of one cell. ``sd`` (n − 1 in the denominator) and ``half_width`` (95 %, t) are None when n = 1;
+    ``half_width`` also when the seeds did not differ."""
 
     n: int
     mean: float
@@ -43,28 +47,37 @@ class Summary:
         return mean if self.sd is None else f"{mean} ± {self.sd:.{digits}f}"
 
 
+def variance(values: Sequence[float]) -> float:
+    """Sample variance of two values or more; exactly 0 where they are equal, which their rounded mean would hide."""
+    return float(np.var(values, ddof=1)) if max(values) > min(values) else 0.0
+
+
 def summarize(values: Sequence[float]) -> Summary:
     """Mean, sample standard deviation and the half-width of the mean's 95 % t interval. Needs one value or more."""
     x = np.asarray(values, dtype=float)
     assert x.size > 0 and np.isfinite(x).all()
     if x.size == 1:
         return Summary(1, float(x[0]), None, None)
-    sd = float(x.std(ddof=1))
-    return Summary(x.size, float(x.mean()), sd, float(stats.t.ppf(0.975, x.size - 1)) * sd / math.sqrt(x.size))
+    sd = math.sqrt(variance(values))
+    half_width = float(stats.t.ppf(0.975, x.size - 1)) * sd / math.sqrt(x.size) if sd else None
+    return Summary(x.size, float(x.mean()), sd, half_width)
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
     """Pooled sample deviation over cells and its degrees of freedom; None when no cell has two seeds."""
-    several = [np.asarray(g, dtype=float) for g in groups if len(g) >= 2]
+    several = [g for g in groups if len(g) >= 2]
     freedom = sum(len(g) - 1 for g in several)
     if freedom == 0:
         return None
-    return math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in several) / freedom), freedom
+    return math.sqrt(sum((len(g) - 1) * variance(g) for g in several) / freedom), freedom
 
 
 def smallest_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Difference of means that a two-sided t-test at ``alpha`` shows with ``power``, n seeds each; None if n < 2."""
-    if n < 2:
+    """Difference of means that a two-sided t-test at ``alpha`` shows with ``power``, n seeds each.
+
+    None if n < 2 or if the seeds did not differ.
+    """
+    if n < 2 or sd == 0:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,14 +88,14 @@ def smallest_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.
 def verdict(
     values: Sequence[float], paper: float, *, planned: int, diverged: int, lower_is_better: bool
 ) -> tuple[Verdict, float | None]:
-    """The verdict of VERDICT_RULE and the half-width h that it rests on (None with fewer than two seeds)."""
+    """The verdict of VERDICT_RULE and the half-width h that it rests on (None where the seeds give none)."""
     if diverged:
         return "diverged", None
     if len(values) < max(planned, 1):
         return "pending", None
-    if len(values) < 2:
-        return "underpowered", None
     s = summarize(values)
+    if not s.sd:
+        return "underpowered", None
     h = float(stats.t.ppf(0.975, s.n - 1)) * s.sd * math.sqrt(1 + 1 / s.n)
     d = s.mean - paper
     if max(abs(d - h), abs(d + h)) <= MARGIN:
@@ -93,36 +106,91 @@ def verdict(
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A weighted sum of means: its standard error by Welch, each group with its own variance, and the degrees of
+    freedom by Satterthwaite."""
+
+    value: float
+    error: float
+    freedom: float
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        h = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
+        return self.value - h, self.value + h
+
+    def p_outside(self, low: float, high: float) -> float:
+        """The larger of two one-sided p, against a true value of at most ``low`` and against one of at least ``high``.
+
+        Below 0.05 where the 90 % interval lies between the two. Either may be infinite.
+        """
+        tails = stats.t.sf([(self.value - low) / self.error, (high - self.value) / self.error], self.freedom)
+        return float(max(tails))
+
+
+def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate | None:
+    """The sum of ``weights`` times the groups' means, each of two seeds or more; None where no group varies.
+
+    Weights 1 and −1 make it Welch's t-test.
+    """
+    assert all(len(g) >= 2 for g in groups)
+    shares = [w**2 * variance(g) / len(g) for g, w in zip(groups, weights, strict=True)]
+    total = sum(shares)
+    if total == 0:
+        return None
+    freedom = total**2 / sum(s**2 / (len(g) - 1) for g, s in zip(groups, shares, strict=True))
+    value = sum(w * float(np.mean(g)) for g, w in zip(groups, weights, strict=True))
+    return Estimate(value, math.sqrt(total), freedom)
+
+
+def slope(x: Sequence[float], samples: Sequence[Sequence[Sequence[float]]]) -> Estimate | None:
+    """Slope of the least-squares line through each x's mean, or difference of means where it has two samples.
+
+    Every x counts alike, so the slope is a fixed contrast of the means and its error is the seeds' alone. Weights of
+    1/SE² from two or three seeds favour whatever varied little by chance, and then find slopes that are not there.
+    """
+    centred = np.asarray(x, dtype=float) - np.mean(x)
+    groups, weights = [], []
+    for of_x, w in zip(samples, centred / (centred**2).sum(), strict=True):
+        groups += of_x
+        weights += [float(w), -float(w)][: len(of_x)]
+    return contrast(groups, weights)
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Welch's t-test of two cells; ``adjusted`` is Holm's p over the table's comparisons."""
+    """Welch's t-test of two cells; all but the difference are None where neither's seeds differed."""
 
     difference: float
-    half_width: float  # at the confidence asked for, Welch–Satterthwaite
-    p: float
-    adjusted: float
+    half_width: float | None = None  # 95 %
+    p: float | None = None
+    adjusted: float | None = None  # Holm's p over the tests of the table
+
+    @property
+    def text(self) -> str:
+        """``+0.60 ± 0.30 (95 %), p = 0.004, Holm 0.02``, or why there is no test."""
+        difference = f"{self.difference:+.2f}".replace("-", "−")
+        if self.p is None:
+            return f"{difference}; the seeds did not differ, so there is no test"
+        return f"{difference} ± {self.half_width:.2f} (95 %), p = {self.p:.2g}, Holm {self.adjusted:.2g}"
 
 
-def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95) -> list[Comparison]:
-    """Welch's t for every pair (a, b), difference = mean(a) − mean(b), corrected by Holm over all of them.
+def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Comparison]:
+    """Welch's t for every pair (a, b), difference = mean(a) − mean(b), each of two seeds or more.
 
-    Every sample needs two seeds or more. Two samples that never vary give p = 1 if equal and 0 otherwise.
+    Holm's correction runs over the pairs that have a test.
     """
-    rows = []
-    for a, b in pairs:
-        assert len(a) >= 2 and len(b) >= 2
-        difference = float(np.mean(a) - np.mean(b))
-        if np.var(a) == 0 and np.var(b) == 0:
-            rows.append((difference, 0.0, 1.0 if difference == 0 else 0.0))
+    found = [contrast(pair, (1, -1)) for pair in pairs]
+    raw = [2 * float(stats.t.sf(abs(e.value) / e.error, e.freedom)) for e in found if e]
+    # With fewer than two nothing is to correct; multipletests sweeps the whole heap, half a second with many runs.
+    adjusted = iter(zip(raw, multipletests(raw, method="holm")[1] if len(raw) > 1 else raw, strict=True))
+    out = []
+    for (a, b), e in zip(pairs, found, strict=True):
+        if e is None:
+            out.append(Comparison(float(np.mean(a) - np.mean(b))))
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # "nearly identical": p is then what the numbers say
-            test = stats.ttest_ind(a, b, equal_var=False)
-        low, high = test.confidence_interval(confidence)
-        rows.append((difference, float(high - low) / 2, float(test.pvalue)))
-    if len(rows) < 2:  # nothing to correct; multipletests sweeps the whole heap, half a second with many runs
-        return [Comparison(*r, r[2]) for r in rows]
-    adjusted = multipletests([r[2] for r in rows], method="holm")[1]
-    return [Comparison(*r, float(q)) for r, q in zip(rows, adjusted, strict=True)]
+        p, q = next(adjusted)
+        out.append(Comparison(e.value, e.interval(0.95)[1] - e.value, p, float(q)))
+    return out
 
 
 @dataclass(frozen=True)
