@@ -167,7 +167,7 @@ def swap_beton(path: Path) -> None:
 
 
 def only_partial(path: Path) -> None:
-    path.rename(path.with_name(path.name + ".partial"))
+    path.rename(path.with_name(f".{path.name}.0123456789abcdef.partial"))
 
 
 def folder(path: Path) -> None:
@@ -195,7 +195,7 @@ header = {
 }
 DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (Path.unlink, "no such file; `adarem prepare` writes it"),
-    "still being written": (only_partial, "no such file .train.beton.partial is there"),
+    "still being written": (only_partial, "no such file ..train.beton.0123456789abcdef.partial is"),
     "a folder": (folder, "not a file"),
     "empty": (truncate(lambda n: 0), "an empty file"),
     "a few bytes": (truncate(lambda n: 100), "too short for a .beton"),

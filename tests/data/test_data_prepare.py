@@ -21,7 +21,7 @@ from imagenet_tree import jpeg, make_imagenet_tree, photograph
 from PIL import Image
 
 from adarem.config import WriteConfig
-from adarem.data import beton, digits, fingerprint
+from adarem.data import beton, digits, fingerprint, writer
 from adarem.data import prepare as module
 from adarem.data.loaders import open_eval, open_train
 from adarem.data.prepare import prepare
@@ -99,6 +99,116 @@ def test_damaged_file_is_written_anew(photo_root):
     path.write_bytes(whole[:-24])
     assert prepare(data, workers=1, progress=False) == first
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_a_failed_prepare_leaves_the_old_data_set(photo_root, backend):
+    """Training goes on with what there was, until the source is mended and prepared."""
+    data = data_config(photo_root, backend=backend)
+    first = prepare(data, workers=1, progress=False)
+    before = state(photo_root / "ffcv")
+    victims = [sorted((photo_root / split).glob("*/*"))[5] for split in ("train", "val")]
+    whole = [v.read_bytes() for v in victims]
+    for victim, payload in zip(victims, whole, strict=True):
+        victim.write_bytes(payload[:900])
+    with pytest.raises(UserError) as error:
+        prepare(data, workers=1, progress=False)
+    names = [f"{v.parent.name}/{v.name}" for v in victims]
+    assert f"train: 1 of 61 images cannot be read: {names[0]} (" in str(error.value)
+    assert f"val: 1 of 41 images cannot be read: {names[1]} (" in str(error.value)
+    assert f"(all in {photo_root}/ffcv/train.bad.txt and {photo_root}/ffcv/val.bad.txt)" in str(error.value)
+    after = state(photo_root / "ffcv")
+    assert {n: s for n, s in after.items() if not n.endswith(".bad.txt")} == before
+    assert {s: fingerprint.read_fingerprint(data, s) for s in ("train", "val")} == first
+    loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    assert loader.num_images == TRAIN
+    loader.close()
+    victims[0].write_bytes(whole[0])
+    with pytest.raises(UserError, match="val: 1 of 41 images cannot be read"):
+        prepare(data, workers=1, progress=False)
+    assert {n for n in state(photo_root / "ffcv") if n.endswith("bad.txt")} == {"val.bad.txt"}
+    victims[1].write_bytes(whole[1])
+    assert prepare(data, workers=1, progress=False) == first
+    assert state(photo_root / "ffcv") == before
+
+
+def test_a_bad_file_in_val_keeps_train_from_being_written(photo_root):
+    victim = sorted((photo_root / "val").glob("*/*"))[5]
+    victim.write_bytes(b"")
+    with pytest.raises(UserError, match="val: 1 of 41 images cannot be read"):
+        prepare(data_config(photo_root), workers=1, progress=False)
+    assert set(state(photo_root / "ffcv")) == {"val.bad.txt"}
+
+
+def test_every_image_is_decoded_once(photo_root, monkeypatch):
+    seen = []
+    decode = writer.decode_rgb
+    monkeypatch.setattr(writer, "decode_rgb", lambda payload: seen.append(1) or decode(payload))
+    prepare(data_config(photo_root), workers=1, progress=False)
+    assert len(seen) == TRAIN + VAL
+
+
+def test_killed_between_two_renames(photo_root, monkeypatch):
+    """The old fingerprint never stands beside new files, of which it might even be true but for the pixels."""
+    data = data_config(photo_root, write=WriteConfig("raw", 64, 90, 0.5))
+    prepare(data, workers=1, progress=False)
+    victim = sorted((photo_root / "train").glob("*/*"))[0]
+    with Image.open(victim) as image:
+        Image.new("RGB", image.size).save(victim, "JPEG")
+    replace, done = os.replace, []
+
+    def dying(source, target):
+        replace(source, target)
+        done.append(Path(target).name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", dying)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(data, workers=1, progress=False)
+    assert done == ["train.beton"] and not list((photo_root / "ffcv").glob(".*.partial"))
+    with pytest.raises(UserError, match=r"train.beton.json: no such file; `adarem prepare"):
+        fingerprint.open_beton(data, "train")
+
+
+def test_links_that_lie_there_are_not_written_through(photo_root, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    folder = photo_root / "ffcv"
+    folder.mkdir()
+    names = ("train.beton", "train.beton.partial", "train.beton.json", "train.beton.sums", "train.beton.files")
+    for name in names:
+        (folder / name).symlink_to(precious)
+    prepare(data_config(photo_root), workers=1, progress=False)
+    assert not (folder / "train.beton").is_symlink()
+    (folder / ".prepare.lock").unlink()
+    (folder / ".prepare.lock").symlink_to(precious)
+    with pytest.raises(UserError, match="ffcv: cannot be written to .*; choose another data.beton_dir"):
+        prepare(data_config(photo_root), workers=1, progress=False)
+    assert precious.read_text() == "precious"
+
+
+def test_links_to_nowhere_are_among_the_bad_files(photo_root):
+    files = sorted((photo_root / "train").glob("*/*"))
+    files[3].unlink()
+    files[3].symlink_to("nowhere.JPEG")
+    files[4].unlink()
+    files[4].symlink_to(files[4].name)
+    files[20].write_bytes(b"")
+    data = data_config(photo_root)
+    with pytest.raises(UserError, match="3 of 61 images cannot be read") as error:
+        prepare(data, workers=1, progress=False)
+    assert f"{files[3].name} (no such file); " in str(error.value)
+    assert f"{files[4].name} (Too many levels of symbolic links); " in str(error.value)
+    made = prepare(data, workers=1, progress=False, skip_bad=True)
+    assert made["train"]["num_images"] == TRAIN - 3
+    assert prepare(data, workers=1, progress=False, verify=True) == made
+
+
+@pytest.mark.parametrize("name", ["a\nb.JPEG", os.fsdecode(b"\xff.JPEG")])
+def test_names_that_no_list_can_hold(photo_root, name):
+    (sorted((photo_root / "train").iterdir())[0] / name).write_bytes(b"")
+    with pytest.raises(UserError, match="a name with a line feed, or not in UTF-8; rename it"):
+        prepare(data_config(photo_root), workers=1, progress=False)
 
 
 @pytest.mark.parametrize("backend", ["ffcv", "folder"])
@@ -204,21 +314,28 @@ def test_full_disk_is_known_before(photo_root, monkeypatch):
     assert not list((photo_root / "ffcv").glob("*.beton*"))
 
 
-def test_disk_that_fills_up_while_writing(photo_root):
-    """A file-size limit stands in for the full disk: the write fails in the middle."""
+@pytest.mark.parametrize("small", [False, True])
+def test_disk_that_fills_up_while_writing(photo_root, small):
+    """A file-size limit stands in for the full disk: the write fails in the middle, or, where a few small images wait
+    in the file's buffer, not before its end."""
+    if small:
+        for path in photo_root.glob("*/*/*"):
+            path.write_bytes(jpeg(photograph(6, 6, 0)))
+    limit = 8_400_000 if small else 9_000_000  # the first image lies at 8 MiB
     program = PROGRAM.format(
         here=str(Path(__file__).parent),
         root=str(photo_root),
         before=(
             "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000_000, 9_000_000))"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         ),
     )
     script = photo_root.parent / "fills.py"
     script.write_text(program)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert "cannot be written (File too large); free some space, or set data.beton_dir" in done.stderr
-    assert not list((photo_root / "ffcv").glob("*.beton*"))
+    last = done.stderr.splitlines()[-1]
+    assert "train.beton: cannot be written (File too large); free some space, or set data.beton_dir" in last
+    assert [p.name for p in (photo_root / "ffcv").iterdir()] == [".prepare.lock"]
 
 
 def test_two_at_once(photo_root):
@@ -243,6 +360,10 @@ if __name__ == "__main__":
     {before}
     prepare(data_config(Path({root!r}), write=WriteConfig("raw", 400, 90, 0.5)), workers=2, progress=False)
 """
+
+
+def halves(root: Path) -> list[Path]:
+    return sorted((root / "ffcv").glob(".train.beton.*.partial"))
 
 
 def children(pid: int) -> list[int]:
@@ -278,9 +399,8 @@ def writing(photo_root):
     script = photo_root.parent / "prepare_it.py"
     script.write_text(PROGRAM.format(here=str(Path(__file__).parent), root=str(photo_root), before="pass"))
     process = subprocess.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True)
-    partial = photo_root / "ffcv" / "train.beton.partial"
     deadline = time.time() + 60
-    while not (partial.exists() and partial.stat().st_size > 10_000_000):
+    while not any(p.stat().st_size > 10_000_000 for p in halves(photo_root)):
         assert process.poll() is None and time.time() < deadline, process.communicate()
         time.sleep(0.01)
     shared = shared_memory(process.pid)
@@ -305,10 +425,14 @@ def test_interrupted_write_leaves_nothing_that_looks_finished(writing, which):
     process.wait(timeout=20)
     assert wait_until(lambda: not any(map(alive, workers)), 5), "orphans"
     assert not (root / "ffcv" / "train.beton").exists() and not list((root / "ffcv").glob("*.json"))
-    assert (root / "ffcv" / "train.beton.partial").exists() == (which in (signal.SIGKILL, signal.SIGTERM))
+    assert len(halves(root)) == (which in (signal.SIGKILL, signal.SIGTERM))
     data = data_config(root, write=WriteConfig("raw", 400, 90, 0.5))
     with pytest.raises(UserError, match="no such file"):
         open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
+    for path in (root / "train").glob("*/more_*"):
+        path.unlink()
+    prepare(data, workers=1, progress=False)
+    assert not list((root / "ffcv").glob(".*.partial"))
 
 
 def test_killed_worker_is_reported_within_seconds(writing):

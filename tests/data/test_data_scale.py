@@ -12,6 +12,7 @@ from data_factory import data_config
 from imagenet_tree import jpeg, photograph
 
 from adarem.data import beton, fingerprint
+from adarem.data.staged import Staged
 from adarem.data.writer import BetonFile, Encoded
 
 N, CLASSES = 1_281_167, 1000
@@ -57,16 +58,18 @@ def test_full_count(tmp_path, record_property):
     payloads += [(beton.JPG, p, jpeg(p, quality=30)) for p in pictures[:2]]
     stored = [Encoded(mode, *p.shape[:2], b"", payload, sum=zlib.adler32(payload)) for mode, p, payload in payloads]
     labels = np.sort(np.random.default_rng(0).integers(0, CLASSES, N))
-    out = BetonFile(path, N, max_side=500)
+    staged = Staged()
+    out = BetonFile(staged, path, N, max_side=500)
     for k, label in enumerate(labels.tolist()):
         out.append(stored[k % len(stored)], label)
-    out.commit()
+    out.finish()
+    staged.commit()
     index = beton.open_index(path, CLASSES, N)
     assert (index.labels == labels).all()
     record = {"num_images": N, "file_bytes": index.file_bytes, "index_crc32": fingerprint.index_crc32(index)}
     record["sums_crc32"] = zlib.crc32(out.sums)
     fingerprint.sums_path(data, "train").write_bytes(out.sums.tobytes())
-    fingerprint.write_fingerprint(data, "train", record)
+    fingerprint.fingerprint_path(data, "train").write_text(fingerprint.text(record))
     script = PROGRAM.format(here=str(Path(__file__).parent), root=str(tmp_path), classes=CLASSES)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adarem.data.staged import half_written
 from adarem.errors import UserError
 
 VERSION = 2
@@ -87,8 +88,8 @@ def open_index(path: Path, num_classes: int | None = None, expected: int | None 
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        partial = path.with_name(path.name + ".partial")
-        hint = f" ({partial.name} is there: being written, or left by an interrupted write)" if partial.exists() else ""
+        halves = half_written(path.parent, path.name)
+        hint = f" ({halves[0].name} is there: being written, or left by an interrupted write)" if halves else ""
         raise UserError(f"{path}: no such file{hint}; `adarem prepare` writes it") from None
     need(path.is_file(), "not a file")
     need(size > 0, "an empty file")

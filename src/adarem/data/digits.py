@@ -6,6 +6,7 @@ split of 1,437 for training and 360 for validation.
 
 import io
 import os
+import secrets
 import shutil
 from pathlib import Path
 
@@ -34,12 +35,12 @@ def write_digits(root: Path) -> None:
     train, val = train_test_split(everything, test_size=VAL, train_size=TRAIN, stratify=labels, random_state=0)
     root.mkdir(parents=True, exist_ok=True)
     for split, members in (("train", train), ("val", val)):
-        partial = root / f".{split}.{os.getpid()}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = root / f".{split}.{secrets.token_hex(8)}.partial"
+        partial.mkdir()
         try:
             for i in np.sort(members):
                 folder = partial / f"digit{labels[i]}"
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)
                 grey = Image.fromarray((images[i].reshape(8, 8) * 255 / 16).round().astype(np.uint8))
                 buffer = io.BytesIO()
                 grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB").save(buffer, "JPEG", quality=95)

@@ -12,7 +12,6 @@ import numpy as np
 from adarem.config import DataConfig
 from adarem.data import beton
 from adarem.errors import UserError
-from adarem.files import write_atomically
 
 SPLITS = ("train", "val")
 FORMAT = 1  # of the JSON; raise when the meaning of a key changes
@@ -64,8 +63,9 @@ def read_fingerprint(data: DataConfig, split: str) -> dict[str, Any]:
     return found
 
 
-def write_fingerprint(data: DataConfig, split: str, record: dict[str, Any]) -> None:
-    write_atomically(fingerprint_path(data, split), json.dumps({"format": FORMAT, **record}, indent=1) + "\n")
+def text(record: dict[str, Any]) -> str:
+    """What the fingerprint's file holds."""
+    return json.dumps({"format": FORMAT, **record}, indent=1) + "\n"
 
 
 def versions() -> dict[str, str]:

@@ -2,25 +2,22 @@
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adarem.config import DataConfig
 from adarem.data import beton, fingerprint
+from adarem.data.build import build
 from adarem.data.digits import write_digits
-from adarem.data.progress import tracked
 from adarem.data.source import Source, class_hash, listed, same_classes, scan, unreadable
+from adarem.data.staged import Staged, half_written
 from adarem.data.verify import compare
-from adarem.data.writer import BetonFile, Encoded, content_record, encode_all
 from adarem.errors import UserError
-from adarem.files import write_atomically
 
 JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the disk-space estimate
 
@@ -36,7 +33,7 @@ def prepare(
     ``skip_bad`` leaves files out that cannot be read, and records their names in the fingerprint.
 
     Raises:
-        UserError: source or files are not what they should be; nothing that looks finished is left behind.
+        UserError: source or files are not what they should be. What stood there before stays as it was.
     """
     if workers < 1:
         raise UserError(f"workers={workers}: needs 1 or more")
@@ -49,7 +46,9 @@ def prepare(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"data.beton_dir={folder}: cannot be made ({e.strerror}); choose another") from None
-    with _only_writer(folder / ".prepare.lock"):
+    with _only_writer(folder / ".prepare.lock"), contextlib.ExitStack() as stack:
+        for half in (p for split in fingerprint.SPLITS for p in half_written(folder, split)):
+            half.unlink(missing_ok=True)  # left by a preparer that was killed: there is no other one now
         present = {split: _finished(data, split) for split in fingerprint.SPLITS}
         if not (root / "train").is_dir() and all(present.values()):
             _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
@@ -58,20 +57,29 @@ def prepare(
             sources = {split: scan(root, split) for split in fingerprint.SPLITS}
             same_classes(sources["train"], sources["val"], data.num_classes)
             _warn_counts(data, sources)
-        result: dict[str, dict[str, Any]] = {}
         todo = {s: src for s, src in sources.items() if not _same(present[s], src)}
         if data.backend == "ffcv":
             _need_space(data, todo.values())
+        made: list[Staged] = []
+        bad: dict[str, dict[str, str]] = {}
         for split in fingerprint.SPLITS:
+            found, source = present[split] or {}, sources.get(split)
             if split in todo:
-                result[split] = _make(data, split, todo[split], workers, progress, skip_bad)
-            else:
-                result[split] = present[split] or {}
-                if verify:
-                    source = sources.get(split)
-                    read = source.without(result[split].get("skipped", ())) if source else None
-                    compare(data, split, result[split], read, workers, progress)
-    return result
+                # Once a bad file is known nothing will be kept: the other split is only looked at.
+                staged = None if any(bad.values()) else stack.enter_context(contextlib.closing(Staged()))
+                bad[split] = _make(data, split, todo[split], workers, progress, staged, skip_bad)
+                made += [staged] if staged else []
+            elif verify:
+                read = source.without(found.get("skipped", ())) if source else None
+                bad[split] = compare(data, split, found, read, workers, progress)
+        named = [(sources[s], of, fingerprint.bad_path(data, s)) for s, of in bad.items() if of]
+        for split in fingerprint.SPLITS:
+            fingerprint.bad_path(data, split).unlink(missing_ok=True)
+        if named:
+            raise unreadable(named)
+        for staged in made:
+            staged.commit()
+        return {split: fingerprint.read_fingerprint(data, split) for split in fingerprint.SPLITS}
 
 
 def _finished(data: DataConfig, split: str) -> dict[str, Any] | None:
@@ -102,98 +110,29 @@ def _make(
     source: Source,
     workers: int,
     progress: bool,
+    staged: Staged | None,
     skip_bad: bool,
-    skipped: Sequence[str] = (),
-) -> dict[str, Any]:
-    """One pass over the source. The first bad file ends the writing, not the checking: all are reported together.
-
-    With ``skip_bad`` a second pass goes without them.
-    """
-    into_beton = data.backend == "ffcv"
-    path = fingerprint.beton_path(data, split)
-    fingerprint.fingerprint_path(data, split).unlink(missing_ok=True)  # what it described is about to go
-    bad: dict[str, str] = {}  # why a file cannot be read
-    content, sources = hashlib.sha256(), hashlib.sha256()
-    jpegs = payload = 0
-    with contextlib.ExitStack() as stack:
-        out = None
-        if into_beton:
-            out = stack.enter_context(contextlib.closing(BetonFile(path, len(source), data.write.max_side)))
-        images = encode_all(source, data.write if into_beton else None, workers)
-        stack.callback(images.close)
-        verb = "writing" if into_beton else "checking"
-        for name, label, image in zip(
-            source.files,
-            source.labels,
-            tracked(images, len(source), f"{verb} {split}", progress),
-            strict=True,
-        ):
-            if image.problem:
-                bad[name] = image.problem
-                continue
-            sources.update(image.source_digest)
-            content.update(content_record(int(label), image))
-            jpegs += image.mode == beton.JPG
-            payload += len(image.payload)
-            if out is not None and not bad:
-                _append(out, image, int(label), path)
-        if out is not None and not bad:
-            _append(out, None, 0, path)
-    if bad and skip_bad:
+) -> dict[str, str]:
+    """See `build`. With ``skip_bad``, files that cannot be read are left out in a second pass."""
+    bad = build(data, split, source, workers, progress, staged)
+    if bad and skip_bad and staged:
         _say(f"{source.folder}: leaving out {listed(bad)}, which cannot be read")
-        return _make(data, split, source.without(bad), workers, progress, skip_bad=False, skipped=list(bad))
-    if bad:
-        raise unreadable(source, bad, fingerprint.bad_path(data, split))
-    record: dict[str, Any] = {
-        "split": split,
-        "backend": data.backend,
-        "num_images": len(source),
-        "num_classes": len(source.classes),
-        "class_hash": class_hash(source.classes),
-        "listing_hash": source.listing_hash,
-        "source_hash": sources.hexdigest(),
-        "content_hash": content.hexdigest() if into_beton else sources.hexdigest(),
-        "versions": fingerprint.versions(),
-    }
-    if out is not None:
-        write_atomically(fingerprint.sums_path(data, split), out.sums.tobytes())
-        index = beton.open_index(path, data.num_classes, len(source))
-        record |= {
-            "write": asdict(data.write),
-            "file_bytes": index.file_bytes,
-            "index_crc32": fingerprint.index_crc32(index),
-            "sums_crc32": zlib.crc32(out.sums),
-            "jpeg_images": jpegs,
-            "image_bytes": payload,
-        }
-    if skipped:
-        record["skipped"] = list(skipped)
-    record["classes"] = list(source.classes)
-    write_atomically(fingerprint.files_path(data, split), "".join(f"{split}/{name}\n" for name in source.files))
-    fingerprint.write_fingerprint(data, split, record)
-    return fingerprint.read_fingerprint(data, split)
-
-
-def _append(out: BetonFile, image: Encoded | None, label: int, path: Path) -> None:
-    """Adds one image, or finishes the file; a full disk becomes one line."""
-    try:
-        out.commit() if image is None else out.append(image, label)
-    except OSError as e:
-        raise UserError(f"{path}: cannot be written ({e.strerror}); free some space, or set data.beton_dir") from None
+        bad = build(data, split, source.without(bad), workers, progress, staged, skipped=list(bad))
+    return bad
 
 
 @contextlib.contextmanager
 def _only_writer(path: Path) -> Iterator[None]:
     """Raises UserError when another process prepares the same folder. The kernel frees the lock with the process."""
     try:
-        f = open(path, "a+")  # noqa: SIM115
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
+        f = os.fdopen(os.open(path, flags, 0o666), "r+")
     except OSError as e:
         raise UserError(f"{path.parent}: cannot be written to ({e.strerror}); choose another data.beton_dir") from None
     with f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            f.seek(0)
             raise UserError(f"{path.parent}: {f.read().strip() or 'another process'} is preparing it; wait") from None
         f.truncate(0)
         f.write(f"host {os.uname().nodename}, pid {os.getpid()}")

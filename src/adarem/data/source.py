@@ -3,7 +3,9 @@
 import hashlib
 import io
 import os
-from collections.abc import Collection, Mapping
+import re
+import stat
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from adarem.files import write_atomically
 
 # torchvision.datasets.folder.IMG_EXTENSIONS
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_UNFIT = re.compile("[\n\ud800-\udfff]")  # for a text file with a name a line
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,23 @@ def scan(root: Path, split: str) -> Source:
     folder = Path(root) / split
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; data.root needs {split}/<class>/<image>.JPEG")
-    classes = tuple(sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")))
+    classes = tuple(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e) and not e.name.startswith(".")))
     if not classes:
         raise UserError(f"{folder}: holds no class folders; data.root needs {split}/<class>/<image>.JPEG")
     files, labels, sizes, empty = [], [], [], []
     for label, name in enumerate(classes):
         found = []
         for entry in os.scandir(folder / name):
-            if entry.is_dir():
+            try:
+                mode, size = entry.stat().st_mode, entry.stat().st_size
+            except OSError:  # a link to nowhere: one of the files that cannot be read, and told with them
+                mode, size = stat.S_IFREG, 0
+            if stat.S_ISDIR(mode):
                 raise UserError(f"{entry.path}: a folder inside a class folder; images lie directly in <class>/")
             if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-                found.append((entry.name, entry.stat().st_size))
+                if _UNFIT.search(f"{name}/{entry.name}"):
+                    raise UserError(f"{entry.path}: a name with a line feed, or not in UTF-8; rename it")
+                found.append((entry.name, size))
         if not found:
             empty.append(name)
         for file, size in sorted(found):
@@ -111,12 +120,20 @@ def listed(bad: Mapping[str, str]) -> str:
     return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
 
 
-def unreadable(source: Source, bad: Mapping[str, str], listing: Path) -> UserError:
-    """The error that names the images that cannot be read; all of them, with the reason, are written to ``listing``."""
-    write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
+def unreadable(found: Iterable[tuple[Source, Mapping[str, str], Path]]) -> UserError:
+    """The error that names the images that cannot be read, of one split or both.
+
+    Args:
+        found: the split, why each of its bad files cannot be read, and the file that shall list them all.
+    """
+    told, listings = [], []
+    for source, bad, listing in found:
+        write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
+        told.append(f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
+        listings.append(str(listing))
     return UserError(
-        f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}; "
-        f"replace or remove them (all in {listing}), or leave them out with --skip-bad"
+        f"{'; '.join(told)}; replace or remove them (all in {' and '.join(listings)}), "
+        "or leave them out with --skip-bad"
     )
 
 

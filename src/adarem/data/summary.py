@@ -1,5 +1,6 @@
 """`adarem prepare --summary`: what is in a prepared data set, in words and as contact sheets to look at."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from adarem.config import DataConfig
 from adarem.data import fingerprint
 from adarem.data.sampling import index_words
+from adarem.files import write_atomically
 
 ROWS, VIEWS = 6, 8  # of the training sheet: images, and epochs in which each is shown
 TILE = 128  # pixels, longest side of a tile on a sheet
@@ -106,8 +108,8 @@ def _sheets(data: DataConfig) -> list[Path]:
             sheet.paste(Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS), (x, y))
             draw.text((x + 2, y + TILE + 2), name, fill="black")
         path = Path(data.beton_dir) / f"summary-{split}.png"
-        partial = path.with_name(f".{path.name}.partial")
-        sheet.save(partial, "PNG")
-        os.replace(partial, path)
+        picture = io.BytesIO()
+        sheet.save(picture, "PNG")
+        write_atomically(path, picture.getvalue())
         paths.append(path)
     return paths

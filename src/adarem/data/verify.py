@@ -8,18 +8,21 @@ from typing import Any
 from adarem.config import DataConfig
 from adarem.data import beton, fingerprint
 from adarem.data.progress import tracked
-from adarem.data.source import Source, unreadable
+from adarem.data.source import Source
 from adarem.data.writer import Encoded, content_record, encode_all
 from adarem.errors import UserError
 
 
 def compare(
     data: DataConfig, split: str, found: dict[str, Any], source: Source | None, workers: int, progress: bool
-) -> None:
+) -> dict[str, str]:
     """Compares every stored byte, and every source byte where the source is there, with the fingerprint ``found``.
 
+    Returns:
+        Why each of the source's images that cannot be read cannot.
+
     Raises:
-        UserError: they differ, or the source has images that cannot be read.
+        UserError: they differ.
     """
     if data.backend == "ffcv":
         path = fingerprint.beton_path(data, split)
@@ -42,9 +45,9 @@ def compare(
                 f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
                 f"`adarem prepare data={data.name}` again"
             )
+    bad: dict[str, str] = {}
     if source is not None:
         digest = hashlib.sha256()
-        bad = {}
         images = encode_all(source, None, workers)
         with contextlib.closing(images):
             for name, image in zip(
@@ -53,10 +56,9 @@ def compare(
                 digest.update(image.source_digest)
                 if image.problem:
                     bad[name] = image.problem
-        if bad:
-            raise unreadable(source, bad, fingerprint.bad_path(data, split))
-        if digest.hexdigest() != found["source_hash"]:
+        if not bad and digest.hexdigest() != found["source_hash"]:
             raise UserError(
                 f"{source.folder}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
                 "move that file away and run `adarem prepare` again"
             )
+    return bad

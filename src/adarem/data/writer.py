@@ -24,6 +24,7 @@ from adarem.config import WriteConfig
 from adarem.data import beton
 from adarem.data.sampling import stored_size
 from adarem.data.source import Source, decode_rgb
+from adarem.data.staged import Staged, writing
 from adarem.errors import UserError
 
 CHUNK = 16  # images a task
@@ -78,9 +79,14 @@ def _work(paths: list[str], write: WriteConfig | None) -> list[Encoded]:
         try:
             with open(path, "rb") as f:
                 file = f.read()
+        except OSError as e:
+            why = "no such file" if isinstance(e, FileNotFoundError) else e.strerror
+            results.append(Encoded(0, 0, 0, b"", problem=why))
+            continue
+        try:
             results.append(_check_only(file) if write is None else encode(file, write))
         except Exception as e:
-            why = "empty file" if not os.path.getsize(path) else f"{type(e).__name__}: {e}".splitlines()[0]
+            why = f"{type(e).__name__}: {e}".splitlines()[0] if file else "empty file"
             results.append(Encoded(0, 0, 0, b"", problem=why))
     return results
 
@@ -145,11 +151,14 @@ def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Itera
 
 
 class BetonFile:
-    """Writes FILE.partial sample by sample and renames it to FILE in `commit`; otherwise `close` removes it."""
+    """Writes a .beton sample by sample into ``staged``; whole after `finish`, in its place once that is committed.
 
-    def __init__(self, path: Path, num_samples: int, max_side: int):
+    Raises:
+        UserError: a full disk, in any of its methods.
+    """
+
+    def __init__(self, staged: Staged, path: Path, num_samples: int, max_side: int):
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
         largest = 3 * max_side * max_side
         self.page_size = max(4 * beton.MIN_PAGE_SIZE, 1 << (largest - 1).bit_length())
         if self.page_size > 1 << 31:
@@ -159,7 +168,7 @@ class BetonFile:
         self.sums = np.zeros(num_samples, "<u4")
         self.position = beton.data_start(num_samples, self.page_size)
         self.count = 0
-        self.file = open(self.partial, "wb")  # noqa: SIM115
+        self.file = staged.open(path)
         self.file.seek(self.position)
 
     def append(self, image: Encoded, label: int) -> None:
@@ -167,38 +176,34 @@ class BetonFile:
         if size > self.page_size:  # a JPEG of noise can exceed its raw pixels
             raise UserError(f"{self.path}: sample {self.count} takes {size} bytes, more than a page; use mode raw")
         left = self.page_size - self.position % self.page_size
-        if size > left:
-            self.position += left
-            self.file.seek(self.position)
-        self.file.write(image.payload)
+        with writing(self.path):
+            if size > left:
+                self.position += left
+                self.file.seek(self.position)
+            self.file.write(image.payload)
         self.metadata[self.count] = ((image.mode, image.width, image.height, self.position), label)
         self.allocation[self.count] = (self.count, self.position, size)
         self.sums[self.count] = image.sum
         self.position += size
         self.count += 1
 
-    def commit(self) -> None:
+    def finish(self) -> None:
         assert self.count == len(self.metadata)
         table = -(-self.position // self.page_size) * self.page_size
-        self.file.seek(table)
-        self.file.write(self.allocation.tobytes())
-        self.file.seek(beton.HEADER.itemsize)
-        self.file.write(beton.field_table().tobytes() + self.metadata.tobytes())
-        self._sync()
         header = np.array([(beton.VERSION, len(beton.FIELDS), self.page_size, self.count, table)], beton.HEADER)
-        self.file.seek(0)
-        self.file.write(header.tobytes())  # last: the pointer in it says that all else is there
-        self._sync()
-        self.file.close()
-        os.replace(self.partial, self.path)
+        with writing(self.path), self.file:
+            self.file.seek(table)
+            self.file.write(self.allocation.tobytes())
+            self.file.seek(beton.HEADER.itemsize)
+            self.file.write(beton.field_table().tobytes() + self.metadata.tobytes())
+            self._sync()
+            self.file.seek(0)
+            self.file.write(header.tobytes())  # last: the pointer in it says that all else is there
+            self._sync()
 
     def _sync(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
-
-    def close(self) -> None:
-        self.file.close()
-        self.partial.unlink(missing_ok=True)
 
 
 def content_record(label: int, image: Encoded) -> bytes:
