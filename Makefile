@@ -1,4 +1,5 @@
-# `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  PTB=/data/ptb  SEEDS="0 1 2"  OVERRIDES="scale.epochs=30"
+# `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  PTB=/data/ptb  SEEDS="0 1 2"
+# OVERRIDES="scale.epochs=30 'runs_dir=/a b'": what stands after `adarem launch`, quoted as there
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -9,7 +10,10 @@ PTB ?=
 SEEDS ?=
 OVERRIDES ?=
 ROUNDS ?= 50
-export PYTHON IMAGENET PTB SEEDS OVERRIDES
+# They reach the scripts as they were given: make expands a variable of the command line whenever it is used or exported.
+SETTINGS := PYTHON IMAGENET PTB SEEDS OVERRIDES ROUNDS
+$(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
+export $(SETTINGS)
 
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
@@ -61,7 +65,7 @@ test: $(TESTS) ## the whole test suite, real Slurm cluster included where this m
 	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
 torture: $(TESTS) ## kill training ROUNDS=50 times, go on, compare the final bits with undisturbed runs
-	@.venv/bin/python scripts/torture.py --rounds $(ROUNDS)
+	@.venv/bin/python scripts/torture.py --rounds "$$ROUNDS"
 
 lint: $(TESTS) ## ruff, check and format
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check .

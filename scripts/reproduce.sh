@@ -19,8 +19,7 @@ if [ -z "$root" ]; then
   overrides+=("data=$embedded")
 else
   [ -d "$root" ] || fail "$variable=$root: no such folder; it holds $holds"
-  quoted=${root//\\/\\\\}; quoted=${quoted//\"/\\\"}
-  overrides+=("data=$data" "data.root=\"$quoted\"")
+  overrides+=("data=$data" "data.root=\${oc.env:$variable}")  # composing reads the variable: any path, nothing to quote
   if command -v sbatch >/dev/null; then
     overrides+=("cluster=$on_slurm")
   else
@@ -31,8 +30,15 @@ else
   fi
 fi
 if [ -n "${SEEDS:-}" ]; then
-  read -ra seeds <<<"$SEEDS"
+  read -rd '' -a seeds <<<"$SEEDS" || true
   overrides+=("seeds=[$(IFS=,; echo "${seeds[*]}")]")
 fi
-read -ra extra <<<"${OVERRIDES:-}"
-exec .venv/bin/adarem launch "${overrides[@]}" "${extra[@]}"
+# OVERRIDES is split as a shell splits a command line, and nothing in it is executed.
+exec .venv/bin/python -c '
+import os, shlex, sys
+try:
+    extra = shlex.split(os.environ.get("OVERRIDES", ""))
+except ValueError as e:
+    print(f"{sys.argv[1]}: OVERRIDES: {e}; quote it as after `adarem launch`", file=sys.stderr)
+    sys.exit(2)
+os.execv(sys.argv[2], [*sys.argv[2:], *extra])' "reproduce-$grid" .venv/bin/adarem launch "${overrides[@]}"
