@@ -5,6 +5,7 @@ Standard library and yaml only.
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,37 @@ def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
 
 
 def read_campaign(folder: Path) -> dict[str, Any]:
-    """Raises UserError when the folder was not made by ``adarem plan``."""
+    """Raises UserError when the folder was not made by ``adarem plan``, or its grid.yaml is damaged."""
+    path = folder / "grid.yaml"
     try:
-        grid = yaml.safe_load((folder / "grid.yaml").read_text())
+        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: no grid.yaml there; `adarem plan` makes it") from None
-    except yaml.YAMLError:
-        raise UserError(f"{folder / 'grid.yaml'}: not valid YAML; plan the grid again") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); mend that, or plan the grid again") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text; plan the grid again") from None
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"{path}: not valid YAML; plan the grid again") from None
     if not isinstance(grid, dict):
-        raise UserError(f"{folder / 'grid.yaml'}: holds no mapping; plan the grid again")
+        raise UserError(f"{path}: holds no mapping; plan the grid again")
+    if wrong := [k for k, fits in _FITS.items() if k in grid and not fits(grid[k])]:
+        raise UserError(f"{path}: {wrong[0]}: not as `adarem plan` writes it; plan the grid again")
     return grid
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+# What stands under the keys that the report reads.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "name": lambda v: isinstance(v, str),
+    "axes": lambda v: isinstance(v, dict) and all(map(_are_names, v.values())),
+    "metrics": _are_names,
+    "seeds": lambda v: isinstance(v, list),
+    "labels": lambda v: isinstance(v, dict) and all(isinstance(of, dict) for of in v.values()),
+}
 
 
 _LONGEST_NAME = 180  # characters; wandb and Slurm add their own

@@ -179,12 +179,18 @@ class RunDir:
 
     def oscillation(self) -> list[dict[str, Any]]:
         """One record a window, the last written for its epoch; in order of epoch."""
-        last = {r["epoch"]: r for r in read_lines(self.oscillation_file)[0] if "epoch" in r}
-        return [last[k] for k in sorted(last)]
+        return self.read_oscillation()[0]
+
+    def read_oscillation(self) -> tuple[list[dict[str, Any]], int]:
+        """``oscillation`` and the number of lines that no one can read."""
+        records, damaged = read_lines(self.oscillation_file)
+        whole = [r for r in records if isinstance(r.get("epoch"), int)]
+        last = {r["epoch"]: r for r in whole}
+        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
 
     def damaged_lines(self) -> int:
-        """Lines of metrics.jsonl and attempts.jsonl that no one can read; reported, never dropped in silence."""
-        return read_lines(self.metrics_file)[1] + self.damaged_attempts()
+        """Lines of the .jsonl files that no one can read; reported, never dropped in silence."""
+        return self.read_metrics()[1] + self.read_oscillation()[1] + self.damaged_attempts()
 
     def damaged_attempts(self) -> int:
         return read_lines(self.attempts_file)[1]
@@ -237,9 +243,12 @@ class RunDir:
             return None
         try:
             with np.load(self.correct_file, allow_pickle=False) as f:
-                n = int(f["n"])
-                return {k: np.unpackbits(f[k], count=n).astype(bool) for k in f.files if k != "n"}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                packed = {k: f[k] for k in f.files}
+            n = int(packed.pop("n"))
+            if any(bits.shape != ((n + 7) // 8,) for bits in packed.values()):
+                raise ValueError("another number of bits than it says")
+            return {k: np.unpackbits(bits, count=n).astype(bool) for k, bits in packed.items()}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile):
             raise UserError(
                 f"{self.correct_file}: damaged; remove it and result.json, and train the run again"
             ) from None
