@@ -76,8 +76,10 @@ def start(run: RunDir, *, commit: str = "c0ffee0123", dirty: bool = False, world
     )  # fmt: skip
 
 
-def write_epochs(run: RunDir, epochs: int, top1: float, loss: float = 1.0, of: int = 100, **more) -> None:
-    """Curves that end near ``top1`` and ``loss`` at epoch ``of``."""
+def write_epochs(
+    run: RunDir, epochs: int, top1: float, loss: float = 1.0, of: int = 100, evaluated: int = 50_000, **more
+) -> None:
+    """Curves that end near ``top1`` and ``loss`` at epoch ``of``, over ``evaluated`` validation images."""
     for e in range(1, epochs + 1):
         rest = math.exp(-4.0 * e / of)
         run.append_metrics(
@@ -91,7 +93,7 @@ def write_epochs(run: RunDir, epochs: int, top1: float, loss: float = 1.0, of: i
         run.append_metrics(
             {
                 "epoch": e, "split": "val", "step": 1251 * e, "loss": loss + 0.3, "top1": value,
-                "top5": min(100.0, value + 19.0), "images": 50000, "seconds_eval": 9.0, "time": 1.8e9 + e,
+                "top5": min(100.0, value + 19.0), "images": evaluated, "seconds_eval": 9.0, "time": 1.8e9 + e,
             }
         )  # fmt: skip
 
@@ -110,18 +112,21 @@ def finish(
     correct: np.ndarray | None = None,
     epochs: bool = True,
 ) -> RunDir:
-    """A run that is done, with the figures that its trainer would leave."""
+    """A run that is done, with the figures that its trainer would leave.
+
+    ``correct``: the validation set is these images, right to ``top1`` percent, and top-5 is the same.
+    """
     run = RunDir(folder / config.cell)
     run.freeze(config)
     world = world_size or config.cluster.world_size
     number = start(run, commit=commit, dirty=dirty, world_size=world)
-    n = config.scale.epochs
-    if epochs:
-        write_epochs(run, n, top1, loss, of=n)
-    run.end_attempt(number, "done")
-    counts = {"train": config.data.expected_train, "val": config.data.expected_val}
+    n, counts = config.scale.epochs, data_counts(config)
     if correct is not None:
+        top5, counts["val"] = top1, len(correct)
         run.write_correct({"top1": correct, "top5": correct})
+    if epochs:
+        write_epochs(run, n, top1, loss, of=n, evaluated=counts["val"])
+    run.end_attempt(number, "done")
     evaluation = {}
     if config.data.kind == "images":
         evaluation = {
@@ -133,7 +138,7 @@ def finish(
             "status": "done", "epochs": n, "steps": 1251 * n, "top1": top1, "top5": top5, "val_loss": loss + 0.3,
             "train_loss": loss, "best_top1": top1 + 0.1, "best_epoch": n - 1, "parameters": 11689512,
             "config_hash": config_hash(config),
-            "fingerprint": {s: {"content_hash": hashes[s], "num_images": counts[s]} for s in counts},
+            "fingerprint": fingerprint(config, counts, hashes),
             "evaluation": evaluation,
             "world_size": world, "device": "cpu", "seconds": 110.0 * n, "gpu_hours": None, "images_per_s": 9000.0,
             "commit": commit, "dirty": dirty,
@@ -142,11 +147,25 @@ def finish(
     return run
 
 
+def data_counts(config: RunConfig) -> dict[str, int]:
+    """Images or tokens of each split, as the genuine set has them."""
+    d = config.data
+    counts = {"train": d.expected_train or 100_000, "val": d.expected_val or 10_000}
+    return counts | ({"test": d.expected_test or 10_000} if d.kind == "text" else {})
+
+
+def fingerprint(config: RunConfig, counts: dict[str, int], hashes: dict[str, str] = HASHES) -> dict[str, Any]:
+    unit = "num_images" if config.data.kind == "images" else "num_tokens"
+    return {split: {"content_hash": hashes.get(split, "d" * 64), unit: n} for split, n in counts.items()}
+
+
 def diverge(folder: Path, config: RunConfig, epoch: int = 3) -> RunDir:
     run = RunDir(folder / config.cell)
     run.freeze(config)
     number = start(run)
     write_epochs(run, epoch, 5.0, of=config.scale.epochs)
     run.end_attempt(number, "diverged", "loss is nan")
-    run.write_result({"status": "diverged", "epoch": epoch, "step": 1251 * epoch, "reason": "loss is nan"})
+    seen = fingerprint(config, data_counts(config))
+    told = {"status": "diverged", "epoch": epoch, "step": 1251 * epoch, "reason": "loss is nan", "fingerprint": seen}
+    run.write_result(told)
     return run

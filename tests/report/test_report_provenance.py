@@ -1,9 +1,10 @@
 import pytest
-from report_factory import HASHES, finish, make_config, write_grid
+from report_factory import HASHES, finish, make_config, start, write_grid
 
 from adarem.report import provenance, tables
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
+from adarem.rundir import RunDir
 
 
 def pair(dirs, first=None, second=None, **config):
@@ -58,6 +59,19 @@ def test_a_subset_of_the_genuine_set_is_named(dirs):
     told = provenance.warnings(read_runs(folder))
     assert any("val holds 49,000 images, ImageNet has 50,000" in w for w in told)
     assert any("evaluation counted 50,000 images of 49,000" in w for w in told)
+
+
+def test_a_failed_run_keeps_its_reason_beside_other_problems(dirs):
+    folder = write_grid(dirs[0])
+    run = RunDir(folder / "resnet18-sgdm-s0")
+    run.freeze(make_config("resnet18", "sgdm"))
+    run.end_attempt(start(run), "failed", "CUDA out of memory")
+    run.append_metrics({"epoch": "three", "split": 7})
+    told = provenance.problems(read_runs(folder))
+    assert told == [
+        "table2/resnet18-sgdm-s0: 1 unreadable line in metrics.jsonl",
+        "table2/resnet18-sgdm-s0: failed: CUDA out of memory; see its log",
+    ]
 
 
 def test_cells_on_different_data_are_not_compared(dirs):

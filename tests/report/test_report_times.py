@@ -2,11 +2,13 @@
 
 import csv
 import io
+import json
 
+import numpy as np
 import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
 
-from adarem.report import make_report, times
+from adarem.report import figures, make_report, times
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -91,6 +93,44 @@ def test_a_run_that_went_on_with_other_ranks(dirs):
     (new,) = times.reached(table(folder, dirs))[-1:]
     assert new.wall_hours == old.wall_hours
     assert new.device_hours == pytest.approx((16 * 60 + 8 * 40) * 110 / 3600)
+
+
+def without(run, *lost):
+    """Takes the records of these (epoch, split) out of metrics.jsonl."""
+    records = run.metrics()
+    run.metrics_file.write_text("".join(f"{json.dumps(r)}\n" for r in records if (r["epoch"], r["split"]) not in lost))
+
+
+def test_a_lost_record_makes_times_unknown_and_not_short(dirs, table2_runs):
+    without(RunDir(table2_runs / "resnet18-adarem-s1"), *((e, "train") for e in range(20, 95)))
+    t = table(table2_runs, dirs)
+    adarem = next(r for r in times.reached(t) if r.optimizer == "adarem")
+    assert (adarem.reached, adarem.epochs, adarem.wall_hours, adarem.device_hours) == (3, 100, None, None)
+    md = times.markdown(t)
+    assert "| ResNet-18 | AdaRem | 70.67 (SGDM in the paper) | 100 | — | — | 3 of 3 |" in md
+    assert "Where the record of an epoch is lost, the times from there on are unknown" in md
+    row = next(r for r in csv.DictReader(io.StringIO(times.to_csv(t))) if r["optimizer"] == "adarem")
+    assert (row["state"], row["epochs"], row["wall_hours"], row["device_hours"]) == ("reached", "100", "", "")
+    figure = figures._time_panels(t.campaign.runs, figures.CURVES[1])[0][2]
+    run = next(r for r in t.campaign.runs if r.name == "table2/resnet18-adarem-s1")
+    points = figure(run)
+    assert len(points) == 100 and np.isfinite(points[:19]).all() and np.isnan(points[19:, 0]).all()
+
+
+def test_a_lost_evaluation_leaves_the_first_epoch_unknown(dirs):
+    folder = write_grid(dirs[0], data="digits", scale="rehearsal", seeds=[0, 1])
+    runs = [finish(folder, make_config("resnet18", "adarem", seed, data="digits"), 96.0) for seed in (0, 1)]
+    without(runs[0], (5, "val"))
+    # 90 % is reached at epoch 6, maybe 5; 99 % at the last, whose records one seed has lost
+    without(runs[1], (9, "val"), (10, "val"), (10, "train"))
+    t = table(folder, dirs)
+    low, mid, high = (r for r in times.reached(t) if r.optimizer == "adarem")
+    assert (low.reached, low.unknown, low.epochs, low.wall_hours) == (2, 0, None, None)
+    assert (high.reached, high.unknown, high.state) == (1, 1, "unknown")
+    assert "| 95.04 (99% of the best cell) | — | — | — | 1 of 2 (1 unknown) |" in times.markdown(t)
+    without(runs[0], (10, "val"))
+    (*_, high) = (r for r in times.reached(table(folder, dirs)) if r.optimizer == "adarem")
+    assert (high.reached, high.unknown, high.state) == (0, 2, "unknown")
 
 
 def test_each_data_set_has_targets_of_its_own(dirs):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,98 +12,25 @@ import numpy as np
 from adarem.campaign import OWN_SCALE, folder_name, read_campaign
 from adarem.config import RunConfig, hash_of, identity
 from adarem.errors import UserError
-from adarem.rundir import RunDir, Status
-from adarem.schema import variant
+from adarem.report.run import FIGURES, OSCILLATION, Run, fingerprints, is_number, read_correct
+from adarem.rundir import RunDir
+
+__all__ = [
+    "FIGURES",
+    "OSCILLATION",
+    "Campaign",
+    "Campaigns",
+    "Run",
+    "find_campaign",
+    "fingerprints",
+    "read_run",
+    "read_runs",
+]
 
 T = TypeVar("T")
 
 SPLITS = ("train", "val", "test", "oscillation")  # of records in metrics.jsonl; the last in oscillation.jsonl
-
-# What the report reads of result.json, first in the order of runs.csv.
-FIGURES = (
-    "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
-    "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
-)  # fmt: skip
-OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
-
-
-@dataclass
-class Run:
-    """One run directory as it stood when it was read."""
-
-    dir: RunDir
-    config: RunConfig
-    settings: dict[str, Any]  # the config's dotted keys that decide the result, paths and cluster left out
-    status: Status
-    result: dict[str, Any]  # empty unless done or diverged
-    attempts: list[dict[str, Any]]
-    columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
-    trajectories: list[Any]  # of single parameters over spans of steps, where oscillation was tracked
-    progress: dict[str, Any]
-    problems: list[str] = field(default_factory=list)  # in words; shown under the table
-
-    @property
-    def name(self) -> str:
-        return f"{self.dir.path.parent.name}/{self.dir.path.name}"
-
-    def value(self, metric: str) -> float | None:
-        """The final epoch's figure of a run that is done, from result.json or, for Q, from the last window."""
-        if self.status != "done":
-            return None
-        value = self.result.get(metric)
-        if value is None and len(windows := self.curve("oscillation", metric)):
-            value = windows[-1, 1].item() if windows[-1, 0] == self.config.scale.epochs else None
-        return float(value) if _is_number(value) else None
-
-    @property
-    def epoch(self) -> int:
-        """Epochs completed, by progress.json and metrics.jsonl."""
-        told = [self.progress.get("epoch"), *(c["epoch"][-1].item() for c in self.columns.values())]
-        return max((int(e) for e in told if _is_number(e)), default=0)
-
-    @property
-    def state(self) -> str:
-        """A cell's text for a run without a figure."""
-        return {
-            "planned": "—",
-            "running": f"ep {self.epoch}/{self.config.scale.epochs}",
-            "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
-            "failed": "failed",
-            "diverged": "div.",
-            "done": "failed",  # done without this figure: result.json lacks it
-        }[self.status]
-
-    @cached_property
-    def variant(self) -> str:
-        """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
-        return variant(self.config.overrides)
-
-    def column(self, split: str, key: str) -> np.ndarray:
-        """One value for every recorded epoch of ``column(split, "epoch")``; NaN where it has none. May be empty."""
-        of_split = self.columns.get(split, {})
-        return of_split.get(key, np.full(len(of_split.get("epoch", ())), np.nan))
-
-    def curve(self, split: str, key: str) -> np.ndarray:
-        """(epoch, value), of shape (n, 2), where ``metrics.jsonl`` has a finite value."""
-        epochs, values = self.column(split, "epoch"), self.column(split, key)
-        there = np.isfinite(values)
-        return np.column_stack([epochs[there], values[there]])
-
-    @cached_property
-    def hours(self) -> np.ndarray:
-        """Epoch, the hours of training, evaluation and checkpoints up to its end, and these times the ranks of each.
-
-        What an attempt lost is left out. Where an epoch's record has no world size, it is the run's.
-        """
-        epochs = np.union1d(self.column("train", "epoch"), self.column("val", "epoch"))
-        spent = np.zeros(len(epochs))
-        ranks = np.full(len(epochs), float(self.result.get("world_size") or self.config.cluster.world_size))
-        told = self.curve("train", "world_size")
-        ranks[np.searchsorted(epochs, told[:, 0])] = told[:, 1]
-        for split, key in (("train", "seconds_train"), ("train", "seconds_checkpoint"), ("val", "seconds_eval")):
-            at = np.searchsorted(epochs, self.column(split, "epoch"))
-            spent[at] += np.nan_to_num(self.column(split, key)) / 3600.0
-        return np.column_stack([epochs, np.cumsum(spent), np.cumsum(spent * ranks)])
+SHOWN_GAPS = 5  # spans of lost epochs that are named
 
 
 @dataclass
@@ -121,12 +48,46 @@ class Campaign:
 
     @cached_property
     def rehearsal(self) -> str | None:
-        """The rehearsal's line, or None when every run counts as a reproduction."""
-        return next((r.config.rehearsal for r in self.runs if r.config.rehearsal), None)
+        """The rehearsal's line, or None when every run counts as a reproduction.
+
+        A campaign without a readable run is told by its name: the paper's own setting has the grid's.
+        """
+        if not self.runs:
+            return None if self.grid.get("name", self.name) == self.name else f"{self.name} holds no readable run"
+        told = [r.rehearsal for r in self.runs if r.rehearsal]
+        if len(told) in (0, len(self.runs)):
+            return told[0] if told else None
+        return f"{told[0]} ({len(told)} of {len(self.runs)} runs)"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+class Campaigns:
+    """The campaigns under ``runs_dir``, each read when it is first asked for and never again."""
+
+    def __init__(self, runs_dir: Path, *read: Campaign) -> None:
+        self.runs_dir = runs_dir
+        self.unreadable: dict[str, str] = {}  # name to why, in one line
+        self._read: dict[str, Campaign | None] = {c.name: c for c in read}
+
+    def names(self) -> list[str]:
+        """Short ones before long ones, so the paper's own setting before what is named after its differences."""
+        return sorted((p.parent.name for p in self.runs_dir.glob("*/grid.yaml")), key=lambda name: (len(name), name))
+
+    def get(self, name: str) -> Campaign | None:
+        """None where there is no such campaign, and where it cannot be read, which ``unreadable`` then tells."""
+        if name not in self._read:
+            folder = self.runs_dir / name
+            self._read[name] = None
+            if name and (folder / "grid.yaml").exists():
+                try:
+                    self._read[name] = read_runs(folder)
+                except (UserError, OSError) as e:
+                    self.unreadable[name] = str(e)
+        return self._read[name]
+
+    def holds(self, run: str) -> bool:
+        """Whether ``<campaign>/<cell>`` is there and can be read."""
+        campaign = self.get(run.partition("/")[0])
+        return campaign is not None and any(r.name == run for r in campaign.runs)
 
 
 def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
@@ -141,13 +102,13 @@ def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
 def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[str, Any]]) -> list[str]:
     """What makes a result.json unfit for a table, in words."""
     wrong = []
-    if not any(_is_number(result.get(k)) for k in ("top1", "perplexity")):
+    if not any(is_number(result.get(k)) for k in ("top1", "perplexity")):
         wrong.append("result.json says done and holds no finite final figure")
     if result.get("epochs") not in (None, config.scale.epochs):
         wrong.append(f"result.json is of epoch {result['epochs']}, the config asks for {config.scale.epochs}")
     last = [r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs]
     told, final = (last[0].get("top1") if last else None), result.get("top1")
-    if _is_number(told) and _is_number(final) and abs(told - final) > 1e-3:
+    if is_number(told) and is_number(final) and abs(told - final) > 1e-3:
         wrong.append(f"result.json has top1 {final:g}, metrics.jsonl {told:g} for that epoch")
     return wrong
 
@@ -162,9 +123,46 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
             try:
                 column = np.array(values, dtype=float)  # None becomes NaN
             except (TypeError, ValueError):
-                column = np.array([v if _is_number(v) else math.nan for v in values])
+                column = np.array([v if is_number(v) else math.nan for v in values])
             columns.setdefault(split, {})[key] = column
     return columns
+
+
+def _trajectories(windows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Takes the trajectories out of the windows, ``values`` as arrays; and the number of those that can't be read."""
+    found, damaged = [], 0
+    for window in windows:
+        told = window.pop("trajectories", None) or []
+        for t in told if isinstance(told, list) else [told]:
+            try:
+                values = np.array(t["values"], dtype=float)
+                whole = values.ndim == 1 and len(values) > 1 and np.isfinite(values).all()
+                whole = whole and isinstance(t["parameter"], str) and isinstance(t["from_step"], int)
+            except (TypeError, KeyError, ValueError, IndexError):
+                whole = False
+            if whole:
+                found.append(t | {"values": values})
+            damaged += not whole
+    return found, damaged
+
+
+def _spans(epochs: np.ndarray) -> str:
+    """``3, 7 to 9``."""
+    spans = np.split(epochs, np.flatnonzero(np.diff(epochs) > 1) + 1)
+    texts = [f"{of[0]} to {of[-1]}" if len(of) > 1 else str(of[0]) for of in spans]
+    return ", ".join(texts[:SHOWN_GAPS]) + (" and others" if len(texts) > SHOWN_GAPS else "")
+
+
+def _gaps(run: Run) -> list[str]:
+    """Records that training wrote and that are not there any more, in words."""
+    told = []
+    for split, epochs in run.lost.items():
+        of = f"epoch{'s' * (len(epochs) > 1)} {_spans(epochs)}"
+        if split == "oscillation":
+            told.append(f"{run.dir.oscillation_file.name} has no window that ends with {of}")
+        else:
+            told.append(f"{run.dir.metrics_file.name} has no {split} record of {of}; hours from there on are unknown")
+    return told
 
 
 def read_run(path: Path) -> Run | str:
@@ -178,24 +176,37 @@ def read_run(path: Path) -> Run | str:
     settings = identity(config)
     status = _attempt(run.status, "failed", problems)
     result = _attempt(run.result, None, problems)
-    metrics, damaged = _attempt(run.read_metrics, ([], 0), problems)
-    whole = [r for r in metrics if isinstance(r["epoch"], int) and r["split"] in SPLITS]
-    damaged += _attempt(run.damaged_attempts, 0, problems) + len(metrics) - len(whole)
+
+    def lines(file: Path, read: Callable[[], tuple[list[dict[str, Any]], int]]) -> list[dict[str, Any]]:
+        """The records that belong to an epoch of this run; the others are counted in ``problems``."""
+        records, damaged = _attempt(read, ([], 0), problems)
+        whole = [r for r in records if 1 <= r["epoch"] <= config.scale.epochs and r.get("split", "") in ("", *SPLITS)]
+        if damaged := damaged + len(records) - len(whole):
+            problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in {file.name}")
+        return whole
+
+    metrics = lines(run.metrics_file, run.read_metrics)
+    windows = lines(run.oscillation_file, run.read_oscillation)
+    if damaged := _attempt(run.damaged_attempts, 0, problems):
+        problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in {run.attempts_file.name}")
+    trajectories, damaged = _trajectories(windows)
     if damaged:
-        problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in metrics.jsonl or attempts.jsonl")
+        problems.append(f"{damaged} unreadable trajector{'ies' if damaged > 1 else 'y'} in {run.oscillation_file.name}")
     if status == "done" and (result or {}).get("config_hash") not in (None, hash_of(settings)):
         # Not thrown out: a later version that knows one more setting hashes the same file differently.
         problems.append("its config.yaml does not hash as when it was trained: an older version's run, or edited since")
-    if status == "done" and (wrong := _check_result(config, result or {}, whole)):
+    if status == "done" and (wrong := _check_result(config, result or {}, metrics)):
         problems += wrong
         status, result = "failed", None
+    if status == "done":
+        _attempt(lambda: read_correct(run, result), None, problems)
     attempts = _attempt(run.attempts, [], problems)
-    windows = _attempt(run.oscillation, [], problems) if run.oscillation_file.exists() else []
-    trajectories = [t for r in windows for t in r.pop("trajectories", None) or []]
-    columns = _columns(whole + [r | {"split": "oscillation"} for r in windows])
-    return Run(
+    columns = _columns(metrics + [r | {"split": "oscillation"} for r in windows])
+    found = Run(
         run, config, settings, status, result or {}, attempts, columns, trajectories, run.progress() or {}, problems
     )
+    problems += _gaps(found)
+    return found
 
 
 def read_runs(folder: Path) -> Campaign:
@@ -207,7 +218,13 @@ def read_runs(folder: Path) -> Campaign:
         if not any(f.exists() for f in (d.config_file, d.attempts_file, d.metrics_file, d.result_file, d.checkpoints)):
             continue  # Slurm's logs and the like
         run = read_run(path)
-        (unreadable.append(run) if isinstance(run, str) else runs.append(run))
+        if isinstance(run, str):
+            unreadable.append(run)
+            continue
+        lacking = [m for m in grid.get("metrics", []) if run.status == "done" and run.value(m) is None]
+        if lacking:
+            run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
+        runs.append(run)
     return Campaign(folder, grid, runs, unreadable)
 
 
@@ -241,13 +258,3 @@ def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None
     if len(found) > 1:
         raise UserError(f"{runs_dir}: runs of {' and '.join(found)} are there; choose with data=… (and scale=…)")
     return runs_dir / found[0], ""
-
-
-def _fingerprint(result: dict[str, Any], split: str) -> str:
-    part = (result.get("fingerprint") or {}).get(split) or {}
-    return str(part.get("content_hash", ""))
-
-
-def fingerprints(run: Run) -> tuple[str, str]:
-    """Content hashes of the training and validation data that a finished run saw; empty where unknown."""
-    return _fingerprint(run.result, "train"), _fingerprint(run.result, "val")

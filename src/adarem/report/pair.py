@@ -30,16 +30,16 @@ def _paired_lines(a: Run, b: Run) -> list[str]:
     """McNemar and bootstrap for each accuracy, or the reason why there is none."""
     if fingerprints(a)[1] != fingerprints(b)[1] or not fingerprints(a)[1]:
         return ["Not compared image by image: the two were not evaluated on the same validation data."]
-    bits = [r.dir.correct() for r in (a, b)]
-    if None in bits:
-        lacking = " and ".join(r.name for r, c in zip((a, b), bits, strict=True) if c is None)
-        return [f"Not compared image by image: {lacking} kept no correct.npz (written at the final evaluation)."]
+    bits = [r.correct() for r in (a, b)]
+    lacking = " and ".join(r.name for r, c in zip((a, b), bits, strict=True) if c is None)
+    if lacking:
+        return [
+            f"Not compared image by image: {lacking} kept no correct.npz (written at the final evaluation), or one "
+            "that does not fit its result."
+        ]
     out = []
     for metric in ("top1", "top5"):
-        x, y = (c.get(metric) for c in bits)
-        if x is None or y is None or x.size != y.size:
-            continue
-        p = statistics.paired(x, y)
+        p = statistics.paired(*(of_run[metric] for of_run in bits))
         out.append(
             f"{METRICS[metric].label}: a − b = {p.difference:+.2f} points, 95 % {p.low:+.2f} to {p.high:+.2f} (paired "
             f"bootstrap over {p.n:,} images); only a right {p.only_a:,}, only b right {p.only_b:,}; McNemar's exact "
@@ -56,12 +56,12 @@ def compare(first: Path, second: Path) -> str:
     """Two run directories as text: settings that differ, figures, the paired test.
 
     Raises:
-        UserError: a path that is no readable run, or a damaged correct.npz.
+        UserError: a path that is no readable run.
     """
     a, b = _load(first), _load(second)
     rows = [("", "a", "b"), ("run", a.name, b.name), ("status", a.status, b.status)]
-    if a.config.rehearsal or b.config.rehearsal:
-        rows.append(("rehearsal", *("yes" if r.config.rehearsal else "no" for r in (a, b))))
+    if a.rehearsal or b.rehearsal:
+        rows.append(("rehearsal", *("yes" if r.rehearsal else "no" for r in (a, b))))
     rows += [(k, _figure(a, k), _figure(b, k)) for k in FIGURES if k in a.result or k in b.result]
     rows.append(("commit", *(str(r.result.get("commit", "—"))[:9] + "+" * bool(r.result.get("dirty")) for r in (a, b))))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
@@ -69,5 +69,6 @@ def compare(first: Path, second: Path) -> str:
     differing = [d for d in differing_keys(a.config, b.config) if d.partition(":")[0] not in _NAMES]
     out += ["", "Settings that differ (a against b):" if differing else "Settings: the same"]
     out += [f"  {d}" for d in differing]
+    out += [f"{r.name}: rehearsal: {r.rehearsal}" for r in (a, b) if r.rehearsal]
     out += [f"{r.name}: {p}" for r in (a, b) for p in r.problems]
     return "\n".join([*out, "", *_paired_lines(a, b)]) + "\n"

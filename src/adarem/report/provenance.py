@@ -177,7 +177,7 @@ def problems(campaign: Campaign) -> list[str]:
     for r in campaign.runs:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
-        if r.status == "failed" and not r.problems:
+        if r.status == "failed" and last.get("why") != "done" and (last or not r.problems):
             out.append(f"{r.name}: failed: {last.get('detail') or 'it stopped without a word (killed?)'}; see its log")
         if r.status == "diverged":
             reason = r.result.get("reason", "no reason given")

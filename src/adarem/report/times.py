@@ -2,8 +2,10 @@
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -17,9 +19,10 @@ RULE = (
     "falls back does not count against it. Wall time is that of training, evaluation and checkpoints up to that "
     "epoch's end, without start-up, what an interrupted attempt lost and the checkpoint written when it was stopped; "
     "device time is wall time × the ranks of each epoch. Wall time is also of the machine and of what else ran there: "
-    "it compares only runs that had like machines to themselves. "
-    "Over several seeds: the mean of those finished that reached it, whose number stands beside it; diverged seeds are "
-    "left out and counted apart. "
+    "it compares only runs that had like machines to themselves. Where the record of an epoch is lost, the times from "
+    "there on are unknown (—), and so is the first epoch after a lost evaluation. "
+    "Over several seeds: the mean of those finished that reached it, whose number stands beside it, with that of the "
+    "seeds whose lost evaluations may hide that they did (unknown); diverged seeds are left out and counted apart. "
 )
 OF_PAPER = "Target: the paper's final top-1 of SGDM on that network. "
 OF_BEST = (
@@ -36,7 +39,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Reached:
-    """One cell and one target; means over the seeds that reached it, None where none did."""
+    """One cell and one target; means over the seeds that reached it, None where there are none or they are unknown."""
 
     model: str
     optimizer: str
@@ -44,8 +47,9 @@ class Reached:
     target: Target
     seeds: int  # that finished
     reached: int
+    unknown: int  # that finished and may have reached it at an evaluation whose record is lost
     diverged: int  # seeds, apart from those
-    state: str  # where none did: "not reached", or that of the run that got furthest
+    state: str  # where none did: "not reached", "unknown", or that of the run that got furthest
     epochs: float | None
     wall_hours: float | None
     device_hours: float | None
@@ -58,7 +62,7 @@ def device(runs: Sequence[Run]) -> str:
 
 def unit(runs: Sequence[Run]) -> tuple[str, float]:
     """Hours, or minutes where all of it is short; and how many of them an hour has."""
-    longest = max((h[-1, 1] for r in runs if len(h := r.hours)), default=0.0)
+    longest = max((np.nanmax(r.hours[:, 1], initial=0.0) for r in runs), default=0.0)
     return ("hours", 1.0) if longest >= 2 else ("minutes", 60.0)
 
 
@@ -98,8 +102,8 @@ def targets(table: Table, model: str, data: str = "") -> list[Target]:
     finals = []
     for c in _cells(table):
         if (c.model, c.data) == (model, data) and not c.mixed:
-            curves = [curve for r in c.runs if r.status == "done" and len(curve := _curve(r, followed))]
-            finals += [float(np.mean([curve[-1, 1] for curve in curves]))] if curves else []
+            values = [v for r in c.runs if (v := r.value(followed)) is not None]
+            finals += [float(np.mean(values))] if values else []
     if not finals:
         return []
     best = (min if lower else max)(finals)
@@ -107,24 +111,29 @@ def targets(table: Table, model: str, data: str = "") -> list[Target]:
     return [Target(f"{value:.2f} ({share:.0%} of the best cell){mark}", value) for share, value in values]
 
 
-def _first(run: Run, followed: str, target: float) -> tuple[float, float, float] | None:
-    """Epoch, hours and device hours at which a run first reached the target."""
-    curve, spent = _curve(run, followed), run.hours
+def _first(run: Run, followed: str, target: float) -> tuple[float, float, float] | Literal["not reached", "unknown"]:
+    """Epoch, hours and device hours at which a run first reached the target, each NaN where a lost record hides it."""
+    curve = _curve(run, followed)
+    unseen = np.setdiff1d(run.due["val"], curve[:, 0])
     there = curve[:, 1] <= target if METRICS[followed].lower_is_better else curve[:, 1] >= target
     if not there.any():
-        return None
+        return "unknown" if len(unseen) else "not reached"
     epoch = curve[there.argmax(), 0].item()
-    _, wall, devices = spent[np.searchsorted(spent[:, 0], epoch)].tolist()
-    return epoch, wall, devices
+    _, wall, devices = run.hours[int(epoch) - 1].tolist()
+    return math.nan if (unseen < epoch).any() else epoch, wall, devices
 
 
 def _reached(c: Cell, followed: str, target: Target) -> Reached:
     done = [] if c.mixed else [r for r in c.runs if r.status == "done"]
-    hit = [first for r in done if (first := _first(r, followed, target.value))]
-    state = "not reached" if done else c.ours
-    epochs, wall, devices = np.mean(hit, axis=0).tolist() if hit else (None, None, None)
+    firsts = [_first(r, followed, target.value) for r in done]
+    hit, unknown = [f for f in firsts if isinstance(f, tuple)], firsts.count("unknown")
+    state = "unknown" if unknown else "not reached" if done else c.ours
+    means = np.mean(hit, axis=0).tolist() if hit else [math.nan] * 3
+    epochs, wall, devices = (None if math.isnan(x) else x for x in means)
     diverged = sum(r.status == "diverged" for r in c.runs)
-    return Reached(c.model, c.optimizer, c.variant, target, len(done), len(hit), diverged, state, epochs, wall, devices)
+    return Reached(
+        c.model, c.optimizer, c.variant, target, len(done), len(hit), unknown, diverged, state, epochs, wall, devices
+    )
 
 
 def reached(table: Table) -> list[Reached]:
@@ -150,9 +159,10 @@ def rows(table: Table) -> tuple[list[str], list[list[str]]]:
     printed = []
     for r in reached(table):
         cell = [table.labels.model(r.model), table.labels.cell(r.optimizer, r.variant), r.target.text]
-        cell += [r.state if r.epochs is None else f"{r.epochs:.4g}"]
+        cell += [number(r.epochs, ".4g") if r.reached else r.state]
         cell += [number(h and h * factor, ".2f") for h in (r.wall_hours, r.device_hours)]
-        printed.append([*cell, f"{r.reached} of {r.seeds}" + (f" ({r.diverged} div.)" if r.diverged else "")])
+        apart = [f"{n} {word}" for n, word in ((r.unknown, "unknown"), (r.diverged, "div.")) if n]
+        printed.append([*cell, f"{r.reached} of {r.seeds}" + (f" ({', '.join(apart)})" if apart else "")])
     return header, printed
 
 
@@ -186,7 +196,7 @@ def to_csv(table: Table) -> str:
     w.writerow(
         ["of", "campaign", "rehearsal", "model", "optimizer", "variant", "label", "metric", "target", "target_value",
          "state", "epochs", "wall_hours", "device_hours", "device", "seeds_reached", "seeds_finished",
-         "seeds_diverged"]
+         "seeds_unknown", "seeds_diverged"]
     )  # fmt: skip
     c = table.campaign
     for r in reached(table):
@@ -196,6 +206,6 @@ def to_csv(table: Table) -> str:
         w.writerow(
             [table.name, c.name, c.rehearsal or "", r.model, r.optimizer, r.variant, label, metric(table),
              r.target.text, f"{r.target.value:.4f}", state, *numbers, device(c.runs), r.reached, r.seeds,
-             r.diverged]
+             r.unknown, r.diverged]
         )  # fmt: skip
     return f.getvalue()
