@@ -1,12 +1,17 @@
 """A page in a real headless Chromium, at any width: what a reader sees of it, told by a script that scrolls there."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
+
+SECONDS = 120  # after which a browser that hangs is ended, with all its processes
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
@@ -89,8 +94,14 @@ def browse(page: Path, tmp_path: Path, *flags: str) -> tuple[str, list[str]]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "Chromium is not installed: apt-get install chromium"
     command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", f"file://{page}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+        try:
+            dom, said = process.communicate(timeout=SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return dom, [line for line in said.splitlines() if "CONSOLE" in line]
 
 
 def look(page: Path, tmp_path: Path, width: int, script: str = "") -> dict[str, Any]:

@@ -125,6 +125,30 @@ def test_nothing_is_loaded_from_anywhere(results):
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
 
 
+def test_lost_records_leave_no_time_in_the_throughput_table(dirs, results, tmp_path):
+    """Seed 1 of Table 2 kept no metrics.jsonl, which its failures say; and its seconds are not 0."""
+    seen = look(results / "report.html", tmp_path, 1300, 'seen.rows = cells("#table2-throughput table");')
+    rows = {r[0]: r[3:6] for r in seen["rows"]}
+    assert rows["table2/resnet18-sgdm-s0"] == ["10,000", "900", "100"]
+    assert rows["table2/resnet18-sgdm-s1"] == ["—", "—", "—"]
+    page = (results / "report.html").read_text()
+    assert "table2/resnet18-sgdm-s1: metrics.jsonl has no train record of epochs 1 to 100" in page
+
+
+def test_a_cut_oscillation_file_is_a_failure_with_its_log(dirs, tmp_path):
+    """The cell reads failed though the run is done."""
+    folder = write_grid(tmp_path / "runs", "figure2", "digits", "rehearsal")
+    run = finish(folder, make_config("resnet18", "sgd", grid="figure2", data="digits"), 95.0, epochs=False)
+    run.append_oscillation({"epoch": 10, "step": 220, "q_mean": 9.0, "trajectories": []})
+    run.oscillation_file.write_text(run.oscillation_file.read_text()[:-10])
+    run.log_file.write_text("the last word\n")
+    text = make_report(grid="figure2", runs_dir=tmp_path / "runs", results_dir=tmp_path / "results")
+    for told in ("1 unreadable line in oscillation.jsonl", "done, but its final q_mean cannot be read"):
+        assert f"Problem: figure2-digits/resnet18-sgd-s0: {told}" in text
+        assert f"resnet18-sgd-s0: {told}" in (tmp_path / "results/report.html").read_text()
+    assert "<pre>the last word</pre>" in (tmp_path / "results/report.html").read_text()
+
+
 def test_a_table_whose_runs_are_elsewhere_is_named(dirs, tmp_path):
     shutil.copytree(dirs[0] / "table2", tmp_path / "runs" / "table2")
     shutil.copytree(dirs[1], tmp_path / "results")

@@ -67,13 +67,13 @@ def _throughput(runs: list[Run]) -> str:
     for r in runs:
         rate = "images_per_s" if r.config.data.kind == "images" else "tokens_per_s"
         speed, wait, memory = (_median(r.column("train", k)) for k in (rate, "data_wait", "peak_memory_bytes"))
-        spent = [("train", "seconds_train"), ("val", "seconds_eval"), ("train", "seconds_checkpoint")]
+        spent = [r.spent(part) for part in ("train", "evaluate", "checkpoint")]
         rows.append(
             (
                 r.name,
                 f"{speed:,.0f}" if speed is not None else "—",
                 f"{100 * wait:.1f} %" if wait is not None else "—",
-                *(f"{np.nansum(r.column(*where)):,.0f}" for where in spent),
+                *("—" if np.isnan(seconds) else f"{seconds:,.0f}" for seconds in spent),
                 f"{memory / 2**30:.2f}" if memory else "—",
                 f"{r.result['gpu_hours']:,.1f}" if isinstance(r.result.get("gpu_hours"), int | float) else "—",
                 str(r.result.get("device", "—")),
@@ -188,7 +188,11 @@ def _runs(j: claims.Judged) -> str:
 
 
 def render(
-    sections: list[tuple[Table, list[str]]], judged: list[claims.Judged], elsewhere: list[str], results_dir: Path
+    sections: list[tuple[Table, list[str]]],
+    judged: list[claims.Judged],
+    elsewhere: list[str],
+    unreadable: list[str],
+    results_dir: Path,
 ) -> str:
     """The page.
 
@@ -196,6 +200,7 @@ def render(
         sections: tables with the names of their figures in ``results_dir/figures``.
         judged: the claim ledger.
         elsewhere: tables in ``results_dir`` whose runs are not on this machine.
+        unreadable: a line for each campaign that is here and cannot be read.
     """
     rehearsed = [t for t, _ in sections if t.campaign.rehearsal]
     title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, results"
@@ -204,5 +209,6 @@ def render(
     out.append(f"<nav>{links}<a href='#claims'>Claims</a></nav><h1>{escape(title)}</h1>")
     if elsewhere:
         out.append(bullets([f"{name}: its runs are not here; see tables/{name}.md" for name in elsewhere], "warn"))
+    out.append(bullets(unreadable, "bad"))
     out += [_section(t, results_dir, figures) for t, figures in sections]
     return "".join([*out, _claims(judged), SCRIPT, "</body></html>\n"])

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adarem.report.collect import FIGURES, OSCILLATION, Campaign, Run, fingerprints, read_runs
+from adarem.errors import UserError
+from adarem.report.collect import FIGURES, OSCILLATION, Campaign, Campaigns, Run, fingerprints
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ def runs_frame(runs: list[Run]) -> "pd.DataFrame":
         last = r.attempts[-1] if r.attempts else {}
         train, val = fingerprints(r)
         row = {"run": r.name, "campaign": r.dir.path.parent.name, "status": r.status, "seed": r.config.seed}
-        row |= {"rehearsal": r.config.rehearsal or "", "variant": r.variant}
+        row |= {"rehearsal": r.rehearsal or "", "variant": r.variant}
         row |= {k: r.result.get(k, "") for k in FIGURES}
         row |= {k: q for k in OSCILLATION if (q := r.value(k)) is not None}
         row |= {"commit": r.result.get("commit", last.get("commit", ""))}
@@ -40,22 +41,35 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def update_runs_csv(path: Path, current: Campaign, runs_dir: Path) -> None:
-    """Rows of ``current`` and of every campaign already in the file, read again where its folder still exists."""
+def merged(path: Path, current: Campaign, campaigns: Campaigns) -> str:
+    """runs.csv anew: the rows of ``current`` and of every campaign in the file that is there.
+
+    Those of other campaigns are made again from their runs, or kept where these are not here or cannot be read.
+
+    Raises:
+        UserError: the file that is there is not one that the report wrote.
+    """
     import pandas as pd
 
     frames = [runs_frame(current.runs)]
-    if path.exists() and path.stat().st_size:
-        old = pd.read_csv(path, dtype=str, keep_default_na=False)
-        for name, rows in old.groupby("campaign"):
-            if name == current.name:
-                continue
-            folder = runs_dir / name
-            again = runs_frame(read_runs(folder).runs) if (folder / "grid.yaml").exists() else rows
-            frames.append(again)
+    for name, rows in _rows(path):
+        if name != current.name:
+            campaign = campaigns.get(name)
+            frames.append(runs_frame(campaign.runs) if campaign else rows)
     frames = [f for f in frames if len(f)]
     if not frames:
-        return
+        return ""
     whole = pd.concat(frames, ignore_index=True).fillna("").sort_values("run", kind="stable")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole.to_csv(path, index=False)
+    return whole.to_csv(index=False, lineterminator="\n")
+
+
+def _rows(path: Path) -> list[tuple[str, "pd.DataFrame"]]:
+    """Campaigns with their rows; none while there is no file."""
+    import pandas as pd
+
+    if not path.exists() or not path.stat().st_size:
+        return []
+    try:
+        return list(pd.read_csv(path, dtype=str, keep_default_na=False).groupby("campaign"))
+    except (ValueError, KeyError):  # pandas' own errors are among the first
+        raise UserError(f"{path}: not readable as the report's CSV; restore it, or move it away") from None
