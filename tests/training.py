@@ -62,10 +62,30 @@ class StopAtStep:
         return self.name if self.looks < 0 else None
 
 
-def torchrun(ranks: int, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+# `adarem train`, stopped once the loop has looked so often.
+_STOPPED = """
+import sys
+from pathlib import Path
+from adarem.train import train
+from adarem.trainer import Trainer
+from tests.training import StopAtStep
+fit = Trainer.fit
+Trainer.fit = lambda self, stop, show: fit(self, StopAtStep(int(sys.argv[1])), show)
+sys.exit(train(Path(sys.argv[2])))
+"""
+
+
+def torchrun(ranks: int, path: Path, looks: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Trains on so many ranks; with ``looks`` each of them asks for a stop as StopAtStep does."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words = ["-m", "adarem", "train", str(path)]
+    if looks is not None:
+        script = path / "stopped.py"
+        script.write_text(_STOPPED)
+        words = [str(script), str(looks), str(path)]
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     return subprocess.run(
-        [*command, "-m", "adarem", "train", str(path)],
+        [*command, *words],
         env=os.environ | environment,
         capture_output=True,
         text=True,

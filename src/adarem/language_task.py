@@ -87,6 +87,10 @@ class LanguageTask:
         """A batch in the shape of training's, the same on every rank. int64 [8, 2]."""
         return torch.arange(16).remainder(self.vocabulary).view(8, 2)
 
+    def example_loss(self, network: nn.Module) -> Tensor:
+        """A loss of ``example_input`` that every parameter bears on."""
+        return network(self.example_input().to(self.world.device)).logits.sum()
+
     def _stream(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Every token of a split as a target, and the one before it; before the first stands an end of sentence."""
         y = self._text[split]

@@ -263,7 +263,22 @@ class Trainer:
         if self.world.world_size > 1:
             ids = [self.world.local_rank] if self.world.device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+            self._settle_buckets(network)
         return torch.compile(network) if self.config.train.compile else network
+
+    def _settle_buckets(self, network: DistributedDataParallel) -> None:
+        """A backward pass that leaves no trace but DDP's layout of the gradients.
+
+        DDP lays them out anew after its first one, in the order in which they came; with more than two ranks the sum
+        over ranks depends on the layout. Without this, each start's first step would be summed as no later one is, and
+        a run that was interrupted would differ in its last bits.
+        """
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
+        self.task.example_loss(network).backward()
+        network.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
     def _lr(self, step: int) -> float:
         s = self.config.schedule
