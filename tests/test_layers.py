@@ -11,7 +11,7 @@ SRC = Path(__file__).parents[1] / "src" / "adarem"
 
 # Every module's layer; a module may import from its own layer and the ones that it lists.
 LAYERS: dict[str, tuple[str, ...]] = {
-    "contract": ("errors", "schema", "typed", "config", "files", "rundir", "campaign", "exitcodes"),
+    "contract": ("errors", "schema", "typed", "config", "files", "locks", "rundir", "campaign", "exitcodes", "names"),
     "leaf": (
         "optim",
         "schedule",
@@ -31,8 +31,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "language_task",
         "trainer",
         "train",
+        "attempt",
         "mirror",
         "dashboard",
+        "workspace",
         "display",
         "provenance",
     ),

@@ -6,14 +6,17 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from adarem import rendezvous
-from adarem.errors import Mishap, Told, UserError
+from adarem.errors import Mishap, Told, UserError, told
+
+T = TypeVar("T")
 
 DOING = ("starts", "waits for data", "trains", "evaluates", "writes a checkpoint")
 STARTS, WAITS_FOR_DATA, TRAINS, EVALUATES, WRITES_CHECKPOINT = range(len(DOING))
@@ -76,6 +79,21 @@ class World:
     def close(self) -> None:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def together(world: World, build: Callable[[], T]) -> T:
+    """Runs ``build`` on every rank; if it fails for a user's mistake on any, every rank raises that UserError."""
+    value, error = None, None
+    world.pulse.on()  # building takes several of these, some of them long
+    try:
+        value = build()
+    except UserError as e:
+        error = e
+    for rank, failed in enumerate(world.gather(error)):
+        if failed is not None:
+            line = str(failed) if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {failed}"
+            raise (Mishap if isinstance(failed, Mishap) else UserError)(line) if world.is_main else told(failed, line)
+    return value  # type: ignore[return-value]
 
 
 def _from_environment() -> tuple[int, int, int]:

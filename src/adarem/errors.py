@@ -17,5 +17,13 @@ class Told(UserError):
     """One that has been told already, by this rank or by the one that speaks for all."""
 
 
+class _ToldMishap(Told, Mishap): ...
+
+
+def told(error: UserError, line: str) -> Told:
+    """``line`` for a rank that need not print it again; of the same exit code as ``error``."""
+    return (_ToldMishap if isinstance(error, Mishap) else Told)(line)
+
+
 class RankLost(RuntimeError):
     """Another rank is gone; the message names rank, host and last step. It has been told when this is raised."""

@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adarem.errors import UserError
+from adarem.errors import Mishap, UserError
+
+# What a sick disk, mount or network answers: another try, or another node, may fare better.
+SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full disk, a read-only one or a missing permission becomes one line."""
+    """A full disk, a read-only one or a missing permission becomes one line; a sick one a Mishap's."""
     try:
         yield
     except OSError as e:
-        raise UserError(f"{path}: cannot be written ({e.strerror}); mend that and start again") from None
+        line = f"{path}: cannot be written ({e.strerror}); mend that and start again"
+        raise (Mishap if e.errno in SICK else UserError)(line) from None
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

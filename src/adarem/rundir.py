@@ -5,11 +5,9 @@ derived from its files here and stored nowhere.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
-import os
 import socket
 import time
 import zipfile
@@ -20,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from adarem import locks
 from adarem.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
 from adarem.errors import UserError
-from adarem.files import append_line, read_json, read_lines, write_atomically, writing
+from adarem.files import append_line, read_json, read_lines, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -255,40 +254,15 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by the one process that may write here. The kernel frees it when that process ends, however it ends.
-
-        Raises:
-            UserError: another process holds it; the message names its host, pid and Slurm job. Or nobody may write.
-        """
-        with writing(self.lock_file):
-            file = open(self.lock_file, "a+")  # noqa: SIM115, closed below
-        with file as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                f.seek(0)
-                raise UserError(
-                    f"{self.path}: another process works on it ({f.read().strip() or 'owner unknown'})"
-                ) from None
-            job = os.environ.get("SLURM_JOB_ID")
-            with writing(self.lock_file):
-                f.truncate(0)
-                f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
-                f.flush()
+        """Held by the one process that may write here; see ``locks.hold``. What killed ones left half written goes."""
+        with locks.hold(self.lock_file):
             for half in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 if not half.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
-                    half.unlink(missing_ok=True)  # left by a process that was killed while it wrote
+                    half.unlink(missing_ok=True)
             yield
 
     def locked(self) -> bool:
-        try:
-            with open(self.lock_file) as f:
-                fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
+        return locks.held(self.lock_file)
 
     def status(self) -> Status:
         """Derived, never stored. A damaged or edited result.json counts as failed."""

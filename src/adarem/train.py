@@ -1,29 +1,27 @@
 """Trains one run directory. A fresh start, a resume, a requeue and a debugging session are the same call."""
 
-import contextlib
 import json
 import os
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from adarem import exitcodes
+from adarem.attempt import Attempt
 from adarem.checkpoint import find_newest, load
 from adarem.config import RunConfig, TextConfig, config_hash, identity
-from adarem.display import Display, append_to_log, duration
-from adarem.distributed import StopRequest, World, start_world
-from adarem.errors import RankLost, Told, UserError
+from adarem.display import duration
+from adarem.distributed import StopRequest, World, start_world, together
+from adarem.errors import UserError
 from adarem.language_task import LanguageTask
 from adarem.mirror import Mirror
 from adarem.models import count_parameters
 from adarem.optim.table import build_optimizer
-from adarem.provenance import describe_attempt, slurm_job
 from adarem.rendezvous import StoppedWaiting
 from adarem.rundir import FINISHED, RunDir
 from adarem.tasks import Evaluation, ImageTask, Task
@@ -32,8 +30,6 @@ from adarem.watchdog import Watchdog
 
 # Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
 COLLECTIVE_TIMEOUT_MARGIN_SECONDS = 60.0
-
-T = TypeVar("T")
 
 
 def train(path: Path) -> int:
@@ -55,102 +51,62 @@ def train(path: Path) -> int:
         print(f"{config.cell}: interrupted: {e}; the same command starts again", file=sys.stderr, flush=True)
         # A launcher sends SIGTERM to the ranks that wait for one that failed: its exit code is the one that counts.
         return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
+    attempt = Attempt(run, config.cell, world)
     try:
-        with ExitStack() as stack:
-            _together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
-            # A result that was edited by hand is not trained over.
-            _together(world, lambda: run.result() if world.is_main else None)
-            if world.broadcast(run.status()) in FINISHED:
-                if world.is_main:
-                    print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
-                return exitcodes.OK
-            return _attempt(run, config, world, stop)
+        with Watchdog(world, config.cluster.stall_seconds, attempt.fail) as watchdog, ExitStack() as stack:
+            try:
+                together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
+                # A result that was edited by hand is not trained over.
+                together(world, lambda: run.result() if world.is_main else None)
+                if world.broadcast(run.status()) in FINISHED:
+                    if world.is_main:
+                        print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
+                    return exitcodes.OK
+                attempt.begin(stack)
+                code = _train(run, config, world, stop, attempt, stack)
+                world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
+            except BaseException as e:
+                attempt.fail_with(e, watchdog)
+                raise
+            return code
     finally:
         world.close()
 
 
-def _attempt(run: RunDir, config: RunConfig, world: World, stop: StopRequest) -> int:
-    with ExitStack() as stack:
-
-        def begin() -> tuple[Display | None, int]:
-            if not world.is_main:
-                return None, 0
-            return stack.enter_context(Display(run, config.cell, slurm_job())), run.start_attempt(
-                describe_attempt(world)
+def _train(run: RunDir, config: RunConfig, world: World, stop: StopRequest, attempt: Attempt, stack: ExitStack) -> int:
+    """Trains to an end that all ranks come to, records it and returns its exit code."""
+    trainer, notes = _build(run, config, world)
+    if attempt.display is not None:
+        mirror = Mirror(run, config)
+        stack.callback(mirror.close)
+        for note in [*notes, *filter(None, [mirror.problem])]:
+            attempt.display.note(note)
+    try:
+        evaluation = trainer.fit(stop, attempt.display.show if attempt.display else lambda record: None)
+        final = trainer.final_figures(evaluation)
+    except Diverged as e:
+        if world.is_main:
+            run.write_result(
+                {
+                    "status": "diverged",
+                    "reason": str(e),
+                    "step": trainer.position.step,
+                    "epoch": -(-trainer.position.step // trainer.task.steps_per_epoch) or 1,
+                    "config_hash": config_hash(config),
+                    "fingerprint": trainer.task.fingerprint,
+                }
             )
-
-        display, attempt = _together(world, begin)
-
-        def end(why: str, detail: str) -> None:
-            if display is not None:
-                run.end_attempt(attempt, why, detail)
-                display.note(f"{why}: {detail}")
-
-        def tell(line: str) -> None:
-            """Any rank's last word, where rank 0 may be the one that is lost."""
-            print(f"{config.cell}: failed: {line}", file=sys.stderr, flush=True)
-            with contextlib.suppress(OSError, UserError):  # the disk may be what is lost
-                if (attempts := run.attempts()) and "end" not in attempts[-1]:
-                    run.end_attempt(attempts[-1]["attempt"], "failed", line)
-                append_to_log(run, f"failed: {line}")
-
-        def raise_if_lost(error: BaseException) -> None:
-            if lost := watchdog.lost(error):
-                if watchdog.is_teller():
-                    tell(lost)
-                raise RankLost(lost) from None
-
-        watchdog = stack.enter_context(Watchdog(world, config.cluster.stall_seconds, tell))
-        try:
-            trainer, notes = _build(run, config, world)
-            if display is not None:
-                mirror = Mirror(run, config)
-                stack.callback(mirror.close)
-                for note in [*notes, *filter(None, [mirror.problem])]:
-                    display.note(note)
-            evaluation = trainer.fit(stop, display.show if display else lambda record: None)
-            final = trainer.final_figures(evaluation)
-            if display is not None:
-                if evaluation.correct is not None:
-                    run.write_correct(evaluation.correct)
-                run.write_result(_result(run, config, world, trainer, evaluation) | final)
-            end("done", f"{trainer.task.sentence(final)}, {duration(trainer.position.seconds)} of training")
-            code = exitcodes.OK
-        except Diverged as e:
-            if display is not None:
-                run.write_result(
-                    {
-                        "status": "diverged",
-                        "reason": str(e),
-                        "step": trainer.position.step,
-                        "epoch": trainer.position.step // trainer.task.steps_per_epoch + 1,
-                        "config_hash": config_hash(config),
-                        "fingerprint": trainer.task.fingerprint,
-                    }
-                )
-            end("diverged", f"{e}; lower optimizer.lr or look at the data")
-            code = exitcodes.DIVERGED
-        except Interrupted as e:
-            end("interrupted", f"{e}; the same command again goes on from there")
-            code = exitcodes.REQUEUE
-        except BaseException as e:
-            raise_if_lost(e)
-            message = (str(e).strip().splitlines() or [""])[0]
-            message = message if isinstance(e, UserError) else f"{type(e).__name__}: {message}"
-            with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
-                if world.is_main:
-                    end("failed", message)
-                elif not isinstance(e, Told):
-                    tell(f"rank {world.rank} on {world.hosts[world.rank]}: {message}")
-            if isinstance(e, UserError) and not world.is_main:
-                raise Told(message) from None
-            raise
-        try:
-            world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
-        except RuntimeError as e:
-            raise_if_lost(e)
-            raise
-        return code
+        attempt.end("diverged", f"{e}; lower optimizer.lr or look at the data")
+        return exitcodes.DIVERGED
+    except Interrupted as e:
+        attempt.end("interrupted", f"{e}; the same command again goes on from there")
+        return exitcodes.REQUEUE
+    if world.is_main:
+        if evaluation.correct is not None:
+            run.write_correct(evaluation.correct)
+        run.write_result(_result(run, config, world, trainer, evaluation) | final)
+    attempt.end("done", f"{trainer.task.sentence(final)}, {duration(trainer.position.seconds)} of training")
+    return exitcodes.OK
 
 
 def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[str]]:
@@ -162,12 +118,12 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
     if config.train.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
         torch.use_deterministic_algorithms(True)
-    _together(world, lambda: _check_host(config, world))
-    task = _together(world, lambda: _task(config, world))
+    together(world, lambda: _check_host(config, world))
+    task = together(world, lambda: _task(config, world))
     model = task.build_model().to(world.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = _together(
+    optimizer = together(
         world,
         lambda: build_optimizer(
             config.optimizer.name,
@@ -187,8 +143,8 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
         hosts = ", ".join(sorted(set(world.hosts)))
         start = f"{count_parameters(model):,} parameters, {world.world_size} ranks on {hosts} ({world.device.type})"
         return trainer, [*notes, f"starting, {start}"]
-    state = _together(world, lambda: load(newest))
-    _together(world, lambda: _check_checkpoint(run, config, task, state))
+    state = together(world, lambda: load(newest))
+    together(world, lambda: _check_checkpoint(run, config, task, state))
     trainer.restore(state)
     return trainer, [*notes, f"going on from step {trainer.position.step} of {trainer.total_steps}"]
 
@@ -238,21 +194,6 @@ def _check_checkpoint(run: RunDir, config: RunConfig, task: Task, state: dict[st
             f"{run.path}: the data in {place} changed since this run began; "
             "put the old files back, or remove the run and plan it again"
         )
-
-
-def _together(world: World, build: Callable[[], T]) -> T:
-    """Runs ``build`` on every rank; if it fails for a user's mistake on any, every rank raises that UserError."""
-    value, error = None, None
-    try:
-        value = build()
-    except UserError as e:
-        error = str(e)
-    errors = world.gather(error)
-    for rank, message in enumerate(errors):
-        if message is not None:
-            kind = UserError if world.is_main else Told
-            raise kind(message if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {message}")
-    return value  # type: ignore[return-value]
 
 
 def _result(run: RunDir, config: RunConfig, world: World, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:

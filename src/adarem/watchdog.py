@@ -146,9 +146,11 @@ class Watchdog:
         seconds = f"{max(waited.values()):.0f} s"
         if silent:
             return f"{self._names(silent)} gave no sign of life for {seconds}{self._after(silent[0])}", silent
-        # All are alive and wait for the one that is furthest behind.
+        # All are alive and wait for those that are furthest behind: no stall while one of these gets on.
         behind = min((self._seen[r].step, self._seen[r].doing) for r in waited)
         culprits = [r for r in waited if (self._seen[r].step, self._seen[r].doing) == behind]
+        if min(waited[r] for r in culprits) < self._stall_seconds:
+            return None
         return f"{self._names(culprits)} stalled for {seconds}{self._after(culprits[0])}", culprits
 
     def _names(self, ranks: list[int]) -> str:
