@@ -1,6 +1,7 @@
 """Launching with stand-ins for python, sbatch and squeue; a real Slurm is in tests/slurm."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -182,12 +183,36 @@ def test_second_ctrl_c_kills_every_rank_at_once(plan):
     child = plan.cells[0].run.path / "child"
     with launching(plan) as process:
         wait_for(lambda: child.exists() and child.read_text().endswith("\n"))
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
-        assert process.wait(5) == exitcodes.REQUEUE
+        process.send_signal(signal.SIGINT)
+        line = b""
+        while b"Ctrl-C again ends at once" not in line:  # the first one was seen
+            assert (line := process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == exitcodes.REQUEUE
     pid = int(child.read_text())
     wait_for(lambda: not Path(f"/proc/{pid}").exists() or "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text(), 5)
+
+
+def test_a_terminal_that_goes_away_does_not_keep_the_signal_from_the_child(tmp_path):
+    """SIGHUP comes when there is nowhere to print to any more; the child is asked to stop all the same."""
+    code = (
+        "import os, sys; from adarem.child import run_child\n"
+        f"stop = 'trap \"touch {tmp_path}/asked; exit 75\" TERM; touch {tmp_path}/up; while :; do sleep 0.05; done'\n"
+        "os._exit(run_child(['bash', '-c', stop], dict(os.environ))[0])"
+    )
+    process = subprocess.Popen([f"{sys.prefix}/bin/python", "-c", code], stderr=subprocess.PIPE)
+    wait_for((tmp_path / "up").exists)
+    process.stderr.close()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 75 and (tmp_path / "asked").exists()
+
+
+def test_torchrun_gives_ranks_the_time_for_an_evaluation(tmp_path):
+    """On a signal; torch's own 30 s are less than a large evaluation takes."""
+    script = "import os; print(os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'])"
+    command = ["--standalone", "--nproc-per-node=1", "--no-python", sys.executable, "-c", script]
+    done = subprocess.run([sys.executable, "-m", "adarem.torchrun", *command], capture_output=True, text=True)
+    assert int(done.stdout) >= 120
 
 
 def test_torchrun_hands_on_the_first_rank_s_exit_code(tmp_path):
@@ -439,6 +464,59 @@ def test_an_arrays_last_task_is_not_taken_for_another_one(run, tmp_path, monkeyp
     for own, starts in (("7 RUNNING None", True), ("7 COMPLETING None", False)):
         executable(tmp_path / "squeue", f"#!/bin/sh\nprintf '{others}{own}\\n'\n")
         assert slurm.again(run, exitcodes.REQUEUE) is starts
+
+
+def test_a_job_gives_up_without_a_word_in_another_ones_attempt(run, capsys):
+    """One that Slurm lost sight of may go on for a while; its attempt is its own to end."""
+    run.start_attempt({})
+    with run.lock():
+        assert [slurm.again(run, 1) for _ in range(3)] == [True, True, False]
+    assert "end" not in run.attempts()[-1] and "another process works on it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "code"), [(errno.EIO, 0), (errno.ENOSPC, 1)])
+def test_a_disk_that_cannot_keep_the_count_of_failures(run, monkeypatch, capsys, error, code):
+    """A sick one is tried again, a full one is the user's to mend; neither shows a traceback."""
+
+    def fail(_handle):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert slurm.main(["again", str(run.path), "1"]) == code
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def batch(tmp_path, run, setup, srun):
+    """slurm/run.sbatch with stand-ins for Slurm's commands; what each was called with, in order."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    log = f'echo "$(basename "$0") $*" >>{shlex.quote(str(tmp_path / "calls"))}'
+    executable(bin / "scontrol", f"#!/bin/bash\n{log}\n[[ $1 != show ]] || echo n1\n")
+    executable(bin / "srun", f"#!/bin/bash\n{srun}\n{log}; exit 75\n")
+    executable(bin / "squeue", "#!/bin/bash\necho 7 RUNNING None\n")
+    env = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}", "ADAREM_PYTHON": f"{sys.prefix}/bin/python"}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_SUBMIT_DIR": "/", "SLURM_NTASKS": "1"}
+    command = ["bash", str(ROOT / "slurm" / "run.sbatch"), str(run.path)]
+    done = subprocess.run(command, env=env | {"ADAREM_SETUP": setup}, capture_output=True, text=True, timeout=60)
+    return done.returncode, [c.split()[:2] for c in (tmp_path / "calls").read_text().splitlines()]
+
+
+def test_a_warning_before_anything_was_begun(run, tmp_path):
+    """While the site's setup runs: nothing is started, and the job starts again."""
+    code, calls = batch(tmp_path, run, setup="kill -USR1 $$", srun=":")
+    assert code == 75 and calls == [["scontrol", "show"], ["scontrol", "requeue"]]
+
+
+def test_a_warning_in_the_first_moments_of_a_job_reaches_the_ranks(run, tmp_path):
+    # The shell is warned by what it starts, in the same moment; srun does not listen at once.
+    listen = "for _ in {1..50}; do [[ -z ${warned-} ]] || { set -- warned; break; }; sleep 0.1; done"
+    code, calls = batch(tmp_path, run, setup=":", srun=f"kill -USR1 $PPID; sleep 0.3; trap 'warned=1' USR1; {listen}")
+    assert code == 75 and calls == [["scontrol", "show"], ["srun", "warned"], ["scontrol", "requeue"]]
+
+
+def test_the_setup_of_a_site_may_look_at_variables_that_are_not_set(run, tmp_path):
+    code, calls = batch(tmp_path, run, setup='[ -z "$NOT_SET_ANYWHERE" ]', srun=":")
+    assert code == 75 and ["scontrol", "requeue"] in calls
 
 
 def test_what_a_job_that_gives_up_says(run):

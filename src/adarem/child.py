@@ -22,8 +22,9 @@ def run_child(command: list[str], env: dict[str, str]) -> tuple[int, bool]:
         if child is None:
             return
         if len(received) == 1:
-            print("\nstopping after the current step; Ctrl-C again ends at once", file=sys.stderr, flush=True)
             child.send_signal(signal.SIGTERM if signum == signal.SIGHUP else signum)
+            with contextlib.suppress(OSError):  # the terminal may be what went away
+                print("\nstopping after the current step; Ctrl-C again ends at once", file=sys.stderr, flush=True)
         else:
             for pid in _family(child.pid):
                 with contextlib.suppress(ProcessLookupError):

@@ -28,18 +28,20 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar:
-            self._bar.close()
+        with contextlib.suppress(OSError):
+            if self._bar:
+                self._bar.close()
         with contextlib.suppress(OSError):
             self._log.close()
 
     def note(self, text: str) -> None:
         """One line for the log, and for the screen where no bar stands."""
         self._write(text)
-        if self._bar:
-            self._bar.print(f"{self._name}: {text}")
-        else:
-            print(f"{self._name}: {text}", flush=True)
+        with contextlib.suppress(OSError):  # the terminal, or who read the output, may be gone: training goes on
+            if self._bar:
+                self._bar.print(f"{self._name}: {text}")
+            else:
+                print(f"{self._name}: {text}", flush=True)
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # what the run can't do without says that the disk is full
@@ -49,7 +51,8 @@ class Display:
         """``record`` as the trainer makes it: epoch, epochs, step, steps, loss, images_per_s, seconds_left."""
         now = time.monotonic()
         if self._bar:
-            self._bar.update(record)
+            with contextlib.suppress(OSError):
+                self._bar.update(record)
         if record.get("epoch_done"):
             self.note(_line(record))
             self._logged = now

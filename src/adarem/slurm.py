@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adarem import exitcodes
 from adarem.config import ClusterConfig
-from adarem.errors import UserError
+from adarem.errors import Mishap, UserError
 from adarem.files import write_atomically
 from adarem.rundir import FINISHED, RunDir
 
@@ -209,6 +209,9 @@ def again(run: RunDir, code: int) -> bool:
         return True
     count_file.unlink(missing_ok=True)
     why = f"failed {failures} times without a new checkpoint"
+    if run.locked():  # by a process of another job, whose attempt it is
+        print(f"{run.path}: {why}; another process works on it")
+        return False
     last = attempts[-1] if attempts else {}
     if last.get("why") in (None, "failed") and attempts:
         number, reason = last["attempt"], last.get("detail") or f"exit code {code}"
@@ -236,7 +239,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 3 or argv[0] != "again" or not argv[2].isdigit():
         print("usage: python -m adarem.slurm again RUN_DIR EXIT_CODE", file=sys.stderr)
         return exitcodes.USER_ERROR
-    return 0 if again(RunDir(Path(argv[1])), int(argv[2])) else 1
+    try:
+        return 0 if again(RunDir(Path(argv[1])), int(argv[2])) else 1
+    except UserError as e:  # failures cannot be counted there
+        print(f"{argv[1]}: {e}", file=sys.stderr)
+        return 0 if isinstance(e, Mishap) else 1
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ import time
 
 from adarem import exitcodes
 
+_SHUTDOWN_SECONDS = 120
 _SAID_ITSELF = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
 
 
 def main(argv: list[str]) -> int:
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torchrun's own logger
+    # How long ranks have from a signal to their checkpoint: an evaluation and a step at the most.
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SHUTDOWN_SECONDS))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -100,9 +100,9 @@ class Job:
 
 
 def test_preempted_then_a_rank_killed_then_one_stopped(
-    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, whole: Whole
+    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
 ) -> None:
-    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM))
+    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM), slow_disk)
     job.wait_for_progress()
     job.slurm("scancel", "--batch", "--signal=USR1", f"{job.id}_0")
     job.wait(lambda: len(job.run.attempts()) > 1, 120)

@@ -38,12 +38,12 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
     plan = make_plan(common)
     preempted = plan.cells[0].run
     array = re.search(r"array    job (\d+)", rest)[1]
-    wait_for(lambda: preempted.log_file.exists() and "starting" in preempted.log_file.read_text(), 200, env)
+    wait_for(lambda: preempted.log_file.exists() and "starting" in preempted.log_file.read_text(), 600, env)
     subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], env=env, check=True)
 
     table = tmp_path / "results" / "tables" / "table2.md"
     report = re.search(r"report   job (\d+)", rest)[1]
-    wait_for(lambda: job_state(report, env) in ("COMPLETED", "FAILED"), 420, env)
+    wait_for(lambda: job_state(report, env) in ("COMPLETED", "FAILED"), 900, env)
     printed = log(tmp_path, f"report-{report}.out")
     print(printed)
     assert job_state(report, env) == "COMPLETED"
