@@ -198,6 +198,9 @@ def _order(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str], list
     if not c.against and len({fingerprints(r) for r in runs if r.status == "done"}) > 1:
         lines.append("made on different data, not compared")
         able = False
+    if len(set(sizes)) < 2:
+        lines.append("networks of one size have no order")
+        able = False
     if not able:
         begun = any(all(s.begun for s in sides) for sides in rows)
         return ("undecided" if begun else "not run"), lines, runs
