@@ -14,6 +14,7 @@ from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.collect import Campaign, Run, fingerprints
 from adarem.report.labels import Labels, labels
+from adarem.report.paper_settings import Stated, read_stated
 from adarem.report.statistics import Comparison, Summary
 
 
@@ -21,11 +22,12 @@ from adarem.report.statistics import Comparison, Summary
 class Metric:
     label: str
     lower_is_better: bool
+    unit: str = ""  # of differences, where they have one
 
 
 METRICS = {
-    "top1": Metric("Top-1", False),
-    "top5": Metric("Top-5", False),
+    "top1": Metric("Top-1", False, "points"),
+    "top5": Metric("Top-5", False, "points"),
     "perplexity": Metric("Perplexity", True),
     "val_perplexity": Metric("Validation perplexity", True),
     "q_mean": Metric("Q", True),
@@ -34,8 +36,9 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Paper:
-    """The paper's numbers for one table, as printed there."""
+    """The paper's numbers for one table, as printed there, and what it states of settings."""
 
+    stated: Stated
     source: str = ""
     values: Mapping[tuple[str, str, str], str] = field(default_factory=dict)  # (model, optimizer, metric)
 
@@ -50,13 +53,18 @@ def paper_file(name: str, results_dir: Path) -> Path:
 
 
 def read_paper(name: str | None, results_dir: Path) -> Paper:
-    """The paper's numbers of one table; an empty Paper when ``name`` is None."""
+    """The paper's numbers of one table, none when ``name`` is None, and its settings.
+
+    Raises:
+        UserError: a file is not there, or settings.yaml holds what it should not.
+    """
+    stated = read_stated(paper_file("settings.yaml", results_dir))
     if name is None:
-        return Paper()
-    path = paper_file(name, results_dir)
-    with open(path, newline="") as f:
+        return Paper(stated)
+    with open(paper_file(name, results_dir), newline="") as f:
         rows = list(csv.DictReader(f))
-    return Paper(rows[0]["source"], {(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows})
+    values = {(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows}
+    return Paper(stated, rows[0]["source"], values)
 
 
 @dataclass
@@ -87,7 +95,7 @@ class Cell:
 
     @property
     def difference(self) -> float | None:
-        """Ours − the paper's, in points."""
+        """Ours − the paper's, in the metric's unit."""
         return self.summary.mean - float(self.paper) if self.summary and self.paper else None
 
     @property
@@ -130,8 +138,9 @@ class Table:
 
     @property
     def heading(self) -> str:
-        """``Table 2`` as the paper has it, ``Figure 2`` for a grid figure2 without numbers in the paper."""
-        return self.paper.source or re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name)
+        """What the grid calls itself, else ``Table 2`` as the paper has it, else its name in words: ``Figure 2``."""
+        words = re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name).replace("_", " ")
+        return str(self.campaign.grid.get("heading") or self.paper.source or words)
 
     @property
     def title(self) -> str:
@@ -252,7 +261,8 @@ def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
 
 
 def _verdict(c: Cell, rehearsal: bool) -> str:
-    if rehearsal or not c.paper:
+    """None, "—", on a rehearsal and on settings off the grid's own, which the paper's value is not of."""
+    if rehearsal or not c.paper or c.variant:
         return "—"
     if c.mixed:
         return "mixed data"

@@ -1,10 +1,11 @@
 """How a figure of the report looks: one row a network, one line an optimizer, a stamp on rehearsals."""
 
+import functools
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,64 +33,122 @@ VARIANT_MARKERS = ("", "^", "v", "D", "P", "*")
 LONGEST_LABEL, LONGEST_TITLE = 40, 100  # letters
 LEGEND, WIDE_LEGEND = 6, 3  # entries in a line; where settings off the grid's own are named too
 
-Points = np.ndarray  # (n, 2): x, y
-Panel = tuple[str, str, Callable[[Run], Points], float | None]  # y label, x label, points of a run, largest y
+Points = np.ndarray  # (n, 3): x, y and the epoch that both are of
+
+
+class Panel(NamedTuple):
+    """What stands at a panel's axes, and what it shows of a run."""
+
+    y_label: str
+    x_label: str
+    points: Callable[[Run], Points]
+    largest: float | None = None  # y that the axis does not go beyond
+    log: bool = False
+    span: str = ""  # the part of training that it shows, where that is not the whole
+
+    @property
+    def title(self) -> str:
+        what = self.y_label.split(" (")[0]
+        return f"{what}, {self.span}" if self.span else what
+
 
 # Inches, so that the head, the foot and a row keep their size whatever the number of rows.
-WIDTH, HEAD, ROW = 9.0, 0.62, 2.9
+WIDTH, HEAD, ROW, CAPTION = 9.0, 0.62, 2.9, 0.17
+SPIKE = 3.0  # times the first value: what lies above, before a divergence, would press all else flat
+FAR = 2.0  # times the largest of all others: a line above that leaves a panel that shows differences
+
+
+def mean_curve(curves: Sequence[Points]) -> np.ndarray:
+    """(n, 4), for the epochs that all curves have: mean x, mean y, deviation of y (0 of one curve), epoch."""
+    shared = functools.reduce(np.intersect1d, [c[:, -1] for c in curves])
+    stack = np.stack([c[np.isin(c[:, -1], shared)] for c in curves])
+    x, y, _ = stack.mean(axis=0).T
+    spread = stack[:, :, 1].std(axis=0, ddof=1) if len(curves) > 1 else np.zeros(len(shared))
+    return np.column_stack([x, y, spread, shared])
+
+
+def with_gaps(points: np.ndarray) -> np.ndarray:
+    """A row of NaN wherever an epoch is missing between two, so that no line leads across. The epoch stands last."""
+    steps = np.diff(points[:, -1])
+    if not len(steps):
+        return points
+    return np.insert(points, 1 + np.flatnonzero(steps >= 2 * np.median(steps)), np.nan, axis=0)
+
+
+def _plot(ax: "Axes", x: np.ndarray, y: np.ndarray, **look: Any) -> None:
+    """A line, and a dot for each point that has no neighbour to be joined with."""
+    ax.plot(x, y, **look)
+    there = np.pad(np.isfinite(y), 1)
+    if (lone := there[1:-1] & ~there[:-2] & ~there[2:]).any():
+        ax.plot(x[lone], y[lone], color=look["color"], marker=".", linestyle="none", zorder=look["zorder"])
 
 
 def _line(
-    ax: "Axes",
-    runs: list[Run],
-    points: Callable[[Run], Points],
-    name: str,
-    label: str,
-    variant: int,
-    style: tuple[str, str | tuple],
-) -> None:
+    ax: "Axes", runs: list[Run], panel: Panel, name: str, label: str, variant: int, style: tuple[str, str | tuple]
+) -> np.ndarray:
     """Mean over the finished seeds with a band of ± one sample deviation; every other seed alone and thin.
 
-    The k-th recorded epochs of the seeds are averaged. × stands where a run diverged. ``variant`` counts the settings
-    off the grid's own; from the second on they have a marker of their own.
+    × stands where a run diverged. ``variant`` counts the settings off the grid's own; from the second on they have a
+    marker of their own. Returns every y that should be in view.
     """
     color, dashes = style
     ours = name.startswith("adarem")
-    finished = [p for r in runs if r.status == "done" and len(p := points(r))]
+    finished = [p for r in runs if r.status == "done" and len(p := panel.points(r))]
     look = {"color": color, "linestyle": dashes, "zorder": 3 + ours}
+    in_view = [np.empty(0)]
     if finished:
         many = f" (n={len(finished)})" if len(finished) > 1 else ""
-        length = min(len(c) for c in finished)
-        stack = np.stack([c[:length] for c in finished])
-        x, y = stack.mean(axis=0).T
-        marker = VARIANT_MARKERS[variant % len(VARIANT_MARKERS)] or MARKERS.get(name, "" if length > 1 else ".")
-        marks = {"marker": marker, "markersize": 4, "markevery": max(1, length // 8)}
-        ax.plot(x, y, linewidth=1.9 if ours else 1.4, label=label + many, **look, **marks)
-        if len(finished) > 1:
-            spread = stack[:, :, 1].std(axis=0, ddof=1)
+        mean = mean_curve(finished)
+        x, y, spread, _ = with_gaps(mean).T
+        marker = VARIANT_MARKERS[variant % len(VARIANT_MARKERS)] or MARKERS.get(name, "")
+        marks = {"marker": marker, "markersize": 4, "markevery": max(1, len(mean) // 8)}
+        _plot(ax, x, y, linewidth=1.9 if ours else 1.4, label=label + many, **look, **marks)
+        if many:
             ax.fill_between(x, y - spread, y + spread, color=color, alpha=0.18, linewidth=0)
+        _, y, spread, _ = mean.T
+        in_view += [np.maximum(y - spread, y / 2) if panel.log else y - spread, y + spread]
     for r in runs:
-        if r.status != "done" and len(p := points(r)):
-            x, y = p.T
-            ax.plot(x, y, linewidth=0.9, label=None if finished else f"{label} ({r.state})", **look)
+        if r.status != "done" and len(p := panel.points(r)):
+            x, y, _ = with_gaps(p).T
+            _plot(ax, x, y, linewidth=0.9, label=None if finished else f"{label} ({r.state})", **look)
             if r.status == "diverged":
                 ax.plot(x[-1:], y[-1:], color=color, marker="x", markersize=8, linestyle="none", zorder=6)
+                p = p[p[:, 1] <= SPIKE * p[0, 1]]
+            in_view.append(p[:, 1])
+    return np.concatenate(in_view)
 
 
-def _zoom(ax: "Axes", below: float | None = None) -> None:
-    """Cuts the peak of the first twentieth of a long training, so that its end, which the claims are about, shows.
+def _above(in_view: dict[str, np.ndarray]) -> list[str]:
+    """Lines that lie wholly above ``FAR`` times the largest value of all others, of which there are two or more."""
+    order = sorted((k for k, y in in_view.items() if len(y)), key=lambda k: in_view[k].min())
+    for i in range(2, len(order)):
+        if in_view[order[i]].min() > FAR * max(in_view[k].max() for k in order[:i]):
+            return order[i:]
+    return []
 
-    A spike before a divergence is cut where it would press all else flat.
-    """
-    lines = [np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines() if len(line.get_ydata()) > 1]
-    if not lines:
+
+def _scale(ax: "Axes", panel: Panel, in_view: dict[str, np.ndarray]) -> None:
+    """The y axis: all that is drawn but spikes, or in a part of training all but lines far above, which are named."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    if panel.span and (above := _above(in_view)):
+        told = ", ".join(f"{k} ({in_view[k].min():.3g})" for k in above)
+        ax.text(0.98, 0.97, f"above: {told}", ha="right", va="top", fontsize=7, transform=ax.transAxes)
+        in_view = {k: y for k, y in in_view.items() if k not in above}
+    y = np.concatenate([np.empty(0), *in_view.values()])
+    y = y[y > 0] if panel.log else y
+    if not len(y):
         return
-    low = min(float(y.min()) for y in lines)
-    late = np.concatenate([y[len(y) // 20 :] for y in lines])
-    usual = float(np.quantile(late, 0.9))
-    high = min(float(late.max()), usual + 3.0 * (usual - low) + 1e-9)
-    pad = 0.06 * max(high - low, 1e-9)
-    ax.set_ylim(max(0.0, low - pad), high + pad if below is None else min(high + pad, below))
+    low, high = y.min().item(), y.max().item()
+    if panel.log:
+        ax.set_yscale("log")
+        ax.set_ylim(low / 1.1, high * 1.1)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)) if high > 6 * low else MaxNLocator(6))
+        ax.yaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
+        return
+    pad = 0.06 * (high - low or abs(high) or 1.0)
+    ax.set_ylim(low - pad if low < 0 else max(0.0, low - pad), min(high + pad, panel.largest or math.inf))
 
 
 def by_cell(table: Table) -> dict[tuple[str, str, str], list[Run]]:
@@ -100,41 +159,52 @@ def by_cell(table: Table) -> dict[tuple[str, str, str], list[Run]]:
     return groups
 
 
-def curves(table: Table, panels: list[Panel], title: str) -> "Figure":
-    """One row of panels a network."""
-    models = list(dict.fromkeys(row[0] for row in table.rows))
+def networks(table: Table) -> list[str]:
+    """The table's networks, in its order."""
+    return list(dict.fromkeys(row[0] for row in table.rows))
+
+
+def curves(
+    table: Table, panels: Sequence[Panel], title: str, models: Sequence[str] | None = None, caption: str = ""
+) -> "Figure":
+    """One row of panels a network, of ``models`` or of all that the table has; the first panel of a row names it."""
+    models = networks(table) if models is None else models
     variants = list(dict.fromkeys(row[1] for row in table.rows))
-    fig, axes = frame(table, len(models), len(panels), title)
+    fig, axes = frame(table, len(models), len(panels), title, 0.22 if len(panels) < 3 else 0.3, caption)
     runs = by_cell(table)
     # Where a grid varies settings of one optimizer, they and not the optimizer are told apart by colour.
     alone = len(table.columns) == 1 and len(variants) > 1
     palette = list(STYLES.values())
     for i, model in enumerate(models):
-        for j, (y_label, x_label, points, below) in enumerate(panels):
-            ax = axes[i][j]
+        for j, panel in enumerate(panels):
+            ax, in_view = axes[i][j], {}
             for name in table.columns:
                 for k, variant in enumerate(variants):
                     label = table.labels.cell(name, variant if len(variants) > 1 else "")
                     label = (table.labels.variant(variant) or label) if alone else label
                     style = palette[k % len(palette)] if alone else STYLES.get(name, ("#666666", "-"))
                     label = textwrap.shorten(label, LONGEST_LABEL, placeholder=" …")
-                    _line(ax, runs.get((model, name, variant), []), points, name, label, k, style)
-            _zoom(ax, below)
-            if x_label == "Epoch":
+                    in_view[label] = _line(ax, runs.get((model, name, variant), []), panel, name, label, k, style)
+            _scale(ax, panel, in_view)
+            if panel.x_label == "Epoch":
                 ax.xaxis.get_major_locator().set_params(integer=True)
             # With y given, matplotlib does not measure everything to find a place for the title.
-            ax.set_title(f"{table.labels.model(model)}: {y_label.split(' (')[0]}", fontsize=10, y=1.0)
-            ax.set_ylabel(y_label, fontsize=9)
+            head = f"{table.labels.model(model)}: {panel.title}" if j == 0 else panel.title
+            ax.set_title(head, fontsize=10 if len(panels) < 3 else 9, y=1.0)
+            ax.set_ylabel(panel.y_label, fontsize=9)
             if i == len(models) - 1:
-                ax.set_xlabel(x_label, fontsize=9)
+                ax.set_xlabel(panel.x_label, fontsize=9)
             if not ax.get_lines():
-                ax.text(0.5, 0.5, "no epoch finished", ha="center", va="center", transform=ax.transAxes, color="#777")
+                text = "not reached yet" if panel.span else "no epoch finished"
+                ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="#777")
     _legend(table, fig, axes)
     return fig
 
 
-def frame(table: Table, rows: int, columns: int, title: str, between: float = 0.22) -> tuple["Figure", np.ndarray]:
-    """An empty figure of (rows, columns) axes with its title and, on a rehearsal, the stamp.
+def frame(
+    table: Table, rows: int, columns: int, title: str, between: float = 0.22, caption: str = ""
+) -> tuple["Figure", np.ndarray]:
+    """An empty figure of (rows, columns) axes with its title, a caption below and, on a rehearsal, the stamp.
 
     ``between``: panels in a row stand apart by this share of their width.
     """
@@ -147,11 +217,14 @@ def frame(table: Table, rows: int, columns: int, title: str, between: float = 0.
         title = textwrap.shorten(f"{title} ({table.labels.variant(only)})", LONGEST_TITLE, placeholder=" …)")
     entries = len({(r.config.optimizer.name, r.variant) for r in table.campaign.runs})
     head = HEAD + 0.2 * (max(1, math.ceil(entries / (WIDE_LEGEND if several else LEGEND))) - 1)
-    foot = 0.45 if rehearsal else 0.05
+    told = textwrap.wrap(caption, 125)
+    stamped = 0.45 if rehearsal else 0.05
+    foot = stamped + CAPTION * len(told)
     height = head + foot + ROW * rows
     fig = Figure(figsize=(WIDTH, height), dpi=150)
     axes = fig.subplots(rows, columns, squeeze=False)
     fig.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
+    fig.text(0.5, (stamped + 0.05) / height, "\n".join(told), fontsize=8, ha="center", va="bottom", color="#444")
     # Margins by hand: tight_layout draws the whole figure once more to find them.
     fig.subplots_adjust(
         left=0.8 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,

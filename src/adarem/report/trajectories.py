@@ -1,5 +1,6 @@
 """Figure 1: the way of single parameters through training, with path length l, displacement d and q = l / d."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+LETTERS = 130  # of 7 points that fit side by side over the panels of a row
 MAIN = 1  # which of the watched parameters Figure 1 shows: that of the network's middle
 
 
@@ -66,8 +68,8 @@ def _first_runs(table: Table) -> list[Run]:
     return [of[0] for of in own]
 
 
-def _panel(ax: "Axes", way: Way, color: str, head: str, wide: bool) -> None:
-    """The way, its start and end, d between them; l, d and q written over it."""
+def _panel(ax: "Axes", way: Way, color: str) -> None:
+    """The way, its start and end, d between them."""
     y, steps = way.values, way.from_step + np.arange(len(way.values))
     ax.plot(steps, y, color=color, linewidth=0.8, zorder=3)
     for at, marker in ((0, "o"), (-1, "s")):
@@ -79,12 +81,20 @@ def _panel(ax: "Axes", way: Way, color: str, head: str, wide: bool) -> None:
             "", xy=(x, y[-1]), xytext=(x, y[0]),
             arrowprops={"arrowstyle": "<->", "color": "#555", "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
-    ax.set_title(f"{head}\n{way.text}", fontsize=8 if wide else 7)
     ax.xaxis.get_major_locator().set_params(integer=True, nbins=4)
     ax.yaxis.get_major_locator().set_params(nbins=5)
     ax.ticklabel_format(axis="y", useOffset=False, style="plain")
-    ax.set_xlabel("Iteration", fontsize=8)
     ax.tick_params(labelsize=7)
+
+
+def _title(optimizer: str, head: str, way: Way, columns: int) -> str:
+    """Optimizer, head, then l, d and q, on as many lines as keep it over its panel."""
+    letters = LETTERS // columns
+    first = f"{optimizer}, {head}"
+    if len(first) > letters:
+        first = "\n".join([f"{optimizer},", *textwrap.wrap(head, letters, break_long_words=False)])
+    text = way.text if len(way.text) <= letters else way.text.replace(", q", "\nq")
+    return f"{first}\n{text}"
 
 
 def _grid_of_panels(table: Table, title: str, rows: Sequence[tuple[Run, Sequence[tuple[str, Way]]]]) -> "Figure":
@@ -97,10 +107,13 @@ def _grid_of_panels(table: Table, title: str, rows: Sequence[tuple[Run, Sequence
         name = run.config.optimizer.name
         color = draw.STYLES.get(name, ("#666666", "-"))[0]
         for ax, (head, way) in zip(of_row, panels, strict=False):
-            _panel(ax, way, color, f"{table.labels.optimizer(name)}, {head}", columns < 4)
+            _panel(ax, way, color)
+            ax.set_title(_title(table.labels.optimizer(name), head, way, columns), fontsize=7)
         for ax in of_row[len(panels) :]:
             ax.set_visible(False)
         of_row[0].set_ylabel("Value of the parameter", fontsize=8, labelpad=2)
+    for ax in axes[-1]:
+        ax.set_xlabel("Iteration", fontsize=8)
     return fig
 
 
