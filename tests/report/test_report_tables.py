@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from report_factory import diverge, finish, make_config, start, write_grid
 
-from adarem.report import latex, tables
+from adarem.report import latex, statistics, tables
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -139,6 +139,47 @@ def test_smallest_difference_that_the_seeds_could_show(dirs, table2_runs):
     assert "pooled deviation 0.158 with 4 degrees of freedom" in notes[0] and "3 seeds each" in notes[0]
     points = float(re.search(r": ([0-9.]+) points", notes[0])[1])
     assert points == pytest.approx(3.07 * 0.158, abs=0.01)
+    assert "for one comparison, uncorrected" in notes[0]
+
+
+def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
+    """Values that two rules fit get the verdict that VERDICT_ORDER names first."""
+
+    def verdict(values, paper=70.0, planned=2, diverged=0):
+        return statistics.verdict(values, paper, planned=planned, diverged=diverged, lower_is_better=False)[0]
+
+    met = [
+        verdict([70.0], planned=2, diverged=1),  # pending too
+        verdict([70.0, 70.0], planned=3),  # underpowered too: the seeds did not differ
+        verdict([70.0, 70.0]),  # reproduced too, were no difference no noise
+        verdict([70.2, 70.21]),  # better too: h = 0.11
+        verdict([75.0, 75.2]),  # underpowered too: h = 2.2
+        verdict([70.0, 70.05], 70.4),  # h = 0.55 is above the margin and d inside of h
+    ]
+    assert met == ["diverged", "pending", "underpowered", "reproduced", "better", "underpowered"]
+    assert re.findall(r"\*([a-z ]+)\*", tables.VERDICT_ORDER) == [*met[:5], "worse", "within noise", "underpowered"]
+    assert tables.VERDICT_ORDER in tables.markdown(table(table2_runs, dirs[1]))
+
+
+def test_a_difference_has_the_unit_of_its_metric(dirs):
+    """Q has none, and neither has perplexity."""
+    folder = write_grid(dirs[0], "figure2", seeds=[0, 1])
+    for seed in (0, 1):
+        run = finish(folder, make_config("resnet18", "sgdm", seed, grid="figure2"), 70.0)
+        run.append_oscillation({"epoch": 100, "step": 1, "q_mean": 50.0 + seed})
+    note = tables.power_notes(table(folder, dirs[1]))[0]
+    assert note.startswith("Q: smallest difference") and "points" not in note and "pooled deviation 0.707" in note
+
+
+def test_seeds_that_did_not_differ_show_no_power_and_no_test(dirs):
+    folder = write_grid(dirs[0], seeds=[0, 1])
+    for optimizer, top1 in (("sgdm", 70.5), ("adarem", 71.0)):
+        for seed in (0, 1):
+            finish(folder, make_config("resnet18", optimizer, seed), top1, 89.0)
+    t = table(folder, dirs[1])
+    assert all("the seeds of no cell differed" in note and "0.00" not in note for note in tables.power_notes(t))
+    notes = tables.test_notes(t)
+    assert len(notes) == 2 and all("the seeds did not differ" in note and "p =" not in note for note in notes)
 
 
 def test_one_seed_draws_no_conclusion(dirs):

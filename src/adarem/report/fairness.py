@@ -1,11 +1,17 @@
 """The fairness sheet: what each optimizer was given, and who chose it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from adarem.campaign import folder_name, runs_in
+from adarem.errors import UserError
 from adarem.report.cells import Table
 from adarem.report.collect import Run
 from adarem.report.labels import readable
+from adarem.report.paper_settings import Stated
+from adarem.rundir import FINISHED
+from adarem.schema import variant
 
 # How torch, pytorch_optimizer and our own optimizers apply weight decay.
 DECAY = {
@@ -18,21 +24,20 @@ DECAY = {
     "adarem": "decoupled, × lr",
     "adarem_s": "sphere: through the sphere lr; others: decoupled, × lr",
 }
-# What the paper states: base rates (all but plain SGD's momentum twin), λ once an epoch, cosine without warm-up,
-# 100 epochs, batch 1024. Everything else is ours.
-PAPER_LR = {"sgd": 0.4, "sgdm": 0.4, "adarem": 0.4, "adarem_s": 0.4} | {"adam": 0.004, "adamw": 0.004}
-PAPER_LR |= {"adabound": 0.004, "rmsprop": 0.0001}
-PAPER_LAM = {"lam": 0.999, "decay_every": "epoch"}
 OF_IMAGES = (
     "The paper states the base rates, λ, the cosine schedule without warm-up, 100 epochs and batch 1024. It says "
     "that grid searches chose the rest and leaves their results out, so weight decay, β's, seeds, augmentation, "
-    "label smoothing and precision are our choice, made once and not tuned."
+    "label smoothing and precision are our choice. "
+)
+NOT_TUNED = "One configuration of each optimizer was tried here, so none was tuned."
+ALL_SHOWN = (
+    "Where several configurations of an optimizer were tried here, each has rows of its own in the table: none was "
+    "picked for its result."
 )
 OF_TEXT = (
     "The paper states 100 epochs, a tenth of the rate from the 50th on, and the model of Merity et al. 2017. It says "
-    "that grid searches chose learning rates and β's and leaves ranges and results out: ours are in "
-    "configs/grid/table3_search.yaml, as many configurations for each optimizer, and what was taken stands under "
-    "Selection. λ, batch and weight decay are our choice, the latter two from the code of Merity et al."
+    "that grid searches chose learning rates and β's and leaves ranges and results out. {} λ, batch and weight decay "
+    "are our choice, the latter two from the code of Merity et al."
 )
 
 
@@ -45,19 +50,65 @@ def effective_lr(lr: float, hyper: Mapping[str, Any]) -> float:
     return lr * (1.0 - float(hyper.get("dampening", 0.0))) / (1.0 - momentum) if momentum < 1 else float("inf")
 
 
-def _is_text(run: Run) -> bool:
-    return run.config.data.kind == "text"
+@dataclass(frozen=True)
+class Search:
+    """The runs that chose a table's settings, where its grid names such a search."""
+
+    name: str
+    there: bool
+    tried: Mapping[str, tuple[int, int]]  # optimizer to its configurations that have finished and those planned
+
+    def told(self, optimizer: str) -> str:
+        if not self.there:
+            return f"; {self.name} was not run here"
+        finished, planned = self.tried.get(optimizer, (0, 0))
+        return f"; {finished if finished == planned else f'{finished} of {planned}'} in {self.name}"
 
 
-def _row(run: Run, label: str, configurations: int) -> list[str]:
+def search_of(table: Table) -> Search | None:
+    """Read from the search's run directories beside the table's own; None where the table rests on no search."""
+    c = table.campaign
+    if not c.grid.get("winners") or not c.runs:
+        return None
+    own = c.runs[0].config
+    folder = c.folder.with_name(folder_name(str(c.grid["winners"]), own.data.name, own.scale.name))
+    finished: dict[str, dict[str, bool]] = {}
+    for run in runs_in(folder):
+        try:
+            config = run.config()
+        except UserError:
+            continue  # its own report names it
+        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), variant(config.overrides)
+        of_optimizer[settings] = of_optimizer.get(settings, True) and run.status() in FINISHED
+    tried = {optimizer: (sum(each.values()), len(each)) for optimizer, each in finished.items()}
+    return Search(folder.name, bool(tried), tried)
+
+
+def _on_text(table: Table, search: Search | None) -> str:
+    """OF_TEXT with what was searched here."""
+    if table.campaign.grid.get("search"):
+        told = "Ours are this table's rows, as many configurations for each optimizer."
+    elif search is None:
+        told = "No search of ours stands behind this table."
+    elif search.there:
+        told = f"Ours are those of {search.name}, counted above; what was taken of them stands under Selection."
+    else:
+        told = f"Ours would be those of {search.name}, which was not run here; Selection says what was taken instead."
+    return OF_TEXT.format(told)
+
+
+def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     o, s = run.config.optimizer, run.config.scale
-    lr = f"{o.lr:g}" + (" (paper)" if not _is_text(run) and PAPER_LR.get(o.name) == o.lr else " (ours)")
-    lr += f" × {s.lr_factor:g}" if s.lr_factor != 1 else ""
-    rest = []
-    for k, v in o.hyper.items():
-        if k not in ("dampening", "nesterov") or v:
-            paper = PAPER_LAM.get(k) == v and not _is_text(run)
-            rest.append(readable({k: v}) + (" (paper)" if paper else ""))
+
+    def of_paper(name: str, value: Any) -> bool:
+        return stated.is_paper(run.config.data.kind, o.name, name, value)
+
+    lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})" + (f" × {s.lr_factor:g}" * (s.lr_factor != 1))
+    rest = [
+        readable({k: v}) + " (paper)" * of_paper(k, v)
+        for k, v in o.hyper.items()
+        if k not in ("dampening", "nesterov") or v
+    ]
     return [
         label,
         lr,
@@ -66,26 +117,30 @@ def _row(run: Run, label: str, configurations: int) -> list[str]:
         ", ".join(rest) or "—",
         str(s.epochs),
         str(s.global_batch_size),
-        f"{configurations} configuration{'s' * (configurations > 1)}",
+        tried,
     ]
 
 
 def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, one row an optimizer and variant, and notes on what the paper leaves open."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
-    runs = table.campaign.runs
-    rows = []
+    runs, search = table.campaign.runs, search_of(table)
+    rows, most = [], 0
     for o in table.columns:
-        own = [r for r in runs if r.config.optimizer.name == o]
         seen: dict[str, Run] = {}
-        for r in own:
+        for r in (r for r in runs if r.config.optimizer.name == o):
             seen.setdefault(r.variant, r)
-        rows += [_row(r, table.labels.cell(o, r.variant), len(seen)) for r in seen.values()]
+        most = max(most, len(seen))
+        tried = f"{len(seen)} configuration{'s' * (len(seen) > 1)}{search.told(o) if search else ''}"
+        rows += [_row(r, table.paper.stated, table.labels.cell(o, r.variant), tried) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
-        "by the gradient's own size, so their lr can't be read against the others'.",
-        OF_TEXT if runs and _is_text(runs[0]) else OF_IMAGES,
+        "by the gradient's own size, so their lr can't be read against the others'."
     ]
+    if runs and runs[0].config.data.kind == "text":
+        notes.append(_on_text(table, search))
+    else:
+        notes.append(OF_IMAGES + (NOT_TUNED if most < 2 else ALL_SHOWN))
     if runs and runs[0].config.scale.lr_factor != 1:
         factor = runs[0].config.scale.lr_factor
         notes.append(f"Every base rate is multiplied by {factor:g} at this scale, whose batch is not the paper's.")

@@ -13,6 +13,10 @@ from adarem.report.fairness import fairness_sheet
 FAILED = "Failed, diverged or unreadable"
 POWER = "What the seeds could show"
 OSCILLATION = "Oscillation in the last window, and who had no gradient"
+VERDICT_ORDER = (
+    "The first of these that fits is the verdict: *diverged*, *pending*, *underpowered* for want of differing seeds, "
+    "*reproduced*, *better* or *worse* (whatever h is), *within noise*, *underpowered* for h."
+)
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,21 @@ def legend(table: Table) -> list[str]:
             "A rehearsal: the paper's values are of other data, so the differences, in brackets, measure nothing "
             "and no verdict is drawn."
         )
+    unit = METRICS[table.campaign.grid["metrics"][0]].unit
     out.append(
         "Ours: mean ± sample standard deviation over n finished seeds (no ± with one seed). "
-        + ("Difference: ours − paper, in points. " if table.paper.values else "")
+        + (f"Difference: ours − paper{f', in {unit}' if unit else ''}. " if table.paper.values else "")
         + "Bold: best of its row. "
         "— is not finished, div. diverged, ep k/N still training."
     )
     if not table.campaign.rehearsal and table.paper.values:
-        out.append(statistics.VERDICT_RULE)
+        out.append(f"{statistics.VERDICT_RULE} {VERDICT_ORDER}")
+        off = [table.labels.variant(v) for v in dict.fromkeys(variant for _, variant, _ in table.rows) if v]
+        if off:
+            out.append(
+                f"No verdict on rows with settings off the grid's own ({'; '.join(off)}): the paper's value is not of "
+                "these settings, so the difference tells what they change and not whether the paper holds."
+            )
     return out
 
 
@@ -96,20 +107,23 @@ def power_notes(table: Table) -> list[str]:
             continue
         sd, freedom = pooled
         n = min(len(c.values) for c in cells if len(c.values) > 1)
+        smallest = statistics.smallest_detectable(sd, n)
+        if not smallest:
+            out.append(f"{label}: the seeds of no cell differed, so nothing is known of what they could have shown.")
+            continue
+        points = f"{smallest:.2f} {METRICS[metric].unit}".rstrip()
         out.append(
             f"{label}: smallest difference of two cells that {n} seeds each could have shown (80 % power, 5 %, "
-            f"two-sided t): {statistics.smallest_detectable(sd, n):.2f} points; pooled deviation {sd:.3f} with "
-            f"{freedom} degrees of freedom."
+            f"two-sided t): {points}; pooled deviation {sd:.3f} with {freedom} degrees of freedom. That is for one "
+            "comparison, uncorrected: under Holm's correction over a whole table, which the comparisons of optimizers "
+            "carry, a difference must be larger to show."
         )
     return out
 
 
 def test_notes(table: Table) -> list[str]:
     """Welch's t of AdaRem or AdaRem-S against the others, one line a comparison."""
-    return [
-        f"{row}: {a} − {b} = {_signed(t.difference)} ± {t.half_width:.2f} (95 %), p = {t.p:.2g}, Holm {t.adjusted:.2g}"
-        for row, a, b, t in table.comparisons
-    ]
+    return [f"{row}: {a} − {b} = {t.text}" for row, a, b, t in table.comparisons]
 
 
 def oscillation_notes(table: Table) -> list[str]:
