@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from adarem import rendezvous
 from adarem.errors import Mishap, Told, UserError, told
@@ -158,6 +160,29 @@ def start_world(device: str, timeout_seconds: float, stop: "StopRequest") -> Wor
                 f"({str(e).strip().splitlines()[0].rstrip('.')}); start again"
             ) from None
     return World(rank, world_size, local_rank, target, hosts)
+
+
+def data_parallel(model: nn.Module, world: World, example_loss: Callable[[nn.Module], torch.Tensor]) -> nn.Module:
+    """The model under DDP, its layout of gradients settled; alone, the model itself.
+
+    DDP lays the gradients out anew after its first backward pass, in the order in which they came, and with more than
+    two ranks a sum over ranks depends on the layout. So each start's first step would be summed as no later one is, and
+    a run that was interrupted would differ in its last bits. Here the first backward pass is one that leaves no trace.
+
+    Args:
+        example_loss: of a network, any loss that every parameter bears on.
+    """
+    if world.world_size == 1:
+        return model
+    ids = [world.local_rank] if world.device.type == "cuda" else None
+    network = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    example_loss(network).backward()
+    network.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    return network
 
 
 class Agreement:

@@ -271,7 +271,7 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
     wandb = plan.cells[0].config.wandb
     if wandb.mode != "disabled":
         runs = shlex.quote(str(plan.folder))
-        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/*/wandb/offline-run-*")
+        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/*/wandb/latest-run")
     print(f"results  {plan.results_dir}")
     return exitcodes.OK
 

@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from adarem.averaging import NonMonotoneAverage
 from adarem.checkpoint import CheckpointWriter
 from adarem.config import RunConfig, identity
-from adarem.distributed import EVALUATES, TRAINS, WAITS_FOR_DATA, WRITES_CHECKPOINT, Agreement, StopRequest, World
+from adarem.distributed import (
+    EVALUATES,
+    TRAINS,
+    WAITS_FOR_DATA,
+    WRITES_CHECKPOINT,
+    Agreement,
+    StopRequest,
+    World,
+    data_parallel,
+)
 from adarem.meters import EpochClock, LossWatch, peak_memory_bytes
 from adarem.oscillation import OscillationTracker
 from adarem.rundir import RunDir
@@ -259,26 +267,8 @@ class Trainer:
         return table.sum(dim=0) if self.world.is_main else torch.zeros_like(table[0])
 
     def _wrap(self) -> nn.Module:
-        network: nn.Module = self.model
-        if self.world.world_size > 1:
-            ids = [self.world.local_rank] if self.world.device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
-            self._settle_buckets(network)
+        network = data_parallel(self.model, self.world, self.task.example_loss)
         return torch.compile(network) if self.config.train.compile else network
-
-    def _settle_buckets(self, network: DistributedDataParallel) -> None:
-        """A backward pass that leaves no trace but DDP's layout of the gradients.
-
-        DDP lays them out anew after its first one, in the order in which they came; with more than two ranks the sum
-        over ranks depends on the layout. Without this, each start's first step would be summed as no later one is, and
-        a run that was interrupted would differ in its last bits.
-        """
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]
-        self.task.example_loss(network).backward()
-        network.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
     def _lr(self, step: int) -> float:
         s = self.config.schedule
