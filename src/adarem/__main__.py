@@ -13,6 +13,12 @@ from adarem.errors import Mishap, RankLost, Told, UserError
 
 # Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
 _OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ESTALE, errno.EIO)
+_WANDB = {
+    "replay": "send runs again from their directories: what ran without wandb, or an older version mirrored",
+    "publish": "log the table and figures that `adarem report` wrote, as one run beside the others",
+    "workspace": "save a workspace on the server: the paper's figures, live, seeds averaged",
+    "report": "save a report on the server: the published table and figures, then the paper's figures, live",
+}
 _OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
 
 
@@ -115,17 +121,24 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _wandb(args: argparse.Namespace) -> int:
-    from adarem import dashboard
-
+    folder = Path(os.path.abspath(args.folder))  # "." has no name, and the campaign's is in every wandb run
     if args.action == "replay":
-        print(f"{dashboard.replay(args.folder, args.mode)} runs replayed from {args.folder}")
-    elif args.action == "publish":
-        dashboard.publish(args.folder, args.results_dir, args.mode)
-        print(f"table and figures of {args.folder} logged")
-    else:
-        if not args.entity:
-            raise UserError("--entity: needed for a workspace; your wandb user or team")
-        print(dashboard.workspace(args.folder, args.entity).save().url)
+        from adarem.dashboard import replay
+
+        done, problems = replay(folder, args.mode)
+        for problem in problems:
+            print(f"adarem wandb: not replayed: {problem}", file=sys.stderr)
+        print(f"{done} runs of {args.folder} replayed" + (f", {len(problems)} not" if problems else ""))
+        return exitcodes.USER_ERROR if problems else exitcodes.OK
+    if args.action == "publish":
+        from adarem.dashboard import publish
+
+        publish(folder, args.results_dir, args.mode)
+        print(f"table and figures of {args.folder} published")
+        return exitcodes.OK
+    from adarem import workspace
+
+    print(workspace.save(folder, args.action, args.entity, getattr(args, "results_dir", None)))
     return exitcodes.OK
 
 
@@ -179,12 +192,17 @@ def _parser() -> argparse.ArgumentParser:
     compare = verb("compare", _compare, "two finished runs side by side, and image by image with the paired test")
     compare.add_argument("run_a", type=Path, metavar="RUN_A")
     compare.add_argument("run_b", type=Path, metavar="RUN_B")
-    mirror = verb("wandb", _wandb, "runs replayed to wandb, the final table and figures, a saved workspace")
-    mirror.add_argument("action", choices=("replay", "publish", "workspace"))
-    mirror.add_argument("folder", type=Path, metavar="FOLDER", help="a grid's runs, for instance runs/table2")
-    mirror.add_argument("--mode", choices=("online", "offline"), help="default: online with a key, offline without")
-    mirror.add_argument("--results-dir", type=Path, default=Path("results"), help="where publish finds the report")
-    mirror.add_argument("--entity", help="wandb user or team of the workspace")
+    mirror = verb("wandb", _wandb, "send runs, tables, figures and their layout to Weights & Biases; see docs/wandb.md")
+    actions = mirror.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in _WANDB.items():
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("folder", type=Path, metavar="FOLDER", help="a grid's runs, for instance runs/table2")
+        if name in ("replay", "publish"):
+            action.add_argument("--mode", choices=("online", "offline"), help="default: as the runs' config says")
+        else:
+            action.add_argument("--entity", help="your wandb user or team; default: wandb.entity of the runs")
+        if name in ("publish", "report"):
+            action.add_argument("--results-dir", type=Path, default=Path("results"), help="where the report lies")
     return parser
 
 
