@@ -1,6 +1,7 @@
 """What happens to jobs on a real two-node Slurm cluster, and the same final bits as without it."""
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slurm
 
 SHORT, LONG = 15, 40  # epochs of four steps
 
-Whole = Callable[[int], dict]
+Whole = Callable[..., dict]
 
 
 def run_of(folder: Path, digits: list[str], epochs: int, *cluster: str) -> list[str]:
@@ -33,21 +34,21 @@ def run_of(folder: Path, digits: list[str], epochs: int, *cluster: str) -> list[
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, digits: list[str]) -> Whole:
-    """What a run of so many epochs on two ranks comes to when nothing happens to it, without Slurm."""
-    known: dict[int, dict] = {}
+    """What a run of so many epochs comes to when nothing happens to it, without Slurm."""
+    known: dict[tuple[int, int], dict] = {}
 
-    def state(epochs: int) -> dict:
-        if epochs not in known:
-            overrides = run_of(tmp_path_factory.mktemp("whole"), digits, epochs, "cluster.ranks_per_node=2")
+    def state(epochs: int, ranks: int = 2) -> dict:
+        if (epochs, ranks) not in known:
+            overrides = run_of(tmp_path_factory.mktemp("whole"), digits, epochs, f"cluster.ranks_per_node={ranks}")
             subprocess.run([sys.executable, "-m", "adarem", "launch", *overrides], check=True, timeout=600)
-            known[epochs] = state_of(make_plan(overrides).cells[0].run)
-        return known[epochs]
+            known[epochs, ranks] = state_of(make_plan(overrides).cells[0].run)
+        return known[epochs, ranks]
 
     return state
 
 
 class Job:
-    """One run on two nodes, one rank on each, as ``adarem launch`` submits it."""
+    """One run on two nodes, as ``adarem launch`` submits it."""
 
     def __init__(self, cluster: Cluster, overrides: list[str], python_path: Path | None = None) -> None:
         self.cluster, self.first, self.second = cluster, *cluster.nodes
@@ -55,11 +56,19 @@ class Job:
         if python_path:
             paths = [str(python_path), *filter(None, [os.environ.get("PYTHONPATH")])]
             self.env["PYTHONPATH"] = os.pathsep.join(paths)
-        command = [sys.executable, "-m", "adarem", "launch", *overrides]
+        self.overrides = overrides
+        self.launch()
+        self.run: RunDir = make_plan(overrides).cells[0].run
+
+    def launch(self) -> None:
+        command = [sys.executable, "-m", "adarem", "launch", *self.overrides]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         self.id = re.search(r"array    job (\d+)", done.stdout)[1]
-        self.run: RunDir = make_plan(overrides).cells[0].run
+
+    def ranks(self) -> list[int]:
+        """Process ids of the ranks on both nodes."""
+        return [pid for node in self.cluster.nodes for pid in self.cluster.ranks_on(node)]
 
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -102,7 +111,7 @@ class Job:
 def test_preempted_then_a_rank_killed_then_one_stopped(
     slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
 ) -> None:
-    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM), slow_disk)
+    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM, ONE_A_NODE), slow_disk)
     job.wait_for_progress()
     job.slurm("scancel", "--batch", "--signal=USR1", f"{job.id}_0")
     job.wait(lambda: len(job.run.attempts()) > 1, 120)
@@ -138,7 +147,7 @@ def test_a_rank_that_ends_with_a_mistake_ends_the_job(
     """The ranks that wait for it get SIGTERM from srun; that must not look like an interruption, which starts again."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(FAIL_WHILE_THE_OTHER_WAITS)
-    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM), tmp_path / "site")
+    job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM, ONE_A_NODE), tmp_path / "site")
     job.wait(lambda: job.state() not in ("PENDING", "RUNNING", "COMPLETING"), 120)
     told = job.told()
     assert job.state() == "FAILED" and "ended with exit code 2" in told and "start 2" not in told, told
@@ -153,7 +162,8 @@ def slow_disk(tmp_path: Path) -> Path:
     return tmp_path / "site"
 
 
-ON_SLURM = ("cluster=slurm", "cluster.nodes=2", "cluster.ranks_per_node=1", "cluster.cpus_per_rank=1")
+ONE_A_NODE = "cluster.ranks_per_node=1"
+ON_SLURM = ("cluster=slurm", "cluster.nodes=2", "cluster.cpus_per_rank=1")
 
 
 @pytest.mark.slow
@@ -163,7 +173,7 @@ def test_the_node_of_the_batch_shell_fails(
 ) -> None:
     """Slurm takes it for down after SlurmdTimeout, ends what is left of the job and starts it again: on two nodes,
     so not before the node is back."""
-    job = Job(slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM), slow_disk)
+    job = Job(slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, ONE_A_NODE), slow_disk)
     job.wait_for_progress()
     try:
         if fault == "slurmd killed":
@@ -178,10 +188,41 @@ def test_the_node_of_the_batch_shell_fails(
 
 
 @pytest.mark.slow
+def test_random_ranks_are_killed_at_random_moments(
+    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
+) -> None:
+    """Four ranks on two nodes, six times one of them, or SIGTERM to all. Three failures in a row without a checkpoint
+    end the job; then it is launched again."""
+    dice = random.Random(20)
+    job = Job(slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, "cluster.ranks_per_node=2"), slow_disk)
+    for attack in range(6):
+        job.wait(lambda: len(job.ranks()) == 4 or job.run.status() == "done" or job.state() == "FAILED", 300)
+        if job.state() == "FAILED":
+            job.launch()
+            job.wait(lambda: len(job.ranks()) == 4, 300)
+        time.sleep(dice.uniform(0, 25))
+        ranks = job.ranks()
+        if len(ranks) < 4:  # it ended before
+            continue
+        for pid in ranks if attack == 3 else [dice.choice(ranks)]:
+            os.kill(pid, signal.SIGTERM if attack == 3 else signal.SIGKILL)
+        job.wait(lambda ranks=ranks: not set(ranks) & set(job.ranks()), 120)
+    job.wait(lambda: job.run.status() == "done" or job.state() == "FAILED", 420)
+    if job.run.status() != "done":
+        job.launch()
+    job.wait(lambda: job.run.status() == "done" and "end" in job.run.attempts()[-1], 420)
+    print("\n".join(f"{a.get('why', 'never told')}: {a.get('detail', '')}" for a in job.run.attempts()))
+    assert len(job.run.attempts()) > 2, job.told()
+    assert differences(whole(LONG, 4), state_of(job.run)) == []
+
+
+@pytest.mark.slow
 def test_the_time_limit_is_reached(
     slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
 ) -> None:
     """A minute, which is less than the run takes; Slurm warns 5 s before, or up to half a minute earlier than that."""
     extra = 'cluster.extra=["--signal=B:USR1@5"]'
-    job = Job(slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, "cluster.time='1'", extra), slow_disk)
+    job = Job(
+        slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, ONE_A_NODE, "cluster.time='1'", extra), slow_disk
+    )
     job.ends_as(whole(LONG), r"interrupted: SIGUSR1 at step \d+")
