@@ -113,6 +113,10 @@ def test_one_seed_reports_the_paired_test_and_decides_nothing(dirs):
     j = claims.judge(BASE, {"table2": read_runs(folder)})
     assert j.status == "undecided"
     assert "one seed tells nothing of another (the two checkpoints: +2.00" in j.evidence[0]
+    run = next(r.dir for r in read_runs(folder).runs if "sgdm" in r.name)
+    run.write_correct({"top1": ~right, "top5": right})  # another evaluation's
+    j = claims.judge(BASE, {"table2": read_runs(folder)})
+    assert j.evidence[0].endswith("= +2.000; one seed tells nothing of another")
 
 
 def test_seeds_that_do_not_differ_decide_nothing(dirs):
