@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-VERBS = ("doctor", "prepare", "plan", "launch", "status", "train", "report")
+VERBS = ("doctor", "prepare", "plan", "launch", "status", "train", "report", "compare", "wandb")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 

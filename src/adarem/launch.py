@@ -183,6 +183,16 @@ def _print_report(plan: "Plan") -> None:
     command = [sys.executable, "-m", "adarem", "report", *_report_arguments(plan)]
     if subprocess.run(command).returncode:
         print(f"the report could not be made; try it alone: {shlex.join(command)}", file=sys.stderr)
+    elif _publishes(plan):
+        command = [sys.executable, "-m", "adarem", "wandb", "publish", str(plan.folder)]
+        command.append(f"--results-dir={plan.results_dir}")
+        if subprocess.run(command).returncode:
+            print(f"wandb has no table of it; try it alone: {shlex.join(command)}", file=sys.stderr)
+
+
+def _publishes(plan: "Plan") -> bool:
+    """Whether wandb shows the table and the figures too."""
+    return plan.cells[0].config.wandb.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled"
 
 
 # --- Slurm ----------------------------------------------------------------------------------------------------------
@@ -227,6 +237,7 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
         if dry_run:
             return f"JOB{len(commands)}"
         env = _environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
+        env["ADAREM_PUBLISH"] = str(plan.folder) if _publishes(plan) else ""
         return slurm.submit(command, env)
 
     for cluster, cells in shapes.items():
@@ -271,7 +282,7 @@ def _submit(plan: "Plan", todo: list["Cell"], queue: dict[str, str], dry_run: bo
     wandb = plan.cells[0].config.wandb
     if wandb.mode != "disabled":
         runs = shlex.quote(str(plan.folder))
-        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/*/wandb/latest-run")
+        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
     print(f"results  {plan.results_dir}")
     return exitcodes.OK
 
