@@ -80,6 +80,15 @@ def test_on_a_time_axis_an_epoch_stands_at_its_mean_time(dirs, two_seeds):
     assert y[-1] == pytest.approx(100 - 70.5)
 
 
+def test_a_lost_record_ends_the_line_on_a_time_axis(dirs, two_seeds):
+    """How long it took is unknown from there on, and no epoch is drawn at a time that leaves one out."""
+    folder, runs = two_seeds
+    lose(runs[1], [40])
+    t = table(folder, dirs)
+    by_time = drawn(draw.curves(t, figures._time_panels(t.campaign.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"]
+    assert len(by_time) == 39 and by_time[-1, 0] == pytest.approx(39 * 110 / 3600)
+
+
 def test_the_last_third_has_an_axis_of_its_own(dirs):
     """A point of difference at the end is a good part of that panel; the beginning stands whole in the other."""
     folder = write_grid(dirs[0], seeds=[0])

@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import adarem
+from adarem import names
 from adarem.errors import UserError
 from adarem.report import statistics
 from adarem.report.collect import Campaign, Run, fingerprints
@@ -139,7 +139,7 @@ class Table:
     @property
     def heading(self) -> str:
         """What the grid calls itself, else ``Table 2`` as the paper has it, else its name in words: ``Figure 2``."""
-        words = re.sub(r"^(table|figure)(?=\d)", lambda m: f"{m[0].title()} ", self.name).replace("_", " ")
+        words = names.heading(self.name).replace("_", " ")
         return str(self.campaign.grid.get("heading") or self.paper.source or words)
 
     @property

@@ -33,7 +33,7 @@ VARIANT_MARKERS = ("", "^", "v", "D", "P", "*")
 LONGEST_LABEL, LONGEST_TITLE = 40, 100  # letters
 LEGEND, WIDE_LEGEND = 6, 3  # entries in a line; where settings off the grid's own are named too
 
-Points = np.ndarray  # (n, 3): x, y and the epoch that both are of
+Points = np.ndarray  # (n, 3): x, NaN where it is unknown, y, and the epoch that both are of
 
 
 class Panel(NamedTuple):
@@ -56,6 +56,12 @@ class Panel(NamedTuple):
 WIDTH, HEAD, ROW, CAPTION = 9.0, 0.62, 2.9, 0.17
 SPIKE = 3.0  # times the first value: what lies above, before a divergence, would press all else flat
 FAR = 2.0  # times the largest of all others: a line above that leaves a panel that shows differences
+
+
+def _placed(panel: Panel, run: Run) -> Points:
+    """What a panel shows of a run; without the epochs whose place on its x axis is unknown, as after a lost record."""
+    points = panel.points(run)
+    return points[np.isfinite(points[:, 0])]
 
 
 def mean_curve(curves: Sequence[Points]) -> np.ndarray:
@@ -93,7 +99,7 @@ def _line(
     """
     color, dashes = style
     ours = name.startswith("adarem")
-    finished = [p for r in runs if r.status == "done" and len(p := panel.points(r))]
+    finished = [p for r in runs if r.status == "done" and len(p := _placed(panel, r))]
     look = {"color": color, "linestyle": dashes, "zorder": 3 + ours}
     in_view = [np.empty(0)]
     if finished:
@@ -108,7 +114,7 @@ def _line(
         _, y, spread, _ = mean.T
         in_view += [np.maximum(y - spread, y / 2) if panel.log else y - spread, y + spread]
     for r in runs:
-        if r.status != "done" and len(p := panel.points(r)):
+        if r.status != "done" and len(p := _placed(panel, r)):
             x, y, _ = with_gaps(p).T
             _plot(ax, x, y, linewidth=0.9, label=None if finished else f"{label} ({r.state})", **look)
             if r.status == "diverged":

@@ -6,9 +6,9 @@ from typing import Any
 
 from adarem.campaign import folder_name, runs_in
 from adarem.errors import UserError
+from adarem.names import readable
 from adarem.report.cells import Table
 from adarem.report.collect import Run
-from adarem.report.labels import readable
 from adarem.report.paper_settings import Stated
 from adarem.rundir import FINISHED
 from adarem.schema import variant

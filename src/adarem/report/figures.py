@@ -72,8 +72,7 @@ def _time_panels(runs: list[Run], of: Panel) -> list[Panel]:
     def against(run: Run, column: int) -> Points:
         hours, curve = run.hours, of.points(run)
         at = np.searchsorted(hours[:, 0], curve[:, -1])
-        timed = np.column_stack([factor * hours[at, column], curve[:, 1:]])
-        return timed[np.isfinite(timed[:, 0])]  # no time is known after an epoch whose record is lost
+        return np.column_stack([factor * hours[at, column], curve[:, 1:]])
 
     def wall(run: Run) -> Points:
         return against(run, 1)

@@ -2,18 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from adarem.names import readable
 from adarem.report.collect import Campaign
-
-# Settings whose own name is not what one reads.
-SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
-
-
-def readable(settings: Mapping[str, Any]) -> str:
-    """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.schema.variant``."""
-    words = ((k.rsplit(".", 1)[-1], v) for k, v in sorted(settings.items()))
-    return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {v}" for k, v in words)
 
 
 @dataclass(frozen=True)
