@@ -53,7 +53,12 @@ def test_round_trip_through_yaml(raw: dict) -> None:
         ("scale.epochs", 2.5, "scale.epochs=2.5: needs int, not float"),
         ("scale.global_batch_size", 33, "2 ranks do not divide scale.global_batch_size=33"),
         ("scale.lr_factor", 0.0, "scale.lr_factor=0.0: needs a positive factor"),
-        ("seed", -1, "seed=-1: needs an integer of 0 or more"),
+        ("seed", -1, "seed=-1: needs an integer of 0 or more, below 2**32"),
+        ("seed", 2**32, "seed=4294967296: needs an integer of 0 or more, below 2**32"),
+        ("grid", "../x", "grid=../x: names files; use letters, digits and _ . + = -"),
+        ("data.name", "a/b", "data.name=a/b: names files"),
+        ("scale.name", "..", "scale.name=..: names files"),
+        ("scale.name", "x" * 65, "at most 64"),
         ("seed", "one", "seed='one': needs int, not str"),
         ("data.flip", 2.0, "data.flip=2.0: needs a probability from 0 to 1"),
         ("data.crop_area", [0.9, 0.1], "data.crop_area=[0.9, 0.1]: needs [smallest, largest]"),
@@ -70,6 +75,44 @@ def test_one_line_names_the_key(raw: dict, key: str, value: object, message: str
         from_dict(changed(raw, key, value))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WANDB_KEY = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cluster.setup", "module load cuda; export WANDB_API_KEY=abc"),
+        ("cluster.setup", "export WANDB_API_KEY = 'abc'"),
+        ("cluster.setup", f"wandb login {WANDB_KEY}"),
+        ("cluster.setup", f"echo local-{WANDB_KEY.upper()} >key"),
+        ("cluster.setup", "K=wandb_v1_AbC123; run"),
+        ("cluster.extra", ["--export=ALL,WANDB_API_KEY=abc"]),
+        ("cluster.aux_extra", ["--qos=x", f"--comment={WANDB_KEY}"]),
+        ("wandb.project", WANDB_KEY),
+        ("wandb.entity", WANDB_KEY),
+    ],
+)
+def test_a_wandb_key_is_refused_and_not_repeated(raw: dict, key: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(changed(raw, key, value))
+    assert str(caught.value).startswith(f"{key}: holds what looks like a wandb key")
+    assert not any(secret in str(caught.value) for secret in ("abc", WANDB_KEY, "AbC123"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'export WANDB_API_KEY="$(cat ~/.key)"',
+        "export WANDB_API_KEY=$KEY_OF_MINE",
+        "unset WANDB_API_KEY",
+        f"spack load /{WANDB_KEY[:32]}",
+        f"git checkout {WANDB_KEY}{WANDB_KEY[:24]}",
+    ],
+)
+def test_no_wandb_key(raw: dict, line: str) -> None:
+    assert from_dict(changed(raw, "cluster.setup", line)).cluster.setup == line
 
 
 def test_missing_key_is_named(raw: dict) -> None:

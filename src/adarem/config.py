@@ -18,6 +18,7 @@ from adarem.schema import (
     ClusterConfig,
     DataConfig,
     DropoutConfig,
+    GridFile,
     LstmConfig,
     ModelConfig,
     OptimizerConfig,
@@ -34,9 +35,11 @@ from adarem.typed import build, coerce, nearest
 __all__ = [
     "HYPER",
     "MODELS",
+    "SEEDS",
     "ClusterConfig",
     "DataConfig",
     "DropoutConfig",
+    "GridFile",
     "LstmConfig",
     "ModelConfig",
     "OptimizerConfig",
@@ -47,6 +50,8 @@ __all__ = [
     "TrainConfig",
     "WandbConfig",
     "WriteConfig",
+    "build",
+    "check_name",
     "config_hash",
     "differing_keys",
     "from_dict",
@@ -55,6 +60,14 @@ __all__ = [
     "nearest",
     "to_dict",
 ]
+
+
+SEEDS = range(2**32)  # what every generator takes
+
+# A key of wandb, old or new, or its variable with a value that is no other variable or command.
+_WANDB_KEY = re.compile(
+    r"(?<![0-9A-Za-z])[0-9a-f]{40}(?![0-9A-Za-z])|wandb_v\d+_\w+|WANDB_API_KEY\s*=\s*[\"']?[^\s\"'$`]", re.IGNORECASE
+)
 
 
 def _require(ok: bool, message: str) -> None:
@@ -145,9 +158,37 @@ def _check_lstm(m: LstmConfig) -> None:
         _require(getattr(m, key) >= 0, f"model.{key}={getattr(m, key)}: needs 0 or more")
 
 
+def check_name(key: str, value: str) -> None:
+    """Raises UserError for a name that would not stay inside the folder of the files it names."""
+    _require(
+        bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,63}", value)),
+        f"{key}={value}: names files; use letters, digits and _ . + = -, at most 64, a letter or digit first",
+    )
+
+
+def _check_no_key(c: RunConfig) -> None:
+    """config.yaml is copied and shown around. The value stays out of the message, too."""
+    told = {
+        "cluster.setup": [c.cluster.setup],
+        "cluster.extra": c.cluster.extra,
+        "cluster.aux_extra": c.cluster.aux_extra,
+        "wandb.project": [c.wandb.project],
+        "wandb.entity": [c.wandb.entity or ""],
+    }
+    for key, texts in told.items():
+        _require(
+            not any(map(_WANDB_KEY.search, texts)),
+            f"{key}: holds what looks like a wandb key, which would stand in config.yaml; take it out, and export "
+            "WANDB_API_KEY in the shell that launches, or let `wandb login` keep it in ~/.netrc",
+        )
+
+
 def _check(c: RunConfig) -> None:
     s = c.scale
-    _require(c.seed >= 0, f"seed={c.seed}: needs an integer of 0 or more")
+    for key, value in (("grid", c.grid), ("data.name", c.data.name), ("scale.name", s.name)):
+        check_name(key, value)
+    _require(c.seed in SEEDS, f"seed={c.seed}: needs an integer of 0 or more, below 2**32")
+    _check_no_key(c)
     _at_least_1(
         ("scale.epochs", s.epochs),
         ("scale.global_batch_size", s.global_batch_size),

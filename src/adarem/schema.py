@@ -249,3 +249,22 @@ class RunConfig:
             f"{self.data.label}, {self.scale.epochs} epochs, global batch {self.scale.global_batch_size}: "
             "shows that the pipeline works, says nothing about the paper's claims"
         )
+
+
+@dataclass(frozen=True)
+class GridFile:
+    """What a file of ``configs/grid`` holds: one table or figure."""
+
+    name: str
+    title: str
+    axes: Mapping[str, Any]  # key to the list of its values; model and optimizer are there
+    metrics: tuple[str, ...]
+    seeds: tuple[int, ...]
+    selection: str = "final epoch"
+    heading: str | None = None
+    paper: str | None = None  # results/paper/<paper>
+    figure: str | None = None
+    settings: tuple[str, ...] | None = None  # overrides of every cell
+    variants: Mapping[str, Any] | None = None  # label to settings off the axes
+    search: Mapping[str, Any] | None = None  # optimizer to axes of its own
+    winners: str | None = None  # the grid of a search
