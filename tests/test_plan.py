@@ -1,12 +1,16 @@
 """Grids become run directories: named, checked, idempotent."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from adarem.compose import config_dir
 from adarem.errors import UserError
-from adarem.plan import make_plan
+from adarem.launch import _report_arguments
+from adarem.plan import METRICS, make_plan
+from adarem.report.cells import METRICS as of_report
+from adarem.report.collect import find_campaign
 
 
 def names(overrides: list[str]) -> list[str]:
@@ -80,6 +84,94 @@ def test_campaign_tells_rehearsals_apart() -> None:
     assert make_plan(["data.root=/d", "scale=smoke"]).folder.name == "table2-smoke"
     assert make_plan(["data.root=/d", "scale=rehearsal"]).folder.name == "table2-rehearsal"
     assert make_plan(["data=digits", "scale=paper", "cluster=slurm"]).folder.name == "table2-digits-paper"
+
+
+def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
+    """One shorter run in runs/table2 would make a rehearsal of the whole table."""
+    runs = f"runs_dir={tmp_path}"
+    paper = ["data.root=/d", runs, "optimizer=sgdm,adarem"]
+    trial = make_plan([*paper, "scale.epochs=30"])
+    assert (trial.folder.name, trial.grid["scale"]) == ("table2-trial", "trial")
+    assert "REHEARSAL: ImageNet, 30 epochs" in trial.describe()
+    mixed = make_plan([*paper, "scale.epochs=100,30"])
+    assert mixed.folder.name == "table2-trial" and "REHEARSAL: ImageNet, 30 epochs" in mixed.describe()
+    assert make_plan([*paper, "scale.global_batch_size=512"]).folder.name == "table2-trial"
+    assert make_plan(["grid=table3", "data.root=/d", runs, "model.hidden=200"]).folder.name == "table3-trial"
+    assert make_plan([*paper, "optimizer.weight_decay=5e-4"]).folder.name == "table2"
+    assert make_plan([*paper, "scale=smoke"]).folder.name == "table2-smoke"
+    assert make_plan(["data=digits", runs, "scale.epochs=3"]).folder.name == "table2-digits"
+    for plan in (trial, make_plan(paper)):
+        plan.write()
+        asked = dict(word.split("=") for word in _report_arguments(plan))
+        assert find_campaign(asked["grid"], tmp_path, asked["data"], asked["scale"])[0] == plan.folder
+    assert find_campaign("table2", tmp_path, None)[0].name == "table2"
+
+
+def test_a_trial_takes_no_winners_of_the_papers_search(tmp_path: Path) -> None:
+    overrides = ["data.root=/d", f"runs_dir={tmp_path}", "optimizer=adam"]
+    make_plan(["grid=table3_search", *overrides]).write()
+    with pytest.raises(UserError, match="runs of the search are not finished"):
+        make_plan(["grid=table3", *overrides])
+    trial = make_plan(["grid=table3", *overrides, "scale.epochs=3"])
+    assert trial.grid["selection"].endswith("settings of configs/tuned, no table3_search-trial in " + tmp_path.name)
+
+
+def test_one_value_replaces_a_grids_axis() -> None:
+    axis = ["data=digits", "optimizer=adam", "+grid.axes={optimizer.lr: [0.1, 0.2]}"]
+    assert names(axis) == ["resnet18-adam-lr=0.1-s0", "resnet18-adam-lr=0.2-s0"]
+    (cell,) = make_plan([*axis, "optimizer.lr=0.3"]).cells
+    assert (cell.config.cell, cell.config.optimizer.lr) == ("resnet18-adam-lr=0.3-s0", 0.3)
+
+
+def test_keys_of_the_grid_stay_out_of_names() -> None:
+    given = ["+grid.variants={a: {optimizer.lr: 0.5}}", "+grid.settings=['train.compile=true']", "~grid.figure"]
+    (cell,) = make_plan(["data=digits", "optimizer=adam", *given]).cells
+    assert cell.config.cell == "resnet18-adam-lr=0.5-s0" and cell.config.train.compile
+
+
+def test_metrics_of_a_grid_are_those_of_the_report() -> None:
+    assert tuple(of_report) == METRICS
+
+
+DAMAGED = {
+    "not YAML": ("axes: [1\nb: 2\n", "configs/grid/table2.yaml: not valid YAML at line 2 (expected ',' or ']'"),
+    "a key twice": (
+        "name: a\nname: b\n",
+        "configs/grid/table2.yaml: not valid YAML at line 2 (found duplicate key name)",
+    ),
+    "code": (
+        "!!python/object/apply:os.system ['touch hacked']\n",
+        "configs/grid/table2.yaml: not valid YAML at line 1 (could not determine a constructor",
+    ),
+    "not text": (b"\xff\xfe\x00", "configs/grid/table2.yaml: cannot be read ('utf-8' codec can't decode"),
+    "half an interpolation": ("name: ${x\n", "configs/grid/table2.yaml: cannot be read (no viable alternative"),
+    "a link to nowhere": (None, "configs/grid/table2.yaml: cannot be read (No such file or directory)"),
+    "empty": ("", "grid.name: missing"),
+    "a list": ("- a\n", "configs/grid/table2.yaml: needs a mapping"),
+    "defaults of no kind": ("defaults: 3\n", "Invalid defaults list in 'grid/table2', defaults must be a list"),
+    "a file that is not there": ("defaults: [nowhere]\n", "In 'grid/table2': Could not load 'grid/nowhere'"),
+}
+
+
+@pytest.mark.parametrize(
+    "group", ["grid/table2", "optimizer/sgdm", "optimizer/adabound", "model/resnet18", "data/digits"]
+)
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_file_of_configs(group: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(config_dir(), tmp_path / "configs")
+    monkeypatch.setenv("ADAREM_CONFIGS", str(tmp_path / "configs"))
+    content, message = DAMAGED[damage]
+    file = tmp_path / "configs" / f"{group}.yaml"
+    file.unlink()
+    file.symlink_to("nowhere") if content is None else file.write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    with pytest.raises(UserError) as caught:
+        make_plan(["data=digits", "optimizer=sgdm,adabound", f"runs_dir={tmp_path / 'runs'}"])
+    assert "\n" not in str(caught.value)
+    where = message.replace("grid/table2", group).replace("'grid/nowhere'", f"'{group.split('/')[0]}/nowhere'")
+    assert where in str(caught.value) or damage in ("empty", "a list"), caught.value
+    assert not (tmp_path / "runs").exists()
 
 
 def test_planning_twice_changes_nothing(tmp_path: Path) -> None:

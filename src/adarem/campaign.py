@@ -29,6 +29,15 @@ def folder_name(grid: str, data: str, scale: str) -> str:
     return "-".join(words)
 
 
+def campaign_scale(data: str, scale: str, reproduces: bool) -> str:
+    """The scale in a campaign's name: ``trial`` where the name would be a reproduction's and a cell of it is none.
+
+    One shorter run in ``runs/table2`` would make a rehearsal of the whole table.
+    """
+    of_paper = data in ("imagenet", "ptb") and scale == OWN_SCALE[data]
+    return "trial" if of_paper and not reproduces else scale
+
+
 def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
     """Keeps the grid's title, axes, layout and selection rule beside its runs, for the report."""
     text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adarem.campaign import folder_name, write_campaign
-from adarem.compose import compose_cell, compose_grid, composing, labels, parse, values
-from adarem.config import MODELS, RunConfig
+from adarem.campaign import campaign_scale, folder_name, write_campaign
+from adarem.compose import AXES, check, compose_cell, compose_grid, composing, labels, parse, values
+from adarem.config import MODELS, SEEDS, GridFile, RunConfig, build, check_name, nearest
 from adarem.errors import UserError
 from adarem.rundir import RunDir
 from adarem.schema import variant
 from adarem.winners import winners
+
+METRICS = ("top1", "top5", "perplexity", "val_perplexity", "q_mean")  # as the report knows them; a test compares
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Plan:
             )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         table = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        c = self.cells[0].config
+        c = next((cell.config for cell in self.cells if cell.config.rehearsal), self.cells[0].config)
         head = [
             f"{self.grid['name']}: {self.grid['title']}",
             f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
@@ -90,12 +92,13 @@ def make_plan(overrides: list[str]) -> Plan:
         UserError: one line that names the key and the nearest valid name.
     """
     given = parse(overrides)
-    axes_given = {k for k, o in given.items() if k in ("model", "optimizer") or o.is_sweep_override()}
-    shared = [o.input_line for k, o in given.items() if k not in axes_given]
     with composing():
-        grid, runs_dir, results_dir = compose_grid(shared)
+        grid, runs_dir, results_dir = compose_grid([o.input_line for o in given.values() if not o.is_sweep_override()])
+        _check_grid(grid)
+        axes_given = {k for k, o in given.items() if k in grid["axes"] or o.is_sweep_override()}
+        shared = [o.input_line for k, o in given.items() if k not in axes_given]
         # What the grid itself settles, where the user does not settle it otherwise.
-        settled = [s for s in grid.get("settings", []) if s.split("=")[0] not in given]
+        settled = [s for s in grid.get("settings") or [] if s.split("=")[0].lstrip("+~") not in given]
         axes = {k: [str(v) for v in of_axis] for k, of_axis in grid["axes"].items()}
         axes |= {k: values(o) for k, o in given.items() if k in axes_given}
         seeds = _seeds(given["seeds"].value() if "seeds" in given else grid["seeds"])
@@ -107,7 +110,8 @@ def make_plan(overrides: list[str]) -> Plan:
         for choice in choices:
             won = [f"{k}={v}" for k, v in best.get(choice["optimizer"], {}).items() if k not in given]
             cells += [compose_cell(choice, seed, [*settled, *won, *shared], off_axes) for seed in seeds]
-    folder = runs_dir / folder_name(grid["name"], first.data.name, first.scale.name)
+    scale = campaign_scale(first.data.name, first.scale.name, all(c.rehearsal is None for c in cells))
+    folder = runs_dir / folder_name(grid["name"], first.data.name, scale)
     _check_library_models({c.model.name for c in cells if c.model.kind == "images"} - set(MODELS))
     runs = [RunDir(folder / c.cell) for c in cells]
     twice = {c.cell for c in cells if sum(c.cell == d.cell for d in cells) > 1}
@@ -117,11 +121,59 @@ def make_plan(overrides: list[str]) -> Plan:
         )
     for run, config in zip(runs, cells, strict=True):
         run.check(config)
-    grid |= {"axes": axes, "seeds": seeds, "data": first.data.name, "scale": first.scale.name}
+    grid |= {"axes": axes, "seeds": seeds, "data": first.data.name, "scale": scale}
     grid |= {"labels": _labels(grid, cells)}
     grid["selection"] = "; ".join(filter(None, [grid.get("selection"), chosen]))
     planned = [Cell(r, c, not r.config_file.exists()) for r, c in zip(runs, cells, strict=True)]
     return Plan(folder, runs_dir, results_dir, grid, planned)
+
+
+def _check_grid(grid: Any) -> None:
+    """Whether a grid file, and what overrides made of it, has the shape of one. Inside of ``composing``.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed key, a name that fits no file, an empty axis, an unknown setting.
+    """
+    g = build(GridFile, grid, "grid")
+    for key in ("name", "paper", "figure", "winners"):
+        if (value := getattr(g, key)) is not None:
+            check_name(f"grid.{key}", value)
+    if unknown := [m for m in g.metrics if m not in METRICS]:
+        raise UserError(f"grid.metrics={list(g.metrics)}: {unknown[0]}: {nearest(unknown[0], METRICS)}")
+    if not g.metrics:
+        raise UserError(f"grid.metrics=[]: needs at least one of {', '.join(METRICS)}")
+    for key in ("model", "optimizer"):
+        if key not in g.axes:
+            raise UserError(f"grid.axes.{key}: missing; every grid has this axis, if only of one value")
+    for key, tried in _mapping("grid.axes", g.axes).items():
+        if "." not in key and key not in AXES:
+            raise UserError(f"grid.axes.{key}: no axis; {nearest(key, AXES)}, or a dotted key such as optimizer.lr")
+        _check_tried(f"grid.axes.{key}", key, tried)
+    for label, settings in (g.variants or {}).items():
+        where = f"grid.variants.{label}"
+        for key, value in _mapping(where, settings).items():
+            _check_tried(where, key, [value])
+    for optimizer, search in (g.search or {}).items():
+        check([f"optimizer={optimizer}"], "grid.search")
+        for key, tried in _mapping(f"grid.search.{optimizer}", search).items():
+            _check_tried(f"grid.search.{optimizer}.{key}", key, tried)
+    check(list(g.settings or ()), "grid.settings")
+
+
+def _check_tried(where: str, key: str, tried: Any) -> None:
+    """Raises UserError unless ``tried`` is a list of values that a cell can have under ``key``."""
+    if not isinstance(tried, list) or not tried:
+        raise UserError(f"{where}={tried}: needs a list of at least one value")
+    for value in tried:
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{where}={tried}: needs names and numbers, not {value}")
+    check([f"{key}={value}" for value in tried], where)
+
+
+def _mapping(where: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}={value}: needs a mapping of settings, for instance {{optimizer.lr: ...}}")
+    return value
 
 
 def _choices(grid: Mapping[str, Any], axes: Mapping[str, list[str]], given: set[str]) -> list[dict[str, str]]:
@@ -153,7 +205,8 @@ def _winners(search: str | None, runs_dir: Path, first: RunConfig) -> tuple[dict
     """The settings that the grid's search found on the same data and scale, and a line on where settings come from."""
     if search is None:
         return {}, ""
-    folder = runs_dir / folder_name(search, first.data.name, first.scale.name)
+    scale = campaign_scale(first.data.name, first.scale.name, first.rehearsal is None)
+    folder = runs_dir / folder_name(search, first.data.name, scale)
     if not (folder / "grid.yaml").exists():
         return {}, f"settings of configs/tuned, no {folder.name} in {folder.parent.name}"
     return winners(folder)
@@ -161,9 +214,10 @@ def _winners(search: str | None, runs_dir: Path, first: RunConfig) -> tuple[dict
 
 def _seeds(seeds: Any) -> list[int]:
     seeds = seeds if isinstance(seeds, list) else [seeds]
-    for seed in seeds:
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise UserError(f"seeds={seeds}: needs a list of integers of 0 or more, for instance seeds=[0,1,2]")
+    if any(type(seed) is not int or seed not in SEEDS for seed in seeds):
+        raise UserError(
+            f"seeds={seeds}: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]"
+        )
     if not seeds or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds={seeds}: needs at least one seed, and each once")
     return seeds

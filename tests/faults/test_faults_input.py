@@ -23,7 +23,7 @@ from adarem.__main__ import main
 from adarem.rundir import RunDir
 
 # What a failed start may leave: its own record, and the list of what is to be mended.
-RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt"}
+RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt", "val.bad.txt"}
 
 
 @dataclass
@@ -108,7 +108,7 @@ def check(place: Place, argv: list[str], line: str, capfd: pytest.CaptureFixture
     out, err = capfd.readouterr()
     assert code not in (0, None)
     assert "Traceback" not in out + err
-    assert len([s for s in err.splitlines() if not s.startswith(("warning: ", "writing "))]) == 1, err
+    assert len([s for s in err.splitlines() if not s.startswith(("warning: ", "writing ", "checking "))]) == 1, err
     assert line.replace("PLACE", str(place.path)) in err, err
     assert files(place.path) == before
 
@@ -140,6 +140,63 @@ PLAN = [
     (["seeds=[0,x]"], "seeds=[0, 'x']: needs a list of integers of 0 or more"),
     (["seeds=[1.5]"], "seeds=[1.5]: needs a list of integers of 0 or more"),
     (["seeds=[1,1]"], "seeds=[1, 1]: needs at least one seed, and each once"),
+    (["seeds=0,1"], "seeds=0,1: needs a list, for instance seeds=[0,1,2]"),
+    (
+        ["seeds=[9999999999999999]"],
+        "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]",
+    ),
+    (["seeds=4294967296"], "seeds=[4294967296]: needs a list of integers of 0 or more, below 2**32"),
+    (["optimizer.lr=0.1", "++optimizer.lr=0.2"], "optimizer.lr: given twice (optimizer.lr=0.1 and ++optimizer.lr=0.2)"),
+    (["optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): an axis needs its values, optimizer.lr=VALUE,VALUE"),
+    (["optimizer=glob(*)"], "optimizer=glob(*): an axis needs its values, optimizer=VALUE,VALUE"),
+    (["~grid.axes"], "grid.axes: missing"),
+    (["~grid.seeds"], "grid.seeds: missing"),
+    (["~grid.title"], "grid.title: missing"),
+    (["~grid.axes.optimizer"], "grid.axes.optimizer: missing; every grid has this axis, if only of one value"),
+    (["grid.axes=3"], "grid.axes=3: needs a mapping"),
+    (["grid.axes.optimizer=3"], "grid.axes.optimizer=3: needs a list of at least one value"),
+    (["grid.axes.optimizer=adam"], "grid.axes.optimizer=adam: needs a list of at least one value"),
+    (["grid.axes.model=[]"], "grid.axes.model=[]: needs a list of at least one value"),
+    (["grid.axes.model=[null]"], "grid.axes.model=[None]: needs names and numbers, not None"),
+    (
+        ["grid.axes.model=[resnt18]"],
+        "grid.axes.model: model=resnt18: no such file configs/model/resnt18.yaml; did you mean 'resnet18'?",
+    ),
+    (["+grid.axes.modle=[resnet18]"], "grid.axes.modle: no axis; did you mean 'model'?"),
+    (["+grid.axes={1: [2]}"], "grid.axes={'model': "),
+    (["+grid.axes={optimizer.lrr: [1]}"], "optimizer.lrr: no such key (sgdm); did you mean 'lr'?"),
+    (["grid.seeds=1,2"], "grid.seeds=1,2: one value at a time"),
+    (["grid.seeds=x"], "grid.seeds='x': needs a list of int"),
+    (["grid.metrics=[topp1]"], "grid.metrics=['topp1']: topp1: did you mean 'top1'?"),
+    (["grid.metrics=[]"], "grid.metrics=[]: needs at least one of top1, top5"),
+    (["grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),
+    (["+grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),
+    (["+grid.variants=3"], "grid.variants=3: needs a mapping"),
+    (["+grid.variants={a: 3}"], "grid.variants.a=3: needs a mapping of settings, for instance {optimizer.lr: ...}"),
+    (["+grid.variants={a: {optimizer.lr: [1]}}"], "grid.variants.a=[[1]]: needs names and numbers, not [1]"),
+    (["+grid.search=4"], "grid.search=4: needs a mapping"),
+    (["+grid.search={adam: {optimizer.lr: 3}}"], "grid.search.adam.optimizer.lr=3: needs a list of at least one value"),
+    (
+        ["+grid.search={adma: {optimizer.lr: [3]}}"],
+        "grid.search: optimizer=adma: no such file configs/optimizer/adma.yaml; did you mean 'adam'?",
+    ),
+    (["+grid.settings=3"], "grid.settings=3: needs a list of str"),
+    (["+grid.settings=[3]"], "grid.settings[0]=3: needs text"),
+    (["+grid.settings=['train.compl=true']"], "train.compl: no such key; did you mean 'compile'?"),
+    (["+grid.settings=['train.compile=a,b']"], "grid.settings: train.compile=a,b: needs one value"),
+    (["grid.name=../x"], "grid.name=../x: names files; use letters, digits and _ . + = -, at most 64,"),
+    (["grid.name="], "grid.name=: names files; use"),
+    (["grid.figure=../x"], "grid.figure=../x: names files; use"),
+    (["+grid.winners=../x"], "grid.winners=../x: names files; use"),
+    (["scale.name=../../x"], "scale.name=../../x: names files; use"),
+    (["data.name=../../x"], "data.name=../../x: names files; use"),
+    (["grid.title=${nowhere}"], "grid.title: Interpolation key 'nowhere' not found"),
+    (["runs_dir=${nowhere}"], "runs_dir: Interpolation key 'nowhere' not found"),
+    (["runs_dir=???"], "Missing mandatory value: runs_dir"),
+    (
+        ["cluster.setup='export WANDB_API_KEY=secret'"],
+        "cluster.setup: holds what looks like a wandb key, which would stand in config.yaml; take it out, and export",
+    ),
     (["scale.epochs=0"], "scale.epochs=0: needs 1 or more"),
     (["scale.epochs=2.5"], "scale.epochs=2.5: needs int, not float"),
     (
@@ -170,6 +227,14 @@ def damage_pictures(place: Place) -> list[str]:
     (place.photos / "train" / "cat" / "0.JPEG").write_bytes(b"")
     whole = (place.photos / "train" / "dog" / "1.JPEG").read_bytes()
     (place.photos / "train" / "dog" / "1.JPEG").write_bytes(whole[: len(whole) // 2])
+    return place.prepare()
+
+
+def link_to_nowhere(place: Place) -> list[str]:
+    for split in ("train", "val"):
+        picture = place.photos / split / "dog" / "2.JPEG"
+        picture.unlink()
+        picture.symlink_to("nowhere")
     return place.prepare()
 
 
@@ -216,6 +281,12 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "PLACE/photos/val: no images in 1 classes: cat",
     ),
     "zero-byte and truncated JPEG": (damage_pictures, "PLACE/photos/train: 2 of 6 images cannot be read: cat/0.JPEG ("),
+    "links to nowhere, in both splits": (
+        link_to_nowhere,
+        "train: 1 of 6 images cannot be read: dog/2.JPEG (no such file); "
+        "PLACE/photos/val: 1 of 6 images cannot be read: dog/2.JPEG (no such file); replace or remove them "
+        "(all in PLACE/photos/ffcv/train.bad.txt and PLACE/photos/ffcv/val.bad.txt), or leave them out with --skip-bad",
+    ),
     "not prepared": (
         lambda p: ["train", str(p.run(f'data.root="{p.path / "nowhere"}"').path)],
         "PLACE/nowhere/ffcv/train.beton",
