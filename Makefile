@@ -53,7 +53,9 @@ reproduce-lambda: $(HARNESS) ## AdaRem's λ: multiplied once an epoch, at every 
 	@scripts/reproduce.sh lambda
 
 report: $(HARNESS) ## tables and figures again, from the runs there are
-	@for grid in table1 table2 table3 figure2 lambda; do if compgen -G "runs/$$grid*" > /dev/null; then .venv/bin/adarem report grid=$$grid; fi; done
+	@code=0; for grid in table1 table2 table3 figure2 lambda; do \
+	  if compgen -G "runs/$$grid*" >/dev/null; then .venv/bin/adarem report grid=$$grid || code=$$?; fi; \
+	done; exit $$code
 
 status: $(HARNESS) ## where every run stands
 	@.venv/bin/adarem status
