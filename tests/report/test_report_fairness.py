@@ -54,8 +54,8 @@ def test_a_searchs_configurations_are_counted(dirs):
     for optimizer in ("sgdm", "adam"):
         finish(folder, text_config(optimizer, "table3"), 50.0, epochs=False)
     t = table(folder, dirs[1])
-    assert tried(t)["SGDM"] == "1 configuration; table3_search-pydoc was not run here"
-    assert "table3_search-pydoc, which was not run here" in " ".join(fairness_sheet(t)[2])
+    assert tried(t)["SGDM"] == "1 configuration; no runs of table3_search-pydoc here"
+    assert "table3_search-pydoc, of which no runs are here" in " ".join(fairness_sheet(t)[2])
     for lr, outcome in ((0.3, "done"), (1.0, "diverged"), (3.0, "planned")):
         config = text_config("sgdm", "table3_search", {"optimizer.lr": lr, "optimizer.momentum": 0.9})
         if outcome == "done":

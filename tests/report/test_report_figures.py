@@ -98,7 +98,7 @@ def test_the_last_third_has_an_axis_of_its_own(dirs):
     fig = figures._curves_and_times(t, "", "ImageNet")[0]
     loss, error, end = fig.axes
     assert loss.get_yscale() == "log" and error.get_yscale() == end.get_yscale() == "linear"
-    assert end.get_title() == "Test error, last third of training"
+    assert end.get_title() == "Test error, last third"
     assert drawn(fig, 2)["SGDM"][:, 0].tolist() == list(range(67, 101))
     low, high = error.get_ylim()
     assert all(low < y < high for line in error.get_lines() for y in line.get_ydata())
@@ -162,10 +162,28 @@ def test_the_lambda_grid_is_called_by_words(dirs):
         assert fig.texts[0].get_text().startswith("REHEARSAL of Section 4.1.1: how often λ is multiplied. T")
 
 
-def test_titles_of_figure_1_stay_over_their_panels(dirs):
-    """Four watched parameters with long names beside each other: no title reaches its neighbour or the image's edge."""
+def titles_fit(fig) -> bool:
+    """No title of a panel reaches another title, a panel or the image's edge."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    FigureCanvasAgg(fig).draw()
+    boxes = [ax.title.get_window_extent() for ax in fig.axes]
+    inside = max(b.x1 for b in boxes) < fig.bbox.x1 - 5 and max(b.y1 for b in boxes) < fig.bbox.y1
+    apart = not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    return inside and apart and not any(a.overlaps(ax.bbox) for a in boxes for ax in fig.axes)
+
+
+def test_titles_of_the_curves_fit(dirs):
+    for grid, model in (("table1", "shufflenet_v2_1.0"), ("table2", "resnet18")):
+        folder = write_grid(dirs[0], grid, "digits", "rehearsal")
+        finish(folder, make_config(model, "sgdm", grid=grid, data="digits"), 95.0)
+        assert all(map(titles_fit, figures._curves_and_times(table(folder, dirs), "", "digits")))
+    t = table(folder, dirs)
+    assert titles_fit(draw.curves(t, [*figures.TEXT, figures.late(figures.TEXT[1])], ""))
+
+
+def test_titles_of_figure_1_stay_over_their_panels(dirs):
+    """Four watched parameters with long names beside each other."""
     folder = write_grid(dirs[0], "figure2", "digits", "rehearsal")
     for optimizer in ("sgdm", "adarem"):
         run = finish(folder, make_config("resnet18", optimizer, grid="figure2", data="digits"), 95.0)
@@ -180,10 +198,4 @@ def test_titles_of_figure_1_stay_over_their_panels(dirs):
         ]
         run.append_oscillation({"epoch": 1, "step": 23, "q_mean": 50.0, "trajectories": ways})
     t = table(folder, dirs)
-    for of in (trajectories.by_parameter, trajectories.over_training):
-        fig = of(t, "")
-        FigureCanvasAgg(fig).draw()
-        boxes = [ax.title.get_window_extent() for ax in fig.axes]
-        assert max(b.x1 for b in boxes) < fig.bbox.x1 - 5 and max(b.y1 for b in boxes) < fig.bbox.y1
-        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-        assert not any(a.overlaps(ax.bbox) for a in boxes for ax in fig.axes)
+    assert titles_fit(trajectories.by_parameter(t, "")) and titles_fit(trajectories.over_training(t, ""))

@@ -60,7 +60,7 @@ class Search:
 
     def told(self, optimizer: str) -> str:
         if not self.there:
-            return f"; {self.name} was not run here"
+            return f"; no runs of {self.name} here"
         finished, planned = self.tried.get(optimizer, (0, 0))
         return f"; {finished if finished == planned else f'{finished} of {planned}'} in {self.name}"
 
@@ -93,7 +93,7 @@ def _on_text(table: Table, search: Search | None) -> str:
     elif search.there:
         told = f"Ours are those of {search.name}, counted above; what was taken of them stands under Selection."
     else:
-        told = f"Ours would be those of {search.name}, which was not run here; Selection says what was taken instead."
+        told = f"Ours are those of {search.name}, of which no runs are here; Selection says what was taken."
     return OF_TEXT.format(told)
 
 

@@ -13,7 +13,7 @@ from adarem.report.draw import Panel, Points
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LATE = "last third of training"
+LATE, ON_THE_RIGHT = "last third", "On the right: the last third of training."
 SEEDS = "Each line is the mean over the finished seeds, at the epochs that all of them have; bands are ± one deviation."
 TIME = (
     "Wall time is that of training, evaluation and checkpoints. It is also of the machine and of what else ran there: "
@@ -148,8 +148,8 @@ def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
     seeds = SEEDS if any(len(c.values) > 1 for c in table.cells) else ""
     figures = []
     for of, title, text, caption in (
-        ([*panels, late(panels[1])], head, f"Train loss and {what.lower()} on {data}", ""),
-        ([wall, devices, late(wall)], table.heading, f"{what} against time on {data}", TIME),
+        ([*panels, late(panels[1])], head, f"Train loss and {what.lower()} on {data}", ON_THE_RIGHT),
+        ([wall, devices, late(wall)], table.heading, f"{what} against time on {data}", f"{ON_THE_RIGHT} {TIME}"),
     ):
         for ending, models, sentence in _parts(table):
             full = f"{stamp}{title}{', the other networks' if ending else ''}. {text}"
