@@ -59,6 +59,15 @@ def test_no_line_leads_over_epochs_that_are_missing(dirs, two_seeds):
     assert dots == [[99]]  # joined with nothing, and shown all the same
 
 
+def test_the_legend_tells_how_many_seeds_the_panels_show(dirs, two_seeds):
+    """One line, one entry: the second seed lost all of its last third."""
+    folder, runs = two_seeds
+    lose(runs[1], range(60, 101))
+    finish(folder, make_config("resnet18", "adarem", overrides={"optimizer.lam": 0.9}), 70.0)
+    fig = draw.curves(table(folder, dirs), [figures.CURVES[1], figures.late(figures.CURVES[1])], "")
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["SGDM (n=1 to 2)", "AdaRem (λ 0.9)"]
+
+
 def test_evaluations_that_are_rare_are_no_gap():
     points = np.array([[e, 1.0, e] for e in (3, 6, 9, 10)], dtype=float)
     assert draw.with_gaps(points).tolist() == points.tolist()

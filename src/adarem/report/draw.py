@@ -252,9 +252,16 @@ def frame(
 
 
 def _legend(table: Table, fig: "Figure", axes: np.ndarray) -> None:
-    handles = {}
+    """One entry a line; where panels show unlike numbers of its seeds, from the fewest to the most."""
+    lines: dict[str, tuple[Any, set[int]]] = {}
     for ax in axes.flat:
-        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            plain, _, n = label.removesuffix(")").partition(" (n=")
+            lines.setdefault(plain if n else label, (handle, set()))[1].add(int(n or 1))
+    handles = {}
+    for label, (handle, ns) in lines.items():
+        n = f"{min(ns)} to {max(ns)}" if len(ns) > 1 else max(ns)
+        handles[label if ns == {1} else f"{label} (n={n})"] = handle
     columns = WIDE_LEGEND if len({row[1] for row in table.rows}) > 1 else LEGEND
     if handles:
         fig.legend(
