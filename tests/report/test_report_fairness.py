@@ -70,6 +70,17 @@ def test_a_searchs_configurations_are_counted(dirs):
     assert "Ours are those of table3_search-pydoc, counted above" in " ".join(fairness_sheet(t)[2])
 
 
+def test_a_trials_search_is_a_trial_too(dirs):
+    """With the paper's data and fewer epochs, both stand in folders of their own."""
+    from adarem.plan import make_plan
+
+    for grid in ("table3", "table3_search"):
+        trial = ["data=ptb", "data.root=/data", "scale.epochs=3", "optimizer=sgdm", f"runs_dir={dirs[0]}"]
+        make_plan([f"grid={grid}", *trial]).write()
+    found = tried(table(dirs[0] / "table3-trial", dirs[1]))
+    assert found == {"SGDM (epochs 3)": "1 configuration; 0 of 10 in table3_search-trial"}
+
+
 def test_the_papers_settings_come_from_its_file(dirs, table2_runs):
     raw = yaml.safe_load(paper_file("settings.yaml", dirs[1]).read_text())
     raw["images"]["adarem"] = {"lr": 0.3, "beta": 0.9}

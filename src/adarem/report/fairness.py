@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adarem.campaign import folder_name, runs_in
+from adarem.campaign import campaign_scale, folder_name, runs_in
 from adarem.errors import UserError
 from adarem.names import readable
 from adarem.report.cells import Table
@@ -71,7 +71,8 @@ def search_of(table: Table) -> Search | None:
     if not c.grid.get("winners") or not c.runs:
         return None
     own = c.runs[0].config
-    folder = c.folder.with_name(folder_name(str(c.grid["winners"]), own.data.name, own.scale.name))
+    scale = campaign_scale(own.data.name, own.scale.name, own.rehearsal is None)
+    folder = c.folder.with_name(folder_name(str(c.grid["winners"]), own.data.name, scale))
     finished: dict[str, dict[str, bool]] = {}
     for run in runs_in(folder):
         try:
