@@ -10,9 +10,10 @@ from pathlib import Path
 
 from adarem import exitcodes
 from adarem.errors import Mishap, RankLost, Told, UserError
+from adarem.files import SICK
 
 # Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
-_OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ESTALE, errno.EIO)
+_OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, *SICK)
 _WANDB = {
     "replay": "send runs again from their directories: what ran without wandb, or an older version mirrored",
     "publish": "log the table and figures that `adarem report` wrote, as one run beside the others",
@@ -210,8 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
-    except Told:
-        return exitcodes.USER_ERROR
+    except Told as e:
+        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
     except UserError as e:
         # Of a job's ranks, one a node: a node may lack what the first one has.
         if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
@@ -228,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
         print(f"adarem {args.verb}: {place}{e.strerror}; mend that and start again", file=sys.stderr)
-        return exitcodes.USER_ERROR
+        return exitcodes.FAILED if e.errno in SICK else exitcodes.USER_ERROR
     except KeyboardInterrupt:
         return 130
     finally:
