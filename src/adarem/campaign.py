@@ -76,6 +76,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "axes": lambda v: isinstance(v, dict) and all(map(_are_names, v.values())),
     "metrics": _are_names,
     "seeds": lambda v: isinstance(v, list),
+    "heading": lambda v: v is None or isinstance(v, str),
     "labels": lambda v: isinstance(v, dict) and all(isinstance(of, dict) for of in v.values()),
 }
 

@@ -89,12 +89,13 @@ def publish(folder: Path, results_dir: Path, mode: str | None) -> None:
 
     logged: dict[str, Any] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
     logged["table"] = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
+    title = grid.get("heading") or heading(grid["name"])
     try:
         session = wandb.init(
             project=config.wandb.project,
             entity=config.wandb.entity,
             id=hashlib.sha256(f"{folder.name}/report".encode()).hexdigest()[:12],
-            name=shown_name(f"{'REHEARSAL of ' if rehearsal else ''}{heading(grid['name'])}: table and figures"),
+            name=shown_name(f"{'REHEARSAL of ' if rehearsal else ''}{title}: table and figures"),
             group=shown_name(f"{folder.name} · report"),
             job_type="report",
             tags=[shown_tag(folder.name), *(["rehearsal"] if rehearsal else [])],

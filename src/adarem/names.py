@@ -30,11 +30,11 @@ def table_cell(config: RunConfig, grid: Mapping[str, Any]) -> str:
 
 
 def heading(grid: str) -> str:
-    """``Table 2`` for the grid table2; a grid that is neither a table nor a figure keeps its name."""
+    """``Table 2`` for the grid table2, ``Table 3 search``; what is neither a table nor a figure keeps its name."""
     for kind in ("table", "figure"):
         if grid.startswith(kind) and grid.removeprefix(kind)[:1].isdigit():
-            return f"{kind.title()} {grid.removeprefix(kind)}"
-    return grid
+            return f"{kind.title()} {grid.removeprefix(kind)}".replace("_", " ")
+    return grid.replace("_", " ")
 
 
 def shortened(text: str, longest: int) -> str:

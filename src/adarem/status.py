@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from adarem.campaign import read_campaign
 from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir
 
@@ -102,12 +103,19 @@ def find(runs_dir: Path, grid: str | None, data: str | None) -> list[Path]:
     if grid is not None:
         folders = [p for p in folders if p.name == grid or p.name.startswith(f"{grid}-")]
     if data is not None:
-        own = data in ("imagenet", "ptb")  # a reproduction's folder is the bare grid's
-        folders = [p for p in folders if data in p.name.split("-") or (own and "-" not in p.name)]
+        folders = [p for p in folders if data in (_data(p), *p.name.split("-"))]
     if not folders:
         what = f" of {grid}" if grid else ""
         raise UserError(f"{runs_dir}: no runs{what} there; `adarem launch grid={grid or 'table2'}` makes some")
     return folders
+
+
+def _data(folder: Path) -> Any:
+    """The data set of a campaign, which the names table2, table2-smoke and table2-trial do not tell."""
+    try:
+        return read_campaign(folder).get("data")
+    except UserError:
+        return None  # damaged: the report says how
 
 
 COLUMNS = ("cell", "state", "job", "epoch", "loss", "top-1", "images/s", "left")

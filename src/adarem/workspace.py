@@ -53,7 +53,7 @@ class Campaign:
     @property
     def title(self) -> str:
         """``REHEARSAL of Table 2. Test accuracy of ResNet-18 under six optimizers (table2-digits)``."""
-        text = f"{heading(self.grid['name'])}. {self.grid.get('title', '')}".rstrip(". ")
+        text = f"{self.grid.get('heading') or heading(self.grid['name'])}. {self.grid.get('title', '')}".rstrip(". ")
         return f"{'REHEARSAL of ' if self.rehearsal else ''}{text} ({self.name})"
 
     @property

@@ -143,7 +143,7 @@ def test_smallest_difference_that_the_seeds_could_show(dirs, table2_runs):
 
 
 def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
-    """Values that two rules fit get the verdict that VERDICT_ORDER names first."""
+    """Values that two rules fit get the verdict that the rule names first."""
 
     def verdict(values, paper=70.0, planned=2, diverged=0):
         return statistics.verdict(values, paper, planned=planned, diverged=diverged, lower_is_better=False)[0]
@@ -157,8 +157,9 @@ def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
         verdict([70.0, 70.05], 70.4),  # h = 0.55 is above the margin and d inside of h
     ]
     assert met == ["diverged", "pending", "underpowered", "reproduced", "better", "underpowered"]
-    assert re.findall(r"\*([a-z ]+)\*", tables.VERDICT_ORDER) == [*met[:5], "worse", "within noise", "underpowered"]
-    assert tables.VERDICT_ORDER in tables.markdown(table(table2_runs, dirs[1]))
+    order = statistics.VERDICT_RULE.partition("The first of these")[2]
+    assert re.findall(r"\*([a-z ]+)\*", order) == [*met[:5], "worse", "within noise", "underpowered"]
+    assert statistics.VERDICT_RULE in tables.markdown(table(table2_runs, dirs[1]))
 
 
 def test_a_difference_has_the_unit_of_its_metric(dirs):

@@ -139,7 +139,7 @@ class Table:
     @property
     def heading(self) -> str:
         """What the grid calls itself, else ``Table 2`` as the paper has it, else its name in words: ``Figure 2``."""
-        words = names.heading(self.name).replace("_", " ")
+        words = names.heading(self.name)
         return str(self.campaign.grid.get("heading") or self.paper.source or words)
 
     @property

@@ -24,10 +24,13 @@ MARGIN = 0.5
 
 VERDICT_RULE = (
     "Verdict against the paper: d = ours − paper, h = half-width of the 95 % t interval for one further run, "
-    f"t(n−1) · s · √(1 + 1/n), since the paper's value is one run of unstated seed. The margin is {MARGIN:g} points. "
+    f"t(n−1) · s · √(1 + 1/n), since the paper's value is one run of unstated seed. The margin is {MARGIN:g}: "
+    "points of accuracy, or of perplexity. "
     "*reproduced*: d ± h lies within the margin; *better* / *worse*: d ± h does not contain 0; *within noise*: it "
     "contains 0 and h is at most the margin; *underpowered*: one seed, seeds that did not differ, or h above the "
-    "margin; *pending*: a planned seed is not finished; *diverged*: a seed diverged."
+    "margin; *pending*: a planned seed is not finished; *diverged*: a seed diverged. "
+    "The first of these that fits is the verdict: *diverged*, *pending*, *underpowered* for want of differing seeds, "
+    "*reproduced*, *better* or *worse* (whatever h is), *within noise*, *underpowered* for h."
 )
 
 

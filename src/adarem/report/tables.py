@@ -13,10 +13,6 @@ from adarem.report.fairness import fairness_sheet
 FAILED = "Failed, diverged or unreadable"
 POWER = "What the seeds could show"
 OSCILLATION = "Oscillation in the last window, and who had no gradient"
-VERDICT_ORDER = (
-    "The first of these that fits is the verdict: *diverged*, *pending*, *underpowered* for want of differing seeds, "
-    "*reproduced*, *better* or *worse* (whatever h is), *within noise*, *underpowered* for h."
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def legend(table: Table) -> list[str]:
         "— is not finished, div. diverged, ep k/N still training."
     )
     if not table.campaign.rehearsal and table.paper.values:
-        out.append(f"{statistics.VERDICT_RULE} {VERDICT_ORDER}")
+        out.append(statistics.VERDICT_RULE)
         off = [table.labels.variant(v) for v in dict.fromkeys(variant for _, variant, _ in table.rows) if v]
         if off:
             out.append(
