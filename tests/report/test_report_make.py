@@ -196,7 +196,7 @@ def test_every_run_is_read_once(dirs, table2_runs, monkeypatch):
     report(dirs, "figure2")
     seen = []
     of = collect.read_run
-    monkeypatch.setattr(collect, "read_run", lambda path: seen.append(path) or of(path))
+    monkeypatch.setattr(collect, "read_run", lambda path, sections: seen.append(path) or of(path))
     report(dirs)
     assert len(seen) == len(set(seen)) == 6 + 2 + 2
 

@@ -1,6 +1,7 @@
 """Run directories to memory: each run read once, what can't be read named, nothing dropped and nothing made 0."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 
 from adarem.campaign import OWN_SCALE, folder_name, read_campaign
-from adarem.config import RunConfig, hash_of, identity
+from adarem.config import RunConfig, from_dict, hash_of, identity
 from adarem.errors import UserError
 from adarem.report.run import FIGURES, OSCILLATION, Run, fingerprints, is_number, read_correct
 from adarem.rundir import RunDir
@@ -45,6 +47,11 @@ class Campaign:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Of its readable runs, ``<campaign>/<cell>``."""
+        return frozenset(r.name for r in self.runs)
 
     @cached_property
     def rehearsal(self) -> str | None:
@@ -87,7 +94,7 @@ class Campaigns:
     def holds(self, run: str) -> bool:
         """Whether ``<campaign>/<cell>`` is there and can be read."""
         campaign = self.get(run.partition("/")[0])
-        return campaign is not None and any(r.name == run for r in campaign.runs)
+        return campaign is not None and run in campaign.names
 
 
 def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
@@ -118,13 +125,14 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     columns: dict[str, dict[str, np.ndarray]] = {}
     for split in SPLITS:
         of_split = [r for r in records if r["split"] == split]
-        for key in sorted({k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"}):
-            values = [r.get(key) for r in of_split]
-            try:
-                column = np.array(values, dtype=float)  # None becomes NaN
-            except (TypeError, ValueError):
-                column = np.array([v if is_number(v) else math.nan for v in values])
-            columns.setdefault(split, {})[key] = column
+        keys = sorted({k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"})
+        rows = [[r.get(key) for key in keys] for r in of_split]
+        try:
+            table = np.array(rows, dtype=float)  # None becomes NaN
+        except (TypeError, ValueError):
+            table = np.array([[v if is_number(v) else math.nan for v in row] for row in rows])
+        if keys:
+            columns[split] = dict(zip(keys, table.T.copy(), strict=True))
     return columns
 
 
@@ -153,6 +161,19 @@ def _spans(epochs: np.ndarray) -> str:
     return ", ".join(texts[:SHOWN_GAPS]) + (" and others" if len(texts) > SHOWN_GAPS else "")
 
 
+def _config(run: RunDir, sections: dict[str, Any]) -> RunConfig:
+    """``run.config()``, sooner: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
+    raw: dict[str, Any] = {}
+    try:
+        for text in re.split(r"\n(?=\w)", run.config_file.read_text()):
+            if text not in sections:
+                sections[text] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            raw |= sections[text] or {}
+        return from_dict(raw)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return run.config()
+
+
 def _gaps(run: Run) -> list[str]:
     """Records that training wrote and that are not there any more, in words."""
     told = []
@@ -165,12 +186,15 @@ def _gaps(run: Run) -> list[str]:
     return told
 
 
-def read_run(path: Path) -> Run | str:
-    """A run, or one line on why the directory is none. Never raises for what a directory holds."""
+def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
+    """A run, or one line on why the directory is none. Never raises for what a directory holds.
+
+    ``sections``: of config.yaml that were read before, by their text; those of this run are added.
+    """
     run, problems = RunDir(path), []
     if not run.config_file.exists():
         return f"{path.parent.name}/{path.name}: holds no config.yaml, so no one can tell which cell it is"
-    config = _attempt(run.config, None, problems)
+    config = _attempt(lambda: _config(run, {} if sections is None else sections), None, problems)
     if config is None:
         return f"{path.parent.name}/{path.name}: {problems[0]}"
     settings = identity(config)
@@ -211,13 +235,13 @@ def read_run(path: Path) -> Run | str:
 
 def read_runs(folder: Path) -> Campaign:
     """Everything under ``runs/<campaign>/``. Raises UserError when the folder has no readable grid.yaml."""
-    grid = read_campaign(folder)
+    grid, sections = read_campaign(folder), {}
     runs, unreadable = [], []
     for path in sorted(p for p in folder.iterdir() if p.is_dir()):
         d = RunDir(path)
         if not any(f.exists() for f in (d.config_file, d.attempts_file, d.metrics_file, d.result_file, d.checkpoints)):
             continue  # Slurm's logs and the like
-        run = read_run(path)
+        run = read_run(path, sections)
         if isinstance(run, str):
             unreadable.append(run)
             continue

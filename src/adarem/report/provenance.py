@@ -1,6 +1,6 @@
 """Where a table's numbers come from, and whether its cells may be compared."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from adarem.report.collect import Campaign, Run, fingerprints
@@ -134,24 +134,28 @@ def warnings(campaign: Campaign) -> list[str]:
 
 def _differing_settings(runs: list[Run]) -> list[str]:
     """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind."""
-    pairs: dict[str, list[tuple[str, str]]] = {}
+    first: dict[str, Any] = {}
+    differing: dict[str, None] = {}  # nearly always empty: values are spelled for these alone
     for r in runs:
-        varied = {str(k) for k in r.config.overrides}
-        for k, v in r.settings.items():
-            if k in varied or k.startswith(_AXES[:4]):
-                continue
-            key = k
-            if k.startswith("optimizer."):
-                key = f"{k} of {r.config.optimizer.label}"
-            elif k.startswith("model."):
-                key = f"{k} of {r.config.model.label}"
-            pairs.setdefault(key, []).append((str(v), r.dir.path.name))
-    out = []
-    for key, values in pairs.items():
-        groups = _groups(values)
-        if len(groups) > 1:
-            out.append(f"Cells differ in {key}: {_spell(groups)}")
-    return out
+        for key, v in _settings(r):
+            if first.setdefault(key, v) != v:
+                differing[key] = None
+    pairs: dict[str, list[tuple[str, str]]] = {key: [] for key in differing}
+    for r in runs if differing else ():
+        for key, v in _settings(r):
+            if key in differing:
+                pairs[key].append((str(v), r.dir.path.name))
+    groups = {key: _groups(values) for key, values in pairs.items()}
+    return [f"Cells differ in {key}: {_spell(of)}" for key, of in groups.items() if len(of) > 1]
+
+
+def _settings(run: Run) -> Iterator[tuple[str, Any]]:
+    """The settings that its grid does not vary; those of its optimizer and its model under their names."""
+    labels = {"optimizer": run.config.optimizer.label, "model": run.config.model.label}
+    for k, v in run.settings.items():
+        if not k.startswith(_AXES[:4]) and k not in run.config.overrides:
+            label = labels.get(k.partition(".")[0])
+            yield (f"{k} of {label}" if label else k), v
 
 
 def _counts(done: list[Run]) -> list[str]:

@@ -112,7 +112,11 @@ class Run:
     @property
     def lost(self) -> dict[str, np.ndarray]:
         """The epochs, by split, whose record was due and is not there. An unfinished run's last may be yet to come."""
-        lost = {split: np.setdiff1d(due, self.column(split, "epoch")) for split, due in self.due.items()}
+        lost = {}
+        for split, due in self.due.items():
+            there = self.column(split, "epoch")
+            if not np.array_equal(there, due):
+                lost[split] = np.setdiff1d(due, there)
         if self.status != "done":
             last = len(self.due["train"])
             lost = {split: epochs[epochs < last] for split, epochs in lost.items()}
@@ -177,7 +181,7 @@ def read_correct(run: RunDir, result: dict[str, Any]) -> dict[str, np.ndarray] |
             reason = f"{run.correct_file.name} or {run.result_file.name} has no {metric}"
         elif right.size != images:
             reason = f"{run.correct_file.name} is of {right.size:,} images, {run.result_file.name} of {images:,}"
-        elif round(told * images / 100) != right.sum():
+        elif round(told * images / 100) != np.count_nonzero(right):
             share = 100 * right.mean()
             reason = f"{run.correct_file.name} has {metric} {share:.2f}, {run.result_file.name} {told:.2f}"
         else:
