@@ -4,11 +4,10 @@ import csv
 import io
 import json
 
-import numpy as np
 import pytest
 from report_factory import diverge, finish, make_config, start, write_epochs, write_grid
 
-from adarem.report import figures, make_report, times
+from adarem.report import make_report, times
 from adarem.report.cells import build, read_paper
 from adarem.report.collect import read_runs
 from adarem.rundir import RunDir
@@ -111,10 +110,6 @@ def test_a_lost_record_makes_times_unknown_and_not_short(dirs, table2_runs):
     assert "Where the record of an epoch is lost, the times from there on are unknown" in md
     row = next(r for r in csv.DictReader(io.StringIO(times.to_csv(t))) if r["optimizer"] == "adarem")
     assert (row["state"], row["epochs"], row["wall_hours"], row["device_hours"]) == ("reached", "100", "", "")
-    figure = figures._time_panels(t.campaign.runs, figures.CURVES[1])[0][2]
-    run = next(r for r in t.campaign.runs if r.name == "table2/resnet18-adarem-s1")
-    points = figure(run)
-    assert len(points) == 100 and np.isfinite(points[:19]).all() and np.isnan(points[19:, 0]).all()
 
 
 def test_a_lost_evaluation_leaves_the_first_epoch_unknown(dirs):
