@@ -99,3 +99,13 @@ def runs_in(folder: Path) -> list[RunDir]:
     if not folder.is_dir():
         return []
     return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
+
+
+def directories(folder: Path) -> list[RunDir]:
+    """Whatever under ``runs/<campaign>/`` holds a file of a run, in order of name; Slurm's logs and the like do not."""
+    runs = [RunDir(p) for p in sorted(folder.iterdir()) if p.is_dir()]
+    return [
+        r
+        for r in runs
+        if any(f.exists() for f in (r.config_file, r.attempts_file, r.metrics_file, r.result_file, r.checkpoints))
+    ]

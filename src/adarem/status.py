@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adarem.campaign import read_campaign
+from adarem.campaign import directories, read_campaign
 from adarem.errors import UserError
 from adarem.rundir import FINISHED, RunDir
 
@@ -62,16 +62,6 @@ def _why_failed(run: RunDir, attempts: list[dict[str, Any]]) -> str:
     except UserError as e:  # cut or edited: the attempt itself may have ended well
         return str(e)
     return (attempts[-1].get("detail") if attempts else "") or f"stopped without a word; see {run.log_file}"
-
-
-def directories(folder: Path) -> list[RunDir]:
-    """Whatever under ``runs/<campaign>/`` holds a file of a run, in order of name; Slurm's logs and the like do not."""
-    runs = [RunDir(p) for p in sorted(folder.iterdir()) if p.is_dir()]
-    return [
-        r
-        for r in runs
-        if any(f.exists() for f in (r.config_file, r.attempts_file, r.metrics_file, r.result_file, r.checkpoints))
-    ]
 
 
 def snapshot(folders: list[Path], queue: dict[Path, dict[str, str]] | None = None) -> list[dict[str, Any]]:

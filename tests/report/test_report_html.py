@@ -145,6 +145,7 @@ def test_a_cut_oscillation_file_is_a_failure_with_its_log(dirs, tmp_path):
     run.oscillation_file.write_text(run.oscillation_file.read_text()[:-10])
     run.log_file.write_text("the last word\n")
     text = make_report(grid="figure2", runs_dir=tmp_path / "runs", results_dir=tmp_path / "results")
+    text = " ".join(text.split())  # lines are folded at the terminal's width
     for told in ("1 unreadable line in oscillation.jsonl", "done, but its final q_mean cannot be read"):
         assert f"Problem: figure2-digits/resnet18-sgd-s0: {told}" in text
         assert f"resnet18-sgd-s0: {told}" in (tmp_path / "results/report.html").read_text()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from adarem.campaign import OWN_SCALE, folder_name, read_campaign
+from adarem.campaign import OWN_SCALE, directories, folder_name, read_campaign
 from adarem.config import RunConfig, from_dict, hash_of, identity
 from adarem.errors import UserError
 from adarem.report.run import FIGURES, OSCILLATION, Run, fingerprints, is_number, read_correct
@@ -237,11 +237,8 @@ def read_runs(folder: Path) -> Campaign:
     """Everything under ``runs/<campaign>/``. Raises UserError when the folder has no readable grid.yaml."""
     grid, sections = read_campaign(folder), {}
     runs, unreadable = [], []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir()):
-        d = RunDir(path)
-        if not any(f.exists() for f in (d.config_file, d.attempts_file, d.metrics_file, d.result_file, d.checkpoints)):
-            continue  # Slurm's logs and the like
-        run = read_run(path, sections)
+    for directory in directories(folder):
+        run = read_run(directory.path, sections)
         if isinstance(run, str):
             unreadable.append(run)
             continue
