@@ -141,3 +141,5 @@ def test_only_imagenet_at_paper_scale_is_no_rehearsal() -> None:
     assert fewer_epochs.rehearsal.startswith("ImageNet, 90 epochs")
     digits = make_plan(["data=digits", "scale=paper", "cluster=slurm"]).cells[0].config
     assert digits.rehearsal.startswith("embedded digits, 100 epochs")
+    a_part = make_plan(["data.root=/d", "data.expected_val=8"]).cells[0].config  # else eight images would pass for all
+    assert a_part.rehearsal.startswith("ImageNet, 100 epochs")

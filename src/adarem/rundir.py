@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 # libyaml where PyYAML has it: ten times faster, which `adarem status` and the report feel.
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
@@ -120,7 +120,7 @@ class RunDir:
     def config(self) -> RunConfig:
         """Raises UserError when config.yaml is missing, damaged or of another version."""
         try:
-            raw = yaml.load(self.config_file.read_text(), Loader=_YAML)
+            raw = yaml.load(self.config_file.read_text(), Loader=SAFE_YAML)
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs") from None
         except UnicodeDecodeError:

@@ -41,6 +41,8 @@ HYPER: dict[str, dict[str, tuple[float, float] | None]] = {
 
 # Epochs, global batch, factor on the base rate: section 4.1.1; section 4.2 and the code of Merity et al. 2017
 PAPER_SCALES = {"imagenet": (100, 1024, 1.0), "ptb": (100, 20, 1.0)}
+# Images or tokens (end-of-sentence included) of train, val and test.
+GENUINE_COUNTS = {"imagenet": (1281167, 50000), "ptb": (929589, 73760, 82430)}
 AWD_LSTM = (3, 1150, 400)  # layers, hidden, embedding of Merity et al. 2017
 
 
@@ -241,8 +243,10 @@ class RunConfig:
         genuine = not self.data.embedded and scale == PAPER_SCALES.get(self.data.name)
         if isinstance(self.model, LstmConfig):
             genuine &= (self.model.layers, self.model.hidden, self.model.embedding) == AWD_LSTM
+        counts: tuple[int | None, ...] = (self.data.expected_train, self.data.expected_val)
         if isinstance(self.data, TextConfig):
-            genuine &= None not in (self.data.expected_train, self.data.expected_val, self.data.expected_test)
+            counts += (self.data.expected_test,)
+        genuine &= counts == GENUINE_COUNTS.get(self.data.name)  # what the data are held against
         if genuine:
             return None
         return (

@@ -42,7 +42,7 @@ def dangers(source: str) -> list[str]:
             or name == "np.load"
             and literal.get("allow_pickle") is not False
             or name == "yaml.load"
-            and name_of(given["Loader"]) not in ("_YAML", "yaml.SafeLoader")
+            and name_of(given["Loader"]) not in ("SAFE_YAML", "yaml.SafeLoader")
             or literal.get("shell") is True
         ):
             found.append(f"{name} in line {node.lineno}")

@@ -11,7 +11,8 @@ def make_report(
     Without ``data`` it takes the paper's own setting, else the only campaign of that grid.
 
     Raises:
-        UserError: no runs of that grid, a damaged grid.yaml, or a rehearsal that would overwrite a reproduction.
+        UserError: no runs of that grid, a damaged grid.yaml or CSV of an earlier report, or a reproduction
+            that would be overwritten: by a rehearsal, or by runs that are not its own.
     """
     from adarem.report.make import make
 

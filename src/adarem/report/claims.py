@@ -14,6 +14,7 @@ from adarem.report.claim_entries import Claim, measure, read_claims
 from adarem.report.collect import Campaign, Run, fingerprints
 from adarem.report.labels import Labels, labels
 from adarem.report.statistics import Estimate
+from adarem.rundir import FINISHED
 
 __all__ = [
     "RULE",
@@ -211,7 +212,12 @@ def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
     ours, theirs = campaigns.get(c.grid), campaigns.get(c.against_grid or c.grid)
     in_order = c.relation == "grows_as_models_shrink"
     status, lines, runs = _order(c, ours) if in_order else _comparisons(c, ours, theirs)
-    return Judged(c, status, [] if status == "not run" else lines, list(dict.fromkeys(r.name for r in runs)))
+    return Judged(
+        c,
+        status,
+        [] if status == "not run" else lines,
+        list(dict.fromkeys(r.name for r in runs if r.status in FINISHED)),
+    )
 
 
 def in_rehearsal(j: Judged) -> str:

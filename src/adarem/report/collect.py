@@ -15,7 +15,7 @@ from adarem.campaign import OWN_SCALE, directories, folder_name, read_campaign
 from adarem.config import RunConfig, from_dict, hash_of, identity
 from adarem.errors import UserError
 from adarem.report.run import FIGURES, OSCILLATION, Run, fingerprints, is_number, read_correct
-from adarem.rundir import RunDir
+from adarem.rundir import SAFE_YAML, RunDir
 
 __all__ = [
     "FIGURES",
@@ -167,7 +167,7 @@ def _config(run: RunDir, sections: dict[str, Any]) -> RunConfig:
     try:
         for text in re.split(r"\n(?=\w)", run.config_file.read_text()):
             if text not in sections:
-                sections[text] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+                sections[text] = yaml.load(text, Loader=SAFE_YAML)
             raw |= sections[text] or {}
         return from_dict(raw)
     except (OSError, ValueError, TypeError, yaml.YAMLError):

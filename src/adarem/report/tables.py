@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from adarem.report import provenance, statistics
 from adarem.report.cells import METRICS, Cell, Table
 from adarem.report.fairness import fairness_sheet
+from adarem.rundir import FINISHED
 
 FAILED = "Failed, diverged or unreadable"
 POWER = "What the seeds could show"
@@ -241,7 +242,7 @@ def to_csv(table: Table) -> str:
                 "best_in_paper": int(c.best_in_paper),
                 "mixed_data": c.data or ("mixed" if c.mixed else ""),
                 "values": " ".join(f"{v:g}" for v in c.values),
-                "runs": " ".join(r.name for r in c.runs),
+                "runs": " ".join(r.name for r in c.runs if r.status in FINISHED),
                 "commits": " ".join(sorted(commits)),
             }
         )
