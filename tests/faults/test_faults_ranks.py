@@ -66,7 +66,7 @@ def test_ranks_do_not_outlive_their_launcher(two_ranks: tuple[RunDir, subprocess
     run, process, ranks = two_ranks
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: all(gone(pid) for pid in ranks.values()), 20)
-    wait_for(lambda: not run.locked(), 5)
+    wait_for(lambda: not run.locked(), 30)
     assert run.status() == "failed" and "its launcher" in run.attempts()[-1]["detail"]
 
 
