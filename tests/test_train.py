@@ -46,7 +46,7 @@ def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
 
 def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:
     """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
-    three = ("optimizer=adarem", "cluster.ranks_per_node=3")
+    three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")
     whole, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("whole", "broken"))
     done = torchrun(3, whole.path)
     assert done.returncode == exitcodes.OK, done.stderr
@@ -57,6 +57,11 @@ def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Ca
     assert done.returncode == exitcodes.OK, done.stderr
     assert_same_bits(final_state(whole), final_state(broken))
     assert figures(whole) == figures(broken)
+    # One rank tracks for all: a line a window, every parameter counted once.
+    windows = whole.oscillation()
+    assert windows == broken.oscillation() and len(whole.oscillation_file.read_text().splitlines()) == len(windows) == 2
+    assert {w["parameters"] for w in windows} == {whole.result()["parameters"]} and windows[0]["q_mean"] >= 1
+    assert sum(len(w["trajectories"]) for w in windows) == 3 * 4
 
 
 def test_an_interrupted_epochs_record_is_of_all_its_parts(
