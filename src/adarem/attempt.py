@@ -39,7 +39,8 @@ class Attempt:
 
     def fail(self, line: str) -> None:
         """Any rank's last word, where rank 0 may be the one that is lost."""
-        print(f"{self._cell}: failed: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone: what is recorded counts
+            print(f"{self._cell}: failed: {line}", file=sys.stderr, flush=True)
         if not self._number:
             return
         with contextlib.suppress(OSError, UserError):  # the disk may be what is lost
@@ -54,7 +55,10 @@ class Attempt:
             RankLost: it came of the loss of another rank.
             Told: a user's mistake, which rank 0 or this rank has told.
         """
-        self.raise_if_lost(error, watchdog)
+        if lost := watchdog.lost(error):
+            if watchdog.is_teller():
+                self.fail(lost)
+            raise RankLost(lost) from None
         message = (str(error).strip().splitlines() or [""])[0]
         message = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
         with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
@@ -64,10 +68,3 @@ class Attempt:
                 self.fail(f"rank {self._world.rank} on {self._world.hosts[self._world.rank]}: {message}")
         if isinstance(error, UserError) and not self._world.is_main:
             raise told(error, message) from None
-
-    def raise_if_lost(self, error: BaseException, watchdog: Watchdog) -> None:
-        """Raises RankLost, told by one rank for all, when the error came of another rank's loss."""
-        if lost := watchdog.lost(error):
-            if watchdog.is_teller():
-                self.fail(lost)
-            raise RankLost(lost) from None

@@ -45,12 +45,17 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         except BaseException:
             half.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # not every file system can
-                os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power cut, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every file system can
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

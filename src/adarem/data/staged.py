@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from adarem.errors import UserError
+from adarem.files import sync_folder
 
 
 @contextlib.contextmanager
@@ -64,12 +65,7 @@ class Staged:
             for path in list(self._files):
                 os.replace(self.place(path), path)
                 del self._files[path]
-            folder = os.open(last.parent, os.O_RDONLY)
-            try:
-                with contextlib.suppress(OSError):  # not every file system can
-                    os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(last.parent)
 
     def close(self) -> None:
         for half, file in self._files.values():
