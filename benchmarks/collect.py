@@ -1,6 +1,6 @@
 """How fast the report is, and how much memory it takes, in a lab's folder of runs.
 
-    python benchmarks/collect.py [--seeds 21] [--epochs 100] [--beside 3]
+    python -m benchmarks.collect [--seeds 21] [--epochs 100] [--beside 3]
 
 6 networks x 8 optimizers x 21 seeds = 1,008 runs of Table 1 are written to a temporary folder, and beside them every
 grid of configs/grid as a reproduction and as a rehearsal with 3 seeds, each reported before, none of it timed. Then
@@ -42,7 +42,7 @@ class Writer:
     def finish(self, folder: Path, config, top1: float, images: int) -> None:
         """A finished run; ``top1`` percent of its ``images`` validation images are right."""
         import numpy as np
-        from report_factory import finish
+        from tests.support.sweeps import finish
 
         kind, epochs = config.data.kind, config.scale.epochs
         right = np.arange(images) < round(top1 * images / 100) if kind == "images" else None
@@ -75,7 +75,7 @@ class Writer:
 
 def write_beside(runs_dir: Path, results_dir: Path, seeds: int) -> None:
     """Every grid of configs/grid, rehearsed and reproduced, finished and reported; Table 1 is only rehearsed."""
-    from adarem.plan import make_plan
+    from adarem.plan.plan import make_plan
     from adarem.report import make_report
 
     writer = Writer()
@@ -94,7 +94,7 @@ def write_beside(runs_dir: Path, results_dir: Path, seeds: int) -> None:
 
 
 def write_table1(runs_dir: Path, seeds: int, epochs: int) -> None:
-    from report_factory import make_config, write_grid
+    from tests.support.sweeps import make_config, write_grid
 
     axes = {"model": MODELS, "optimizer": OPTIMIZERS}
     folder = write_grid(runs_dir, "table1", axes=axes, seeds=list(range(seeds)), metrics=["top1", "top5"])
@@ -111,8 +111,9 @@ def measure_parts(runs_dir: Path, results_dir: Path) -> list[tuple[str, float, f
     def mark(what: str) -> None:
         marks.append((what, time.perf_counter(), time.process_time()))
 
-    from adarem.report import claims, collect, figures, html, latex, tables  # noqa: F401  imported to be timed
+    from adarem.report.figures import figures
     from adarem.report.make import load
+    from adarem.report.tables import render as tables
 
     mark("import")
     table = load(runs_dir / "table1", results_dir)
@@ -140,7 +141,7 @@ def measure_whole(runs_dir: Path, results_dir: Path) -> tuple[float, float, floa
 
 def fresh(part: str, runs_dir: Path, results_dir: Path):
     """What a measurement returns that runs in a process of its own."""
-    command = [sys.executable, __file__, "--measure", part, str(runs_dir), str(results_dir)]
+    command = [sys.executable, "-m", "benchmarks.collect", "--measure", part, str(runs_dir), str(results_dir)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -162,7 +163,6 @@ def main() -> None:
         part, *folders = args.measure
         print(json.dumps({"parts": measure_parts, "whole": measure_whole}[part](*map(Path, folders))))
         return
-    sys.path.insert(0, str(ROOT / "tests" / "report"))
     with tempfile.TemporaryDirectory() as folder:
         runs, results = Path(folder) / "runs", Path(folder) / "results"
         write_beside(runs, results, args.beside)
@@ -178,7 +178,7 @@ def main() -> None:
         "",
         f"{date}; {cpu_name()}, {os.cpu_count()} cores, load {load:.1f} before; Python {platform.python_version()}, "
         f"{versions}. Table 1 with {count:,} runs of {args.epochs} epochs, beside it {beside[0]:,} runs in {beside[1]} "
-        f"campaigns. Made by `python benchmarks/collect.py --seeds {args.seeds} --epochs {args.epochs} --beside "
+        f"campaigns. Made by `python -m benchmarks.collect --seeds {args.seeds} --epochs {args.epochs} --beside "
         f"{args.beside}`.",
         "",
         "| Table 1 alone | wall s | CPU s |",

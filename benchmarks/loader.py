@@ -1,6 +1,6 @@
 """How fast training images come, on one machine, beside the usual ways: one table.
 
-    python benchmarks/loader.py --work /tmp/loader --out benchmarks/results
+    python -m benchmarks.loader --work /tmp/loader --out benchmarks/results
 
 Each measurement is a process of its own: it opens a loader over the same generated photographs (ImageNet-like sizes,
 about 500 x 375 pixels and 110 kB), reads one epoch to warm up and measures the next. Rounds are interleaved: all paths
@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "data")]
 
 SIZE, BATCH, CLASSES = 224, 64, 20
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -32,7 +31,7 @@ MODES = ("raw", "proportion", "jpg")
 
 
 def config(work: Path, mode: str, workers: int):
-    from adarem.config import DataConfig, WriteConfig
+    from adarem.run.config import DataConfig, WriteConfig
 
     return DataConfig(
         name="generated",
@@ -59,10 +58,10 @@ def config(work: Path, mode: str, workers: int):
 
 def make_data(work: Path, images: int) -> None:
     """original/: the generated tree; raw/, proportion/, jpg/: .beton files; stored/: the jpg file's bytes as files."""
-    from imagenet_tree import make_imagenet_tree
+    from tests.support.imagenet_tree import make_imagenet_tree
 
     from adarem.data import fingerprint
-    from adarem.data.beton import open_index
+    from adarem.data.ffcv.beton import open_index
     from adarem.data.prepare import prepare
 
     if not (work / "original").exists():
@@ -298,7 +297,7 @@ def measure(name: str, work: Path, workers: int, started: float) -> dict[str, fl
 
 
 def run_one(name: str, work: Path, workers: int) -> dict[str, float] | str:
-    command = [sys.executable, __file__, "--one", name, "--work", str(work), "--workers", str(workers)]
+    command = [sys.executable, "-m", "benchmarks.loader", "--one", name, "--work", str(work), "--workers", str(workers)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command += ["--started", str(time.time())]
     try:
@@ -393,7 +392,7 @@ def main() -> None:
         model = next((line.split(":")[1].strip() for line in f if "model name" in line), platform.machine())
     text = (
         f"# Loader, {datetime.date.today()}\n\n"
-        f"`python benchmarks/loader.py --work DIR --images {args.images} --rounds {args.rounds} --workers "
+        f"`python -m benchmarks.loader --work DIR --images {args.images} --rounds {args.rounds} --workers "
         f"{' '.join(map(str, args.workers))} --minutes {args.minutes:g}` on {os.cpu_count()} cores of {model}, no GPU, "
         "load average at the end "
         f"{os.getloadavg()[0]:.1f}; medians of up to {args.rounds} interleaved rounds (smallest–largest); "

@@ -1,7 +1,7 @@
 """Tokens a second of the AWD-LSTM's training step beside the plainest nn.LSTM loop of the same sizes: one table.
 
-    python benchmarks/lstm_step.py --size small --out benchmarks/results
-    python benchmarks/lstm_step.py --size paper --rounds 3 --steps 1
+    python -m benchmarks.lstm_step --size small --out benchmarks/results
+    python -m benchmarks.lstm_step --size paper --rounds 3 --steps 1
 
 Rows: the plain loop (embedding, LSTM layers, tied decoder, cross-entropy, SGD: no dropout, no regularisation, no
 clipping); our step with every dropout at 0; and our step with all of Merity et al. 2017: masks drawn anew, weight
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from adarem.lstm import AwdLstm, detach, regularisation
+from adarem.train.models.awd_lstm import AwdLstm, detach, regularisation
 
 SIZES = {  # vocabulary, embedding, hidden, layers, time steps, columns
     "small": (2_000, 100, 200, 3, 35, 20),
@@ -146,7 +146,7 @@ def main() -> None:
         f"{datetime.date.today()}, {hardware}, torch {torch.__version__}, Python {platform.python_version()}. "
         f"{layers} layers of {hidden}, embedding {embedding}, vocabulary {vocabulary:,}, {time_steps} time steps, "
         f"{columns} columns, SGD. Median of {args.rounds} interleaved rounds of {args.steps} steps; by "
-        f"`python benchmarks/lstm_step.py --size {args.size} --rounds {args.rounds} --steps {args.steps} "
+        f"`python -m benchmarks.lstm_step --size {args.size} --rounds {args.rounds} --steps {args.steps} "
         f"--threads {args.threads} --device {args.device}`.",
         "",
         "| step | tokens/s (wall) | tokens/s (CPU time) | CPU time, ratio to the plain loop |",

@@ -1,6 +1,6 @@
 """How long one optimizer step takes over a network's parameters, beside torch's optimizers.
 
-    python benchmarks/optimizer_step.py [--device cpu] [--threads 1] [--rounds 15] [--networks resnet18] [--no-compile]
+    python -m benchmarks.optimizer_step [--device cpu] [--threads 1] [--rounds 15] [--networks resnet18] [--no-compile]
 
 All candidates live in one process, each with its own parameters and gradients, and are timed in interleaved rounds, so
 that what else the machine does hits all alike. On the CPU with one thread the clock is the thread's own time, which
@@ -158,7 +158,7 @@ def main() -> None:
         f"# One optimizer step, {device.type.upper()}",
         "",
         f"{date}; {hardware(device, args.threads)}; torch {torch.__version__}, Python {platform.python_version()}; "
-        f"median of {args.rounds} interleaved rounds in one process. Made by `python benchmarks/optimizer_step.py "
+        f"median of {args.rounds} interleaved rounds in one process. Made by `python -m benchmarks.optimizer_step "
         f"--device {device.type} --threads {args.threads} --rounds {args.rounds}"
         f"{' --no-compile' if args.no_compile else ''}`.",
     ]

@@ -1,6 +1,6 @@
 """What tracking Q costs: a ResNet-18 training step with and without it, in interleaved rounds of one process.
 
-    python benchmarks/oscillation.py [--device cuda] [--batch 32] [--side 224] [--rounds 9]
+    python -m benchmarks.oscillation [--device cuda] [--batch 32] [--side 224] [--rounds 9]
 
 Prints a Markdown table: medians, and the share of the step that tracking adds.
 """
@@ -12,8 +12,8 @@ import time
 import torch
 from torch.nn import functional as F
 
-from adarem.models import build_model
-from adarem.oscillation import OscillationTracker
+from adarem.train.models.library import build_model
+from adarem.train.oscillation import OscillationTracker
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """How far the pixels of the two backends are apart, and what the .beton's resolution and JPEG quality do to them.
 
-    python benchmarks/pixels.py
+    python -m benchmarks.pixels
 
 Two sets of pictures: scikit-learn's two photographs (china, flower) in four sections each of 500 x 375, and generated
 ones with a photograph's spectrum and more fine detail than photographs have. Differences are mean absolute differences
@@ -10,23 +10,18 @@ torchvision's Resize(256), CenterCrop(224), for training torchvision's resized_c
 
 import dataclasses
 import io
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from benchmarks.loader import config
 from PIL import Image
+from tests.support.imagenet_tree import photograph
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "data"), str(ROOT / "benchmarks")]
-
-from imagenet_tree import photograph  # noqa: E402
-from loader import config  # noqa: E402
-
-from adarem.config import WriteConfig  # noqa: E402
-from adarem.data.loaders import open_eval, open_train  # noqa: E402
-from adarem.data.prepare import prepare  # noqa: E402
+from adarem.data.loaders import open_eval, open_train
+from adarem.data.prepare import prepare
+from adarem.run.config import WriteConfig
 
 SETTINGS = [
     WriteConfig("raw", 500, 90, 0.5),

@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adarem.checkpoint import find_newest, load
-from adarem.files import read_lines
-from adarem.plan import make_plan
-from adarem.rundir import RunDir
+from adarem.plan.plan import make_plan
+from adarem.run.directory import RunDir
+from adarem.run.files import read_lines
+from adarem.train.checkpoint import find_newest, load
 
 CELLS = [
     ("adarem", 3), ("adam", 1), ("adarem_s", 2), ("sgdm", 1), ("adamw", 3), ("rmsprop", 1), ("adabound", 2), ("sgd", 1),
@@ -145,7 +145,7 @@ class Site:
         paths = [str(self.folder / "slow disk"), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         environment |= {"NUMBA_CACHE_DIR": str(cache)} if cache else {}
-        command = [sys.executable, "-m", "adarem.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
+        command = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
         with open(run.path.parent / "output.txt", "ab") as output:
             return subprocess.Popen([*command, "-m", "adarem", "train", str(run.path)], env=environment,
                                     stdout=output, stderr=output, start_new_session=True)  # fmt: skip

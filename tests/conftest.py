@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"  # the tests of the mirror choose for themselves
 os.environ.pop("WANDB_API_KEY", None)
 
-ROOT = Path(__file__).parents[1]
 _skipped: list[str] = []
 
 
@@ -45,7 +46,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded digits, prepared for both backends."""
-    from adarem.plan import make_plan
+    from adarem.plan.plan import make_plan
 
     root = tmp_path_factory.mktemp("digits data")  # a space in the path, to meet what users have
     from adarem.data.prepare import prepare
@@ -62,7 +63,7 @@ TINY = ("scale=smoke", "scale.global_batch_size=288", "model=shufflenet_v2_0.5",
 @pytest.fixture
 def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
     """Plans one run of two epochs of four steps and returns its directory: tiny_run("optimizer=adarem", seeds=3)."""
-    from adarem.plan import make_plan
+    from adarem.plan.plan import make_plan
 
     def make(*overrides: str, folder: str = "runs") -> Path:
         given = {o.split("=")[0] for o in overrides}
@@ -80,9 +81,8 @@ def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Trains in this process, as rank 0 of 1, and stops where asked."""
 
-    from adarem import train
-
-    from .training import NeverStop
+    from adarem.train import train
+    from tests.support.training import NeverStop
 
     def go(path: Path, stop: object = None) -> int:
         monkeypatch.setattr(train, "StopRequest", lambda: stop or NeverStop())

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from data_factory import data_config, make_photos
 
-from adarem.config import DataConfig
 from adarem.data.prepare import prepare
+from adarem.run.config import DataConfig
+from tests.support.photos import data_config, make_photos
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_disk import Disk
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # torture.py, which the tests run and take tools from
+from tests.support.small_disk import Disk
 
 
 class NeverStop:
@@ -17,8 +15,8 @@ class NeverStop:
 @pytest.fixture
 def train_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[Path], tuple[int, str]]:
     """``adarem train RUN_DIR`` in this process: its exit code and standard error."""
-    from adarem import train
-    from adarem.__main__ import main
+    from adarem.cli import main
+    from adarem.train import train
 
     monkeypatch.setattr(train, "StopRequest", NeverStop)
 

@@ -4,14 +4,13 @@ import math
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import scenario
 import torch
-from reference import Reference
 
 from adarem import AdaRem
+from tests.support import ROOT, scenario
+from tests.support.reference import Reference
 
 IMPLEMENTATIONS = scenario.IMPLEMENTATIONS
 
@@ -178,10 +177,9 @@ def test_fused_does_not_depend_on_threads():
 
 
 def test_triton_kernels_follow_the_reference_in_the_interpreter():
-    here = Path(__file__).parent
     run = subprocess.run(
-        [sys.executable, "scenario.py", "triton", "3"],
-        cwd=here,
+        [sys.executable, "-m", "tests.support.scenario", "triton", "3"],
+        cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

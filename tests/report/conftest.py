@@ -1,5 +1,6 @@
 import pytest
-from report_factory import finish, make_config, write_grid
+
+from tests.support.sweeps import finish, make_config, write_grid
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from adarem.config import DataConfig
-from adarem.data import beton
-from adarem.errors import UserError
+from adarem.data.ffcv import beton
+from adarem.run.config import DataConfig
+from adarem.run.errors import UserError
 
 SPLITS = ("train", "val")
 FORMAT = 1  # of the JSON; raise when the meaning of a key changes

@@ -1,6 +1,6 @@
 """What the trainer and the evaluation read: uint8 batches on the device, in a fixed order, whatever the backend.
 
-Order and augmentation are pure functions of (seed, epoch, sample index): see adarem.data.sampling.
+Order and augmentation are pure functions of (seed, epoch, sample index): see adarem.data.images.sampling.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from adarem.config import DataConfig
-from adarem.data import sampling
-from adarem.data.sampling import CentreCrop, RandomCrop, View
+from adarem.data.images import sampling
+from adarem.data.images.sampling import CentreCrop, RandomCrop, View
+from adarem.run.config import DataConfig
 
 
 def _reader(data: DataConfig, split: str, view: View):
     if data.backend == "ffcv":
-        from adarem.data.ffcv_reader import FfcvReader
+        from adarem.data.ffcv.reader import FfcvReader
 
         return FfcvReader(data, split, view)
-    from adarem.data.folder import FolderReader
+    from adarem.data.images.folder import FolderReader
 
     return FolderReader(data, split, view)
 

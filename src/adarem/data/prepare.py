@@ -10,14 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adarem.config import DataConfig
-from adarem.data import beton, fingerprint
-from adarem.data.build import build
-from adarem.data.digits import write_digits
-from adarem.data.source import Source, class_hash, listed, same_classes, scan, unreadable
+from adarem.data import fingerprint
+from adarem.data.ffcv import beton
+from adarem.data.images.build import build
+from adarem.data.images.digits import write_digits
+from adarem.data.images.source import Source, class_hash, listed, same_classes, scan, unreadable
+from adarem.data.images.verify import compare
 from adarem.data.staged import Staged, half_written
-from adarem.data.verify import compare
-from adarem.errors import UserError
+from adarem.run.config import DataConfig
+from adarem.run.errors import UserError
 
 JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the disk-space estimate
 
@@ -144,7 +145,7 @@ def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
     """Raises UserError when the files would not fit on the disk, by an estimate from some images of each split."""
     from PIL import Image
 
-    from adarem.data.sampling import stored_size
+    from adarem.data.images.sampling import stored_size
 
     needed = 0.0
     share = {"raw": 0.0, "jpg": 1.0, "proportion": data.write.compress_probability}[data.write.mode]

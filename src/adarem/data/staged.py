@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from adarem.errors import UserError
-from adarem.files import sync_folder
+from adarem.run.errors import UserError
+from adarem.run.files import sync_folder
 
 
 @contextlib.contextmanager

@@ -1,15 +1,16 @@
 """`adarem doctor`: what this machine has and what it lacks, with the fix for each failure.
 
 Without a config it checks what the rehearsal on this machine needs; with one, what that config needs. Nothing is
-left behind. What may crash, hang or take seconds runs in a process of its own (adarem.probes).
+left behind. What may crash, hang or take seconds runs in a process of its own (adarem.doctor.probes).
 """
 
 from collections.abc import Iterator
 
-from adarem import exitcodes
-from adarem.config import RunConfig
-from adarem.doctor import campaign, machine, software
+from adarem.doctor import machine, software
+from adarem.doctor import sweep as campaign
 from adarem.doctor.check import Check
+from adarem.run import exitcodes
+from adarem.run.config import RunConfig
 
 
 def doctor(config: RunConfig | None) -> int:

@@ -26,7 +26,7 @@ def probe(name: str) -> tuple[bool, str]:
     """Whether the probe went well, and its last line."""
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "adarem.probes", name], capture_output=True, text=True, timeout=PROBE_SECONDS
+            [sys.executable, "-m", "adarem.doctor.probes", name], capture_output=True, text=True, timeout=PROBE_SECONDS
         )
     except subprocess.TimeoutExpired:
         return False, f"no answer within {PROBE_SECONDS} s"

@@ -6,8 +6,8 @@ import socket
 import tempfile
 from pathlib import Path
 
-from adarem.config import ClusterConfig
 from adarem.doctor.check import Check
+from adarem.run.config import ClusterConfig
 
 MIN_DISK_GB = 2.0  # checkpoints of one campaign of small networks
 MIN_SHM_MB = 128  # a container's usual 64 MB is too little for NCCL's and the loaders' buffers

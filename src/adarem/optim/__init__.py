@@ -6,14 +6,11 @@ As in torch.optim, the functional forms are in the modules of their classes: ``a
 from adarem.optim.adarem import AdaRem
 from adarem.optim.adarem_s import AdaRemS
 from adarem.optim.groups import param_groups, scale_invariant
-from adarem.optim.table import OPTIMIZERS, build_optimizer
 from adarem.optim.timm_registry import register_timm
 
 __all__ = [
-    "OPTIMIZERS",
     "AdaRem",
     "AdaRemS",
-    "build_optimizer",
     "param_groups",
     "register_timm",
     "scale_invariant",

@@ -21,6 +21,6 @@ def make_report(
 
 def compare(first: Path, second: Path) -> str:
     """Two runs side by side with the paired test, as text. Raises UserError for a path that is no readable run."""
-    from adarem.report.pair import compare as compare_runs
+    from adarem.report.compare import compare as compare_runs
 
     return compare_runs(Path(first), Path(second))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adarem.names import readable
-from adarem.report.collect import Campaign
+from adarem.report.load import Campaign
+from adarem.run.labels import readable
 
 
 @dataclass(frozen=True)

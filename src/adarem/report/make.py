@@ -5,12 +5,19 @@ import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-from adarem.errors import UserError
-from adarem.files import write_atomically
-from adarem.report import claims, collect, figures, html, latex, ledger, runs_csv, tables, times
-from adarem.report.cells import Table, build, read_paper
-from adarem.report.collect import Campaign, Campaigns
+from adarem.report import load as collect
+from adarem.report.claims import judge as claims
+from adarem.report.claims import ledger
 from adarem.report.csv_rows import read_rows
+from adarem.report.figures import figures
+from adarem.report.load import Campaign, Campaigns
+from adarem.report.page import page as html
+from adarem.report.tables import latex, times
+from adarem.report.tables import render as tables
+from adarem.report.tables import runs as runs_csv
+from adarem.report.tables.table import Table, build, read_paper
+from adarem.run.errors import UserError
+from adarem.run.files import write_atomically
 
 TIMES = "-time"  # ends the name of a table's time to accuracy, as of its figure
 NAMED = 3  # runs that a message spells out

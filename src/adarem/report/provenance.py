@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from adarem.report.collect import Campaign, Run, fingerprints
 from adarem.report.labels import labels
+from adarem.report.load import Campaign, Run, fingerprints
 
 # Settings that a grid varies on purpose, or that name a cell.
 _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from adarem.config import RunConfig
-from adarem.errors import UserError
-from adarem.report.genuine import not_genuine
-from adarem.rundir import RunDir, Status
-from adarem.schema import variant
+from adarem.report.seen import not_genuine
+from adarem.run.config import RunConfig
+from adarem.run.directory import RunDir, Status
+from adarem.run.errors import UserError
+from adarem.run.schema import variant
 
 # What the report reads of result.json, first in the order of runs.csv.
 FIGURES = (

@@ -1,0 +1,240 @@
+"""The command line. Each verb is imported when it is asked for, so that none pays for another's libraries."""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adarem.run import exitcodes
+from adarem.run.errors import Mishap, RankLost, Told, UserError
+from adarem.run.files import SICK
+
+# Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
+_OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, *SICK)
+_WANDB = {
+    "replay": "send runs again from their directories: what ran without wandb, or an older version mirrored",
+    "publish": "log the table and figures that `adarem report` wrote, as one run beside the others",
+    "workspace": "save a workspace on the server: the paper's figures, live, seeds averaged",
+    "report": "save a report on the server: the published table and figures, then the paper's figures, live",
+}
+_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from adarem.plan.plan import make_plan
+
+    plan = make_plan(args.overrides)
+    if not args.dry_run:
+        plan.write()
+    print(plan.describe())
+    return exitcodes.OK
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from adarem.run.directory import RunDir
+
+    if len(args.overrides) == 1 and RunDir(Path(args.overrides[0])).config_file.is_file():
+        data = RunDir(Path(args.overrides[0])).config().data  # the launcher asks so: what the run will read
+    else:
+        from adarem.plan.plan import make_plan
+
+        data = make_plan(args.overrides).cells[0].config.data
+    if data.kind == "text":
+        from adarem.data.text.pydoc import prepare_text
+
+        print("\n".join(prepare_text(data)))
+        return exitcodes.OK
+    if args.summary:
+        from adarem.data.images.summary import summarise
+
+        print(summarise(data))
+        return exitcodes.OK
+    from adarem.data.prepare import prepare
+
+    made = prepare(data, workers=args.workers, verify=args.verify, skip_bad=args.skip_bad)
+    for split, fingerprint in made.items():
+        skipped = f", {len(fingerprint['skipped'])} left out" if fingerprint.get("skipped") else ""
+        print(
+            f"{split}: {fingerprint['num_images']:,} images, {len(fingerprint['classes']):,} classes{skipped}, "
+            f"content {fingerprint['content_hash'][:16]}"
+        )
+    return exitcodes.OK
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from adarem.launch.launch import launch
+    from adarem.plan.plan import make_plan
+
+    return launch(make_plan(args.overrides), dry_run=args.dry_run)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from adarem.train.train import train
+
+    return train(args.run_dir)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from adarem.launch.status import status
+
+    chosen = _settings(args.settings, {"grid": "", "data": "", "runs_dir": "runs"})
+    return status(
+        runs_dir=Path(chosen["runs_dir"]), grid=chosen["grid"] or None, data=chosen["data"] or None, as_json=args.json
+    )
+
+
+def _report(args: argparse.Namespace) -> int:
+    from adarem.report import make_report
+
+    chosen = _settings(
+        args.settings, {"grid": "table2", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
+    )
+    print(
+        make_report(
+            grid=chosen["grid"],
+            runs_dir=Path(chosen["runs_dir"]),
+            results_dir=Path(chosen["results_dir"]),
+            data=chosen["data"] or None,
+            scale=chosen["scale"] or None,
+        )
+    )
+    return exitcodes.OK
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from adarem.doctor import doctor
+
+    if not args.overrides:
+        return doctor(None)
+    from adarem.plan.plan import make_plan
+
+    return doctor(make_plan(args.overrides).cells[0].config)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from adarem.report.compare import compare
+
+    print(compare(args.run_a, args.run_b))
+    return exitcodes.OK
+
+
+def _wandb(args: argparse.Namespace) -> int:
+    folder = Path(os.path.abspath(args.folder))  # "." has no name, and the campaign's is in every wandb run
+    if args.action == "replay":
+        from adarem.tracking.publish import replay
+
+        done, problems = replay(folder, args.mode)
+        for problem in problems:
+            print(f"adarem wandb: not replayed: {problem}", file=sys.stderr)
+        print(f"{done} runs of {args.folder} replayed" + (f", {len(problems)} not" if problems else ""))
+        return exitcodes.USER_ERROR if problems else exitcodes.OK
+    if args.action == "publish":
+        from adarem.tracking.publish import publish
+
+        publish(folder, args.results_dir, args.mode)
+        print(f"table and figures of {args.folder} published")
+        return exitcodes.OK
+    from adarem.tracking import workspace
+
+    print(workspace.save(folder, args.action, args.entity, getattr(args, "results_dir", None)))
+    return exitcodes.OK
+
+
+def _settings(pairs: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
+    """``key=value`` words of the verbs that read run directories and so know nothing of Hydra."""
+    from adarem.run.config import nearest
+
+    chosen = dict(defaults)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in defaults:
+            raise UserError(f"{pair!r}: not a setting of this command; {nearest(key, defaults)}")
+        chosen[key] = value
+    return chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
+    prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint beside them")
+    prepare.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)"
+    )
+    prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and record their names")
+    prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
+    prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
+    plan = verb("plan", _plan, "show a grid's cells and make their run directories")
+    plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")
+    launch = verb("launch", _launch, "plan a grid, then start every cell that is not finished, here or on Slurm")
+    launch.add_argument("--dry-run", action="store_true", help="print the exact commands, start nothing")
+    for with_overrides in (doctor, prepare, plan, launch):
+        with_overrides.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES)
+    status = verb("status", _status, "show where every cell of a grid stands")
+    status.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs")
+    status.add_argument("--json", action="store_true", help="for programs")
+    train = verb("train", _train, "train one run directory, or go on with it (one rank: torchrun or srun starts them)")
+    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    report = verb("report", _report, "build a grid's table and figures from its run directories")
+    report.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
+    )
+    compare = verb("compare", _compare, "two finished runs side by side, and image by image with the paired test")
+    compare.add_argument("run_a", type=Path, metavar="RUN_A")
+    compare.add_argument("run_b", type=Path, metavar="RUN_B")
+    mirror = verb("wandb", _wandb, "send runs, tables, figures and their layout to Weights & Biases; see docs/wandb.md")
+    actions = mirror.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in _WANDB.items():
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("folder", type=Path, metavar="FOLDER", help="a grid's runs, for instance runs/table2")
+        if name in ("replay", "publish"):
+            action.add_argument("--mode", choices=("online", "offline"), help="default: as the runs' config says")
+        else:
+            action.add_argument("--entity", help="your wandb user or team; default: wandb.entity of the runs")
+        if name in ("publish", "report"):
+            action.add_argument("--results-dir", type=Path, default=Path("results"), help="where the report lies")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except Told as e:
+        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
+    except UserError as e:
+        # Of a job's ranks, one a node: a node may lack what the first one has.
+        if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+            line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
+            print(f"adarem {args.verb}: {line}", file=sys.stderr)
+        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
+    except RankLost:
+        return exitcodes.FAILED
+    except BrokenPipeError:  # `adarem plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exitcodes.FAILED
+    except OSError as e:
+        if e.errno not in _OF_THE_PLACE:
+            raise
+        place = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
+        print(f"adarem {args.verb}: {place}{e.strerror}; mend that and start again", file=sys.stderr)
+        return exitcodes.FAILED if e.errno in SICK else exitcodes.USER_ERROR
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if argv is None and args.verb == "train":
+            # This process ends now. Slurm may repeat its warning, and the interpreter is about to restore the
+            # handlers that kill.
+            for number in (signal.SIGUSR1, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,150 @@
+"""The source of a data set: a folder in ImageNet's layout, ``<split>/<class>/<image>``."""
+
+import hashlib
+import io
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from adarem.run.errors import UserError
+from adarem.run.files import write_atomically
+
+# torchvision.datasets.folder.IMG_EXTENSIONS
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_UNFIT = re.compile("[\n\ud800-\udfff]")  # for a text file with a name a line
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split, in torchvision's order: classes sorted by name, files sorted by name within a class."""
+
+    folder: Path  # <root>/<split>
+    classes: tuple[str, ...]
+    files: list[str]  # relative to folder
+    labels: np.ndarray  # int64 [n]
+    sizes: np.ndarray  # int64 [n], bytes
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def listing_hash(self) -> str:
+        """Of names and sizes: cheap, and the same for a copy elsewhere."""
+        digest = hashlib.sha256()
+        for name, size in zip(self.files, self.sizes, strict=True):
+            digest.update(f"{name}\0{size}\n".encode())
+        return digest.hexdigest()
+
+    def without(self, names: Collection[str]) -> "Source":
+        """The source less some files.
+
+        Raises:
+            UserError: a class would have no image left.
+        """
+        left_out = set(names)
+        keep = [i for i, name in enumerate(self.files) if name not in left_out]
+        labels = self.labels[keep]
+        empty = sorted(set(range(len(self.classes))) - set(labels.tolist()))
+        if empty:
+            raise UserError(f"{self.folder}: class {self.classes[empty[0]]} has no readable image left; mend its files")
+        return Source(self.folder, self.classes, [self.files[i] for i in keep], labels, self.sizes[keep])
+
+
+def class_hash(classes: tuple[str, ...] | list[str]) -> str:
+    """Of the class names in the order of their labels."""
+    return hashlib.sha256("\n".join(classes).encode()).hexdigest()
+
+
+def scan(root: Path, split: str) -> Source:
+    """Lists one split without opening an image.
+
+    Raises:
+        UserError: no such folder, no class in it, a class without images, a folder inside a class.
+    """
+    folder = Path(root) / split
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; data.root needs {split}/<class>/<image>.JPEG")
+    classes = tuple(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e) and not e.name.startswith(".")))
+    if not classes:
+        raise UserError(f"{folder}: holds no class folders; data.root needs {split}/<class>/<image>.JPEG")
+    files, labels, sizes, empty = [], [], [], []
+    for label, name in enumerate(classes):
+        found = []
+        for entry in os.scandir(folder / name):
+            try:
+                mode, size = entry.stat().st_mode, entry.stat().st_size
+            except OSError:  # a link to nowhere: one of the files that cannot be read, and told with them
+                mode, size = stat.S_IFREG, 0
+            if stat.S_ISDIR(mode):
+                raise UserError(f"{entry.path}: a folder inside a class folder; images lie directly in <class>/")
+            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+                if _UNFIT.search(f"{name}/{entry.name}"):
+                    raise UserError(f"{entry.path}: a name with a line feed, or not in UTF-8; rename it")
+                found.append((entry.name, size))
+        if not found:
+            empty.append(name)
+        for file, size in sorted(found):
+            files.append(f"{name}/{file}")
+            labels.append(label)
+            sizes.append(size)
+    if empty:
+        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+        raise UserError(f"{folder}: no images in {len(empty)} classes: {', '.join(empty[:5])}{more}")
+    return Source(folder, classes, files, np.array(labels, np.int64), np.array(sizes, np.int64))
+
+
+def same_classes(train: Source, val: Source, num_classes: int) -> None:
+    """Raises UserError unless both splits hold the same classes, ``num_classes`` of them."""
+    differing = sorted(set(train.classes) ^ set(val.classes))
+    if differing:
+        where = train.folder if differing[0] in train.classes else val.folder
+        raise UserError(
+            f"{where}: {len(differing)} classes are in one of train and val only, the first is {differing[0]}; "
+            "both need the same class folders"
+        )
+    if len(train.classes) != num_classes:
+        raise UserError(
+            f"{train.folder}: holds {len(train.classes)} classes, data.num_classes is {num_classes}; "
+            "correct data.root or data.num_classes"
+        )
+
+
+def listed(bad: Mapping[str, str]) -> str:
+    """The first of the files that cannot be read, each with the reason, and how many more there are."""
+    first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
+    return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def unreadable(found: Iterable[tuple[Source, Mapping[str, str], Path]]) -> UserError:
+    """The error that names the images that cannot be read, of one split or both.
+
+    Args:
+        found: the split, why each of its bad files cannot be read, and the file that shall list them all.
+    """
+    told, listings = [], []
+    for source, bad, listing in found:
+        write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
+        told.append(f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
+        listings.append(str(listing))
+    return UserError(
+        f"{'; '.join(told)}; replace or remove them (all in {' and '.join(listings)}), "
+        "or leave them out with --skip-bad"
+    )
+
+
+def decode_rgb(payload: bytes) -> np.ndarray:
+    """uint8 [height, width, 3], as torchvision's default loader does it: whatever the file's name says, any mode PIL
+    reads, converted to RGB; EXIF orientation is not applied.
+
+    Raises:
+        Exception: whatever PIL raises on a file that is no whole image.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(payload)) as image:
+        return np.asarray(image.convert("RGB"))

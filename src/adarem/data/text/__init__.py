@@ -1,0 +1,4 @@
+"""Text corpora as arrays of word numbers. No torch.
+
+In: three files of words. Out: a checked corpus.
+"""

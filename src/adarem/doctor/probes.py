@@ -1,0 +1,89 @@
+"""What `adarem doctor` tries out in a process of its own, since it may crash, hang or take seconds to import.
+
+    python -m adarem.doctor.probes torch | gloo | nccl | ffcv
+
+A probe prints one line that says what it found, or ends with the error.
+"""
+
+import importlib.metadata
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+
+def probe_torch() -> str:
+    """JSON: version, cuda (of the build), gpus, gloo, nccl. Fails where torch or torchvision cannot be imported."""
+    import torch
+    import torch.distributed
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.version.cuda else []
+    return json.dumps(
+        {
+            "version": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "cuda": torch.version.cuda,
+            "gpus": gpus,
+            "gloo": torch.distributed.is_gloo_available(),
+            "nccl": torch.distributed.is_nccl_available(),
+        }
+    )
+
+
+def _all_reduce(backend: str, device: str) -> str:
+    import torch
+    import torch.distributed as dist
+
+    store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    value = torch.ones(2, device=device)
+    dist.all_reduce(value)
+    assert value.sum().item() == 2
+    dist.destroy_process_group()
+    return "one rank meets itself and reduces"
+
+
+def probe_gloo() -> str:
+    return _all_reduce("gloo", "cpu")
+
+
+def probe_nccl() -> str:
+    return _all_reduce("nccl", "cuda")
+
+
+def probe_ffcv() -> str:
+    """Writes two images with the project's own writer and reads them back through FFCV, pixel for pixel."""
+    import numpy as np
+    from PIL import Image
+
+    from adarem.data.loaders import open_eval
+    from adarem.data.prepare import prepare
+    from adarem.run.config import DataConfig, WriteConfig
+
+    side = 16
+    with tempfile.TemporaryDirectory(prefix="adarem-doctor-") as place:
+        for i, split in enumerate(("train", "val", "train", "val")):
+            folder = Path(place) / split / f"class{i // 2}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (side, side), (40 * i, 200, 90)).save(folder / f"{i}.png")
+        data = DataConfig(
+            name="doctor", label="doctor", root=place, beton_dir=f"{place}/ffcv", backend="ffcv", embedded=False,
+            num_classes=2, expected_train=None, expected_val=None, train_crop=side, crop_area=(1.0, 1.0),
+            crop_aspect=(1.0, 1.0), flip=0.0, eval_resize=side, eval_crop=side, mean=(0.0,) * 3, std=(1.0,) * 3,
+            workers=1, write=WriteConfig(mode="raw", max_side=side, jpeg_quality=90, compress_probability=0.0),
+        )  # fmt: skip
+        prepare(data, workers=1, progress=False)
+        loader = open_eval(data, batch_size=2, rank=0, world_size=1, device="cpu")
+        batches = [(images.numpy(), labels.tolist()) for _, images, labels in loader]
+        loader.close()
+    (images, labels) = batches[0]
+    expected = np.broadcast_to(np.array([[40, 200, 90], [120, 200, 90]])[:, :, None, None], (2, 3, side, side))
+    if labels != [0, 1] or not np.array_equal(images, expected):
+        raise RuntimeError("what FFCV read is not what was written")
+    return f"{importlib.metadata.version('ffcv')}, writes and reads back exactly"
+
+
+if __name__ == "__main__":
+    probes = {"torch": probe_torch, "gloo": probe_gloo, "nccl": probe_nccl, "ffcv": probe_ffcv}
+    print(probes[sys.argv[1]]())

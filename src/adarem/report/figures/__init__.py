@@ -1,0 +1,4 @@
+"""The figures of a sweep.
+
+In: a table. Out: matplotlib figures, as PNG and SVG.
+"""

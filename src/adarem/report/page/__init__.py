@@ -1,0 +1,4 @@
+"""The report as one HTML page.
+
+In: tables, figures and verdicts. Out: HTML that needs no network.
+"""

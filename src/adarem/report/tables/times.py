@@ -1,0 +1,211 @@
+"""Time to accuracy: when each cell first reached a target, in epochs, wall time and device time."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from adarem.report import provenance
+from adarem.report.load import Run
+from adarem.report.tables.table import METRICS, Cell, Table
+
+SHARES = (0.90, 0.95, 0.99)
+RULE = (
+    "Reached: the first evaluated epoch whose validation figure is at the target or beyond it; an epoch later that "
+    "falls back does not count against it. Wall time is that of training, evaluation and checkpoints up to that "
+    "epoch's end, without start-up, what an interrupted attempt lost and the checkpoint written when it was stopped; "
+    "device time is wall time × the ranks of each epoch. Wall time is also of the machine and of what else ran there: "
+    "it compares only runs that had like machines to themselves. Where the record of an epoch is lost, the times from "
+    "there on are unknown (—), and so is the first epoch after a lost evaluation. "
+    "Over several seeds: the mean of those finished that reached it, whose number stands beside it, with that of the "
+    "seeds whose lost evaluations may hide that they did (unknown); diverged seeds are left out and counted apart. "
+)
+OF_PAPER = "Target: the paper's final top-1 of SGDM on that network. "
+OF_BEST = (
+    "Targets: fixed shares of the final validation figure of the best cell of that network here (90, 95 and 99 %; "
+    "where lower is better, that figure divided by the share), on the same data, so they say nothing of other data. "
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    text: str  # "70.67 (SGDM in the paper)"
+    value: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One cell and one target; means over the seeds that reached it, None where there are none or they are unknown."""
+
+    model: str
+    optimizer: str
+    variant: str
+    target: Target
+    seeds: int  # that finished
+    reached: int
+    unknown: int  # that finished and may have reached it at an evaluation whose record is lost
+    diverged: int  # seeds, apart from those
+    state: str  # where none did: "not reached", "unknown", or that of the run that got furthest
+    epochs: float | None
+    wall_hours: float | None
+    device_hours: float | None
+
+
+def device(runs: Sequence[Run]) -> str:
+    """What device time counts."""
+    return "GPU" if any(r.config.cluster.device == "cuda" for r in runs) else "CPU rank"
+
+
+def unit(runs: Sequence[Run]) -> tuple[str, float]:
+    """Hours, or minutes where all of it is short; and how many of them an hour has."""
+    longest = max((np.nanmax(r.hours[:, 1], initial=0.0) for r in runs), default=0.0)
+    return ("hours", 1.0) if longest >= 2 else ("minutes", 60.0)
+
+
+def metric(table: Table) -> str:
+    """The figure that is followed over the epochs: top-1, or the validation perplexity."""
+    text = table.campaign.runs and table.campaign.runs[0].config.data.kind == "text"
+    return "val_perplexity" if text else "top1"
+
+
+def _curve(run: Run, name: str) -> np.ndarray:
+    return run.curve("val", {"top1": "top1", "val_perplexity": "perplexity"}[name])
+
+
+def of_paper(table: Table) -> bool:
+    """Whether the targets are the paper's: a reproduction of a table that has SGDM's top-1."""
+    stated = any((o, m) == ("sgdm", "top1") for _, o, m in table.paper.values)
+    return table.campaign.rehearsal is None and stated and metric(table) == "top1"
+
+
+def _cells(table: Table) -> list[Cell]:
+    """Every cell once, whatever the table's metrics: its own, and those with settings off the grid that there are."""
+    first = table.campaign.grid["metrics"][0]
+    return [c for c in table.cells if c.metric == first and (c.runs or not c.variant)]
+
+
+def targets(table: Table, model: str, data: str = "") -> list[Target]:
+    """What has to be reached on a network, by cells of one letter where the table mixes data.
+
+    Empty while no cell of it has finished and the paper says nothing.
+    """
+    mark = f" [{data}]" if data else ""
+    if of_paper(table):
+        stated = table.paper.values.get((model, "sgdm", "top1"))
+        return [Target(f"{stated} (SGDM in the paper){mark}", float(stated))] if stated else []
+    followed = metric(table)
+    lower = METRICS[followed].lower_is_better
+    finals = []
+    for c in _cells(table):
+        if (c.model, c.data) == (model, data) and not c.mixed:
+            values = [v for r in c.runs if (v := r.value(followed)) is not None]
+            finals += [float(np.mean(values))] if values else []
+    if not finals:
+        return []
+    best = (min if lower else max)(finals)
+    values = [(s, best / s if lower else best * s) for s in SHARES]
+    return [Target(f"{value:.2f} ({share:.0%} of the best cell){mark}", value) for share, value in values]
+
+
+def _first(run: Run, followed: str, target: float) -> tuple[float, float, float] | Literal["not reached", "unknown"]:
+    """Epoch, hours and device hours at which a run first reached the target, each NaN where a lost record hides it."""
+    curve = _curve(run, followed)
+    unseen = np.setdiff1d(run.due["val"], curve[:, 0])
+    there = curve[:, 1] <= target if METRICS[followed].lower_is_better else curve[:, 1] >= target
+    if not there.any():
+        return "unknown" if len(unseen) else "not reached"
+    epoch = curve[there.argmax(), 0].item()
+    _, wall, devices = run.hours[int(epoch) - 1].tolist()
+    return math.nan if (unseen < epoch).any() else epoch, wall, devices
+
+
+def _reached(c: Cell, followed: str, target: Target) -> Reached:
+    done = [] if c.mixed else [r for r in c.runs if r.status == "done"]
+    firsts = [_first(r, followed, target.value) for r in done]
+    hit, unknown = [f for f in firsts if isinstance(f, tuple)], firsts.count("unknown")
+    state = "unknown" if unknown else "not reached" if done else c.ours
+    means = np.mean(hit, axis=0).tolist() if hit else [math.nan] * 3
+    epochs, wall, devices = (None if math.isnan(x) else x for x in means)
+    diverged = sum(r.status == "diverged" for r in c.runs)
+    return Reached(
+        c.model, c.optimizer, c.variant, target, len(done), len(hit), unknown, diverged, state, epochs, wall, devices
+    )
+
+
+def reached(table: Table) -> list[Reached]:
+    """Every cell and target, in the table's order; a cell of no letter stands under each of them, by its state."""
+    cells, found = _cells(table), []
+    for model in dict.fromkeys(c.model for c in cells):
+        own = [c for c in cells if c.model == model]
+        for data in sorted({c.data for c in own} - {""}) or [""]:
+            for target in targets(table, model, data):
+                found += [_reached(c, metric(table), target) for c in own if c.data in (data, "")]
+    return found
+
+
+def rows(table: Table) -> tuple[list[str], list[list[str]]]:
+    """Header and printed lines."""
+    word, factor = unit(table.campaign.runs)
+    header = ["Network", "Optimizer", f"{METRICS[metric(table)].label} to reach", "Epochs"]
+    header += [f"Wall time ({word})", f"{device(table.campaign.runs)} {word}", "Seeds"]
+
+    def number(value: float | None, text: str) -> str:
+        return "—" if value is None else format(value, text)
+
+    printed = []
+    for r in reached(table):
+        cell = [table.labels.model(r.model), table.labels.cell(r.optimizer, r.variant), r.target.text]
+        cell += [number(r.epochs, ".4g") if r.reached else r.state]
+        cell += [number(h and h * factor, ".2f") for h in (r.wall_hours, r.device_hours)]
+        apart = [f"{n} {word}" for n, word in ((r.unknown, "unknown"), (r.diverged, "div.")) if n]
+        printed.append([*cell, f"{r.reached} of {r.seeds}" + (f" ({', '.join(apart)})" if apart else "")])
+    return header, printed
+
+
+def rule(table: Table) -> str:
+    return (OF_PAPER if of_paper(table) else OF_BEST) + RULE.strip()
+
+
+def markdown(table: Table) -> str:
+    """The table as a page of its own."""
+    header, printed = rows(table)
+    stamp = table.campaign.rehearsal
+    out = [f"# {'REHEARSAL of ' if stamp else ''}Time to accuracy: {table.campaign.grid.get('title', table.name)}", ""]
+    if stamp:
+        out += [f"> **REHEARSAL, not a reproduction.** {stamp}.", ""]
+    if printed:
+        out += ["| " + " | ".join(header) + " |", "| --- | --- | --- |" + " ---: |" * (len(header) - 3)]
+        out += ["| " + " | ".join(r) + " |" for r in printed]
+    else:
+        out.append("There is no target: no cell has finished yet, or only with seeds on different data.")
+    devices = sorted({str(r.result["device"]) for r in table.campaign.runs if r.result.get("device")})
+    out += ["", rule(table), "", f"Devices: {', '.join(devices) or 'no run has finished'}."]
+    if warnings := provenance.warnings(table.campaign):
+        out += ["", "## Warnings", "", *(f"- {w}" for w in warnings)]
+    return "\n".join(out) + "\n"
+
+
+def to_csv(table: Table) -> str:
+    """One line a cell and target, numbers bare."""
+    f = io.StringIO()
+    w = csv.writer(f, lineterminator="\n")
+    w.writerow(
+        ["of", "campaign", "rehearsal", "model", "optimizer", "variant", "label", "metric", "target", "target_value",
+         "state", "epochs", "wall_hours", "device_hours", "device", "seeds_reached", "seeds_finished",
+         "seeds_unknown", "seeds_diverged"]
+    )  # fmt: skip
+    c = table.campaign
+    for r in reached(table):
+        label = f"{table.labels.model(r.model)}, {table.labels.cell(r.optimizer, r.variant)}"
+        state = "reached" if r.reached else r.state
+        numbers = ["" if x is None else f"{x:.6g}" for x in (r.epochs, r.wall_hours, r.device_hours)]
+        w.writerow(
+            [table.name, c.name, c.rehearsal or "", r.model, r.optimizer, r.variant, label, metric(table),
+             r.target.text, f"{r.target.value:.4f}", state, *numbers, device(c.runs), r.reached, r.seeds,
+             r.unknown, r.diverged]
+        )  # fmt: skip
+    return f.getvalue()

@@ -1,0 +1,290 @@
+"""The run directory: the one contract between planning, training and reporting.
+
+This is the only module that knows the file names inside a run. Standard library and yaml only. A run's status is
+derived from its files here and stored nowhere.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import socket
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from adarem.run import locks
+from adarem.run.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
+from adarem.run.errors import UserError
+from adarem.run.files import append_line, read_json, read_lines, write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# libyaml where PyYAML has it: ten times faster, which `adarem status` and the report feel.
+SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
+FINISHED: tuple[Status, ...] = ("done", "diverged")
+
+# A run whose progress file is older than this and whose lock nobody holds is not running any more.
+STALE_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's directory, ``runs/<campaign>/<cell>/``."""
+
+    path: Path
+
+    # File names. Nothing outside this class spells them.
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def attempts_file(self) -> Path:
+        return self.path / "attempts.jsonl"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def oscillation_file(self) -> Path:
+        return self.path / "oscillation.jsonl"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.json"
+
+    @property
+    def result_file(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def correct_file(self) -> Path:
+        return self.path / "correct.npz"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    # config.yaml
+    def freeze(self, config: RunConfig) -> bool:
+        """Writes config.yaml; True if the run is new. Planning the same thing twice changes nothing.
+
+        Raises:
+            UserError: the directory holds another experiment under the same name.
+        """
+        self.check(config)
+        text = "# Written by `adarem plan`. `adarem train` reads nothing else.\n" + yaml.safe_dump(
+            to_dict(config), sort_keys=False, allow_unicode=True
+        )
+        if not self.config_file.exists():
+            write_atomically(self.config_file, text)
+            return True
+        old = self.config()
+        if old != config:  # only circumstances differ: another partition, another place of the data
+            write_atomically(self.config_file, text)
+        return False
+
+    def check(self, config: RunConfig) -> None:
+        """Raises UserError when ``freeze`` of this config would be refused; writes nothing."""
+        if not self.config_file.exists():
+            found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
+            # Another planner may be writing the same file at this moment.
+            if any(name != self.config_file.name and not name.endswith(".partial") for name in found):
+                raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
+            return
+        old = self.config()
+        if config_hash(old) != config_hash(config):
+            raise UserError(
+                f"{self.config_file}: planned before with other settings ({'; '.join(differing_keys(old, config))}); "
+                "use another runs_dir, or remove that run"
+            )
+
+    def config(self) -> RunConfig:
+        """Raises UserError when config.yaml is missing, damaged or of another version."""
+        try:
+            raw = yaml.load(self.config_file.read_text(), Loader=SAFE_YAML)
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs") from None
+        except UnicodeDecodeError:
+            raise UserError(f"{self.config_file}: not text; remove the run and plan it again") from None
+        except yaml.YAMLError as e:
+            where = getattr(e, "problem_mark", None)
+            line = f" at line {where.line + 1}" if where else ""
+            raise UserError(f"{self.config_file}: not valid YAML{line}; remove the run and plan it again") from None
+        try:
+            return from_dict(raw)
+        except UserError as e:
+            raise UserError(f"{self.config_file}: {e}") from None
+
+    # attempts.jsonl: a line when an attempt starts and a line when it ends, joined by the attempt's number
+    def start_attempt(self, record: dict[str, Any]) -> int:
+        number = len(self.attempts()) + 1
+        append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
+        return number
+
+    def end_attempt(self, number: int, why: str, detail: str = "", **figures: Any) -> None:
+        """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
+        append_line(
+            self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **figures}
+        )
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """One dict an attempt, in order; no ``end`` key when it never told how it ended."""
+        joined: dict[int, dict[str, Any]] = {}
+        for record in read_lines(self.attempts_file)[0]:
+            if isinstance(record.get("attempt"), int):
+                joined.setdefault(record["attempt"], {}).update(record)
+        return [joined[k] for k in sorted(joined)]
+
+    # metrics.jsonl
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """``record`` needs ``epoch`` (epochs completed, 1 to epochs) and ``split`` (train or val)."""
+        assert {"epoch", "split"} <= record.keys()
+        append_line(self.metrics_file, record)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record an (epoch, split), the last written; in order of epoch."""
+        return self.read_metrics()[0]
+
+    def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
+        """``metrics`` and the number of lines that no one can read."""
+        records, damaged = read_lines(self.metrics_file)
+        whole = [r for r in records if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)]
+        last = {(r["epoch"], r["split"]): r for r in whole}
+        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
+
+    def append_oscillation(self, record: dict[str, Any]) -> None:
+        """``record`` needs ``epoch`` (epochs completed)."""
+        assert "epoch" in record
+        append_line(self.oscillation_file, record)
+
+    def oscillation(self) -> list[dict[str, Any]]:
+        """One record a window, the last written for its epoch; in order of epoch."""
+        return self.read_oscillation()[0]
+
+    def read_oscillation(self) -> tuple[list[dict[str, Any]], int]:
+        """``oscillation`` and the number of lines that no one can read."""
+        records, damaged = read_lines(self.oscillation_file)
+        whole = [r for r in records if isinstance(r.get("epoch"), int)]
+        last = {r["epoch"]: r for r in whole}
+        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
+
+    def damaged_lines(self) -> int:
+        """Lines of the .jsonl files that no one can read; reported, never dropped in silence."""
+        return self.read_metrics()[1] + self.read_oscillation()[1] + self.damaged_attempts()
+
+    def damaged_attempts(self) -> int:
+        return read_lines(self.attempts_file)[1]
+
+    # progress.json: where a live run is, rewritten every few seconds
+    def write_progress(self, record: dict[str, Any]) -> None:
+        write_atomically(self.progress_file, json.dumps({"time": time.time(), "host": socket.gethostname(), **record}))
+
+    def progress(self) -> dict[str, Any] | None:
+        try:
+            return read_json(self.progress_file)
+        except UserError:
+            return None  # being replaced, or cut by a full disk; the next write mends it
+
+    # result.json
+    def write_result(self, record: dict[str, Any]) -> None:
+        assert record["status"] in FINISHED
+        sealed = {**record, "checksum": _checksum(record)}
+        write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+    def result(self) -> dict[str, Any] | None:
+        """The finished run's figures, or None. Raises UserError for a file that is damaged or was edited."""
+        record = read_json(self.result_file)
+        if record is None:
+            return None
+        checksum = record.pop("checksum", None)
+        if checksum != _checksum(record):
+            reason = "checksum differs" if checksum else "no checksum"
+            raise UserError(
+                f"{self.result_file}: not as training wrote it ({reason}); restore it, or remove it: the same launch "
+                "then makes it again from the last checkpoint"
+            )
+        return record
+
+    # correct.npz
+    def write_correct(self, correct: Mapping[str, Sequence[bool]]) -> None:
+        """Keeps which images were right, one bit each, in dataset order, under the names given (top1, top5)."""
+        import numpy as np
+
+        buffer = io.BytesIO()
+        arrays = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
+        np.savez(buffer, n=len(next(iter(correct.values()))), **arrays)
+        write_atomically(self.correct_file, buffer.getvalue())
+
+    def correct(self) -> dict[str, "np.ndarray"] | None:
+        """The bool arrays that ``write_correct`` kept, or None before the final evaluation."""
+        import numpy as np
+
+        if not self.correct_file.exists():
+            return None
+        try:
+            with np.load(self.correct_file, allow_pickle=False) as f:
+                packed = {k: f[k] for k in f.files}
+            n = int(packed.pop("n"))
+            if any(bits.shape != ((n + 7) // 8,) for bits in packed.values()):
+                raise ValueError("another number of bits than it says")
+            return {k: np.unpackbits(bits, count=n).astype(bool) for k, bits in packed.items()}
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile):
+            raise UserError(
+                f"{self.correct_file}: damaged; remove it and result.json, and train the run again"
+            ) from None
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by the one process that may write here; see ``locks.hold``. What killed ones left half written goes."""
+        with locks.hold(self.lock_file):
+            for half in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
+                if not half.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
+                    half.unlink(missing_ok=True)
+            yield
+
+    def locked(self) -> bool:
+        return locks.held(self.lock_file)
+
+    def status(self) -> Status:
+        """Derived, never stored. A damaged or edited result.json counts as failed."""
+        try:
+            result = self.result()
+        except UserError:
+            return "failed"
+        if result is not None:
+            return "diverged" if result.get("status") == "diverged" else "done"
+        attempts = self.attempts()
+        if not attempts:
+            return "planned"
+        last = attempts[-1]
+        if "end" in last:
+            return "interrupted" if last.get("why") == "interrupted" else "failed"
+        progress = self.progress()
+        newest = max(last.get("start", 0.0), (progress or {}).get("time", 0.0))
+        if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
+            return "running"
+        return "failed"  # it began, holds no lock and never said why it stopped: killed
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    """Tells a figure changed by hand from one that training wrote; no protection against forgers."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,111 @@
+"""Files that are whole or absent, and lines that are whole or known to be broken. Standard library only."""
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adarem.run.errors import Mishap, UserError
+
+# What a sick disk, mount or network answers: another try, or another node, may fare better.
+SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A full disk, a read-only one or a missing permission becomes one line; a sick one a Mishap's."""
+    try:
+        yield
+    except OSError as e:
+        line = f"{path}: cannot be written ({e.strerror}); mend that and start again"
+        raise (Mishap if e.errno in SICK else UserError)(line) from None
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns.
+
+    Raises:
+        UserError: it cannot be written: disk full or read-only, no permission.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    half = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # O_EXCL: nothing that lies there already is written into or through; the kernel applies the umask.
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as f:
+                f.write(payload)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(half, path)
+        except BaseException:
+            half.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in a folder survive a power cut, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # not every file system can
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
+    line = json.dumps(record, allow_nan=False) + "\n"
+    with writing(path), open(path, "ab+", buffering=0) as f:
+        if f.tell() > 0:
+            f.seek(-1, os.SEEK_END)
+            if f.read(1) != b"\n":
+                line = "\n" + line
+        data = line.encode()
+        if f.write(data) != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(f.fileno())
+
+
+def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of a jsonl file and the number of lines that could not be read."""
+    records, bad = [], 0
+    try:
+        text = path.read_text(errors="replace")
+    except FileNotFoundError:
+        return [], 0
+    lines = [line for line in text.splitlines() if line.strip()]
+    try:  # a whole file at once is several times faster; whatever is odd about it goes line by line
+        whole = json.loads(f"[{','.join(lines)}]")
+        if len(whole) == len(lines) and all(isinstance(r, dict) for r in whole):
+            return whole, 0
+    except json.JSONDecodeError:
+        pass
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            bad += 1
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            bad += 1
+    return records, bad
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
+    return value

@@ -1,0 +1,116 @@
+"""`make reproduce-…` hands every setting on as it was given, and executes nothing in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from adarem.plan.plan import make_plan
+from tests.support import ROOT
+
+HOSTILE = [
+    "$(shell touch hacked)a$b",
+    "$(error no)$$ ${IMAGENET} $(value IMAGENET)",
+    "$(touch hacked) `touch hacked` ; touch hacked # && touch hacked",
+    "a b 'c' \"d\" \\ \\\\ * ~ é",
+    "${oc.env:HOME} \\${x} ${x",
+    "a,b=[c]{d: e}(f)??? %j @",
+    "two\nlines",
+    "ends in \\",
+]
+
+Make = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """`make` in a copy of the checkout whose `adarem` writes down what it is given."""
+    place = tmp_path / "checkout"
+    for part in ("Makefile", "scripts/reproduce.sh", "scripts/setup.sh", "pyproject.toml", "constraints.txt"):
+        (place / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / part, place / part)
+    (place / ".venv" / "bin").mkdir(parents=True)
+    (place / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    stub = place / ".venv" / "bin" / "adarem"
+    stub.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >arguments\nprintf %s "$IMAGENET" >imagenet\n')
+    commands = tmp_path / "commands"  # a cluster's login node, so that nothing is asked of this machine
+    commands.mkdir()
+    (commands / "sbatch").write_text("#!/bin/sh\n")
+    for command in (stub, commands / "sbatch"):
+        command.chmod(0o755)
+    (place / ".venv" / ".harness-ready").touch()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {k: v for k, v in os.environ.items() if k not in ("SEEDS", "OVERRIDES", "IMAGENET", "PTB", "MAKEFLAGS")}
+        env["PATH"] = f"{commands}:{env['PATH']}"
+        done = subprocess.run(["make", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=60)
+        assert not list(tmp_path.rglob("hacked")), done
+        return done
+
+    return run
+
+
+def arguments(place: Path) -> list[str]:
+    return (place / "checkout" / "arguments").read_text().split("\0")[:-1]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_path_gets_through(name: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    done = make("reproduce-table2", f"IMAGENET={root}")
+    assert done.returncode == 0, done.stderr
+    given = arguments(tmp_path)
+    assert given[:2] == ["launch", "grid=table2"]
+    monkeypatch.setenv("IMAGENET", (tmp_path / "checkout" / "imagenet").read_text())
+    data = make_plan([*given[1:], "optimizer=adam"]).cells[0].config.data
+    assert (data.name, data.root, data.beton_dir) == ("imagenet", str(root), f"{root}/ffcv")
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if "'" not in name])
+def test_overrides_get_through(name: str, make: Make, tmp_path: Path) -> None:
+    done = make("reproduce-table2", f"OVERRIDES=scale.epochs=3 'runs_dir={name}'\n results_dir=/a\\ b")
+    assert done.returncode == 0, done.stderr
+    assert arguments(tmp_path) == [
+        "launch", "grid=table2", "data=digits", "scale.epochs=3", f"runs_dir={name}", "results_dir=/a b",
+    ]  # fmt: skip
+
+
+def test_quotes_in_overrides(make: Make, tmp_path: Path) -> None:
+    assert make("reproduce-table1", """OVERRIDES=runs_dir='/a b' cluster.extra='["--qos=high"]' ""a""").returncode == 0
+    assert arguments(tmp_path)[3:] == ["runs_dir=/a b", 'cluster.extra=["--qos=high"]', "a"]
+    done = make("reproduce-table1", "OVERRIDES=runs_dir='/a b")
+    assert "reproduce-table1: OVERRIDES: No closing quotation; quote it as after `adarem launch`" in done.stderr
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("seeds", ["0 1 2", " 0\n1\t2 "])
+def test_seeds(seeds: str, make: Make, tmp_path: Path) -> None:
+    assert make("reproduce-table2", f"SEEDS={seeds}").returncode == 0
+    assert arguments(tmp_path)[-1] == "seeds=[0,1,2]"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_seeds_stay_one_word(name: str, make: Make, tmp_path: Path) -> None:
+    assert make("reproduce-table2", f"SEEDS={name}").returncode == 0
+    assert arguments(tmp_path)[3:] == [f"seeds=[{','.join(name.split())}]"]
+
+
+@pytest.mark.parametrize("variable", ["IMAGENET", "PTB", "SEEDS", "OVERRIDES", "PYTHON", "ROUNDS"])
+def test_make_executes_nothing(variable: str, make: Make) -> None:
+    for target in ("reproduce-table2", "reproduce-table3", "setup", "torture", "help"):
+        make("-n", target, f"{variable}=$(shell touch hacked)`touch hacked`$$(touch hacked)")
+
+
+def test_every_source_file_is_in_the_package() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["adarem"]
+    package = ROOT / "src" / "adarem"
+    files = [p for p in package.rglob("*.*") if p.parent.name != "__pycache__"]
+    others = [str(p.relative_to(package)) for p in files if p.suffix != ".py"]
+    assert others and all(any(fnmatch(name, pattern) for pattern in patterns) for name in others), others

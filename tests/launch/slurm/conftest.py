@@ -1,0 +1,22 @@
+import os
+
+import pytest
+
+from tests.support.cluster import cluster, missing
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster():
+    """A real two-node cluster."""
+    if reason := missing():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"the Slurm tests cannot run: {reason}")
+        pytest.skip(f"the Slurm tests cannot run: {reason}")
+    with cluster() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def digits(digits_root):
+    """Overrides that point to the embedded data, prepared once for the whole suite."""
+    return ["data=digits", f'data.root="{digits_root}"']

@@ -1,0 +1,127 @@
+"""The sheet of settings: what the paper states, what was tried here and in a search."""
+
+import csv
+import io
+
+import pytest
+import yaml
+
+from adarem.report.load import read_runs
+from adarem.report.tables import render as tables
+from adarem.report.tables.settings import fairness_sheet
+from adarem.report.tables.table import build, read_paper
+from adarem.resources import paper_file
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from tests.support.sweeps import diverge, finish, make_config, write_grid
+
+
+def table(folder, results):
+    campaign = read_runs(folder)
+    return build(campaign, read_paper(campaign.grid["paper"], results))
+
+
+def text_config(optimizer: str, grid: str, overrides=None):
+    """A cell of Table 3 or its search on embedded text."""
+    from adarem.plan.plan import make_plan
+
+    given = [f"{k}={v}" for k, v in (overrides or {}).items()]
+    return make_plan([f"grid={grid}", "data=pydoc", f"optimizer={optimizer}", *given]).cells[0].config
+
+
+def tried(t) -> dict[str, str]:
+    header, rows, _ = fairness_sheet(t)
+    return {row[0]: row[header.index("Tried here")] for row in rows}
+
+
+def test_one_configuration_each_is_not_tuned(dirs, table2_runs):
+    t = table(table2_runs, dirs[1])
+    assert set(tried(t).values()) == {"1 configuration"}
+    assert "so none was tuned" in " ".join(fairness_sheet(t)[2])
+
+
+def test_several_configurations_are_not_called_one(dirs, table2_runs):
+    finish(table2_runs, make_config("resnet18", "sgdm", overrides={"optimizer.weight_decay": 5e-4}), 70.0)
+    t = table(table2_runs, dirs[1])
+    assert tried(t)["SGDM"] == "2 configurations" and tried(t)["AdaRem"] == "1 configuration"
+    notes = " ".join(fairness_sheet(t)[2])
+    assert "none was tuned" not in notes and "none was picked for its result" in notes
+
+
+def test_a_searchs_configurations_are_counted(dirs):
+    """Three of SGDM, one of them diverged and one of them not finished, with two seeds of the first; none of Adam."""
+    folder = write_grid(dirs[0], "table3", "pydoc", "rehearsal_text")
+    search = write_grid(dirs[0], "table3_search", "pydoc", "rehearsal_text")
+    for optimizer in ("sgdm", "adam"):
+        finish(folder, text_config(optimizer, "table3"), 50.0, epochs=False)
+    t = table(folder, dirs[1])
+    assert tried(t)["SGDM"] == "1 configuration; no runs of table3_search-pydoc here"
+    assert "table3_search-pydoc, of which no runs are here" in " ".join(fairness_sheet(t)[2])
+    for lr, outcome in ((0.3, "done"), (1.0, "diverged"), (3.0, "planned")):
+        config = text_config("sgdm", "table3_search", {"optimizer.lr": lr, "optimizer.momentum": 0.9})
+        if outcome == "done":
+            finish(search, config, 50.0, epochs=False)
+        elif outcome == "diverged":
+            diverge(search, config)
+        else:
+            RunDir(search / config.cell).freeze(config)
+    t = table(folder, dirs[1])
+    assert tried(t)["SGDM"] == "1 configuration; 2 of 3 in table3_search-pydoc"
+    assert tried(t)["Adam"] == "1 configuration; 0 in table3_search-pydoc"
+    assert "Ours are those of table3_search-pydoc, counted above" in " ".join(fairness_sheet(t)[2])
+
+
+def test_a_trials_search_is_a_trial_too(dirs):
+    """With the paper's data and fewer epochs, both stand in folders of their own."""
+    from adarem.plan.plan import make_plan
+
+    for grid in ("table3", "table3_search"):
+        trial = ["data=ptb", "data.root=/data", "scale.epochs=3", "optimizer=sgdm", f"runs_dir={dirs[0]}"]
+        make_plan([f"grid={grid}", *trial]).write()
+    found = tried(table(dirs[0] / "table3-trial", dirs[1]))
+    assert found == {"SGDM (epochs 3)": "1 configuration; 0 of 10 in table3_search-trial"}
+
+
+def test_the_papers_settings_come_from_its_file(dirs, table2_runs):
+    raw = yaml.safe_load(paper_file("settings.yaml", dirs[1]).read_text())
+    raw["images"]["adarem"] = {"lr": 0.3, "beta": 0.9}
+    (dirs[1] / "paper").mkdir(parents=True)
+    for name in ("table2.csv", "settings.yaml"):
+        (dirs[1] / "paper" / name).write_text(paper_file(name, dirs[1]).read_text())
+    (dirs[1] / "paper" / "settings.yaml").write_text(yaml.safe_dump(raw))
+    sheet = "\n".join(tables.markdown(table(table2_runs, dirs[1])).splitlines())
+    assert "| AdaRem | 0.4 (ours) | 0.4 | 0.0001, decoupled, × lr | β 0.9 (paper), λ 0.999, decay every epoch," in sheet
+    assert "| SGDM | 0.4 (paper) |" in sheet
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pictures": {}}, "pictures: no such name; "),
+        ({"images": {"adabond": {"lr": 0.4}}}, "images: adabond: no such name; did you mean 'adabound'?"),
+        ({"images": {"adarem": {"lamda": 0.9}}}, "images: adarem: lamda: no such name; did you mean 'lam'?"),
+        ({"images": {"sgdm": {"lr": "1e-4"}}}, "images: sgdm: lr: needs a number, with a point: not '1e-4'"),
+        ({"text": None}, "text: needs a mapping"),
+        ({"figures": {"figure5": ["resnet19"]}}, "figures: figure5: resnet19: no such name; did you mean 'resnet1"),
+    ],
+)
+def test_mistakes_in_that_file_are_one_line(dirs, change, message):
+    raw = yaml.safe_load(paper_file("settings.yaml", dirs[1]).read_text()) | change
+    (dirs[1] / "paper").mkdir(parents=True)
+    (dirs[1] / "paper" / "settings.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError) as e:
+        read_paper(None, dirs[1])
+    assert str(e.value).startswith(f"{dirs[1] / 'paper' / 'settings.yaml'}: {message}") and "\n" not in str(e.value)
+
+
+def test_no_verdict_on_settings_off_the_grid(dirs, table2_runs):
+    for seed in range(3):
+        config = make_config("resnet18", "sgdm", seed, overrides={"schedule.warmup_epochs": 5})
+        finish(table2_runs, config, 71.0 + 0.1 * seed)
+    t = table(table2_runs, dirs[1])
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(t))))
+    verdicts = {(r["variant"], r["verdict"]) for r in rows if r["optimizer"] == "sgdm" and r["metric"] == "top1"}
+    assert ("", "within noise") in verdicts or ("", "reproduced") in verdicts
+    assert ("warmup_epochs=5", "—") in verdicts and len(verdicts) == 2
+    md = tables.markdown(t)
+    assert "No verdict on rows with settings off the grid's own (warmup epochs 5): the paper's value is not of" in md

@@ -1,0 +1,399 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from adarem.plan.plan import make_plan
+from adarem.report import load as collect
+from adarem.report import provenance
+from adarem.report.tables import runs as runs_csv
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from tests.support.sweeps import diverge, fingerprint, finish, make_config, start, write_epochs, write_grid
+
+
+def test_every_state_is_told_apart(dirs):
+    folder = write_grid(dirs[0])
+    finish(folder, make_config("resnet18", "sgdm"), 70.5)
+    diverge(folder, make_config("resnet18", "adam"))
+    for optimizer in ("adamw", "adabound", "rmsprop", "adarem"):
+        config = make_config("resnet18", optimizer)
+        RunDir(folder / config.cell).freeze(config)
+    failed, stopped, running = (RunDir(folder / f"resnet18-{o}-s0") for o in ("adabound", "rmsprop", "adarem"))
+    failed.end_attempt(start(failed), "failed", "CUDA out of memory")
+    number = start(stopped)
+    write_epochs(stopped, 7, 30.0)
+    stopped.end_attempt(number, "interrupted")
+    start(running, host="elsewhere")
+    running.write_progress({"epoch": 12, "epochs": 100})
+    states = {r.config.optimizer.name: (r.status, r.state) for r in collect.read_runs(folder).runs}
+    assert states == {
+        "sgdm": ("done", "failed"), "adam": ("diverged", "div."), "adamw": ("planned", "—"),
+        "adabound": ("failed", "failed"), "rmsprop": ("interrupted", "stopped ep 7/100"),
+        "adarem": ("running", "ep 12/100"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"top1": None}, "no finite final figure"),
+        ({"epochs": 3}, "of epoch 3, the config asks for 100"),
+        ({"top1": 71.5}, "result.json has top1 71.5, metrics.jsonl 70.5"),
+    ],
+)
+def test_a_result_that_does_not_fit_is_named_and_never_a_number(dirs, change, words):
+    folder = write_grid(dirs[0])
+    run = finish(folder, make_config("resnet18", "sgdm"), 70.5)
+    run.write_result(run.result() | change)
+    read = collect.read_run(run.path)
+    assert (read.status, read.value("top1")) == ("failed", None)
+    assert words in "; ".join(read.problems)
+
+
+@pytest.mark.parametrize("change", [{"top1": 99.0}, {"top1": float("nan")}, {"commit": "0" * 9}])
+def test_a_result_edited_by_hand_is_named_and_never_a_number(dirs, change):
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
+    run.result_file.write_text(json.dumps(json.loads(run.result_file.read_text()) | change))
+    read = collect.read_run(run.path)
+    assert (read.status, read.value("top1")) == ("failed", None)
+    assert "result.json: not as training wrote it (checksum differs)" in "; ".join(read.problems)
+
+
+def test_another_config_hash_is_told_and_the_figure_kept(dirs):
+    """The settings known to a later version change the hash of a file that nobody touched."""
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
+    run.write_result(run.result() | {"config_hash": "0" * 16})
+    read = collect.read_run(run.path)
+    assert read.value("top1") == 70.5
+    assert "does not hash as when it was trained" in "; ".join(read.problems)
+
+
+@pytest.mark.parametrize(
+    "damage", ["result", "metrics", "attempts", "config", "no config", "binary config", "odd types"]
+)
+def test_damage_is_reported_by_name(dirs, damage):
+    folder = write_grid(dirs[0])
+    run = finish(folder, make_config("resnet18", "sgdm"), 70.5)
+    if damage == "result":
+        run.result_file.write_text(run.result_file.read_text()[:40])
+    elif damage == "metrics":
+        with open(run.metrics_file, "a") as f:
+            f.write('{"epoch": 101, "spl')
+    elif damage == "attempts":
+        run.attempts_file.write_text('{"attempt": "x"}\n[1]\n')
+    elif damage == "odd types":
+        run.append_metrics({"epoch": "three", "split": 7})
+    elif damage == "no config":
+        run.config_file.unlink()
+    else:
+        run.config_file.write_bytes(b"\xff\xfe\x00" if damage == "binary config" else b"grid: [")
+    c = collect.read_runs(folder)
+    told = c.unreadable + [f"{r.name}: {p}" for r in c.runs for p in r.problems]
+    assert len(told) >= 1 and all("resnet18-sgdm-s0" in t for t in told)
+    if damage in ("result", "no config", "binary config", "config"):
+        assert all(r.value("top1") is None for r in c.runs)
+
+
+GENUINE = {"train": 1_281_167, "val": 50_000}
+
+
+@pytest.mark.parametrize(
+    ("counts", "evaluated", "words"),
+    [
+        ({}, 50_000, None),
+        ({"train": 1_279_886}, 50_000, None),  # 0.1 % left out by `adarem prepare --skip-bad`
+        ({"train": 1_279_885}, 50_000, "ImageNet with 1,279,885 of 1,281,167 training images"),
+        ({"train": 1_281_168}, 50_000, "ImageNet with 1,281,168 of 1,281,167 training images"),
+        ({"val": 49_999}, 49_999, "ImageNet with 49,999 of 50,000 validation images"),
+        ({"train": 20, "val": 8}, 8, "with 20 of 1,281,167 training images and 8 of 50,000 validation images"),
+        ({"val": None}, 50_000, "an unknown number of 50,000 validation images"),
+        ({}, 49_000, "ImageNet, evaluated on 49,000 of 50,000 validation images"),
+        ({}, None, "evaluated on an unknown number of 50,000"),
+    ],
+)
+def test_only_the_whole_genuine_set_is_no_rehearsal(dirs, counts, evaluated, words):
+    config = make_config("resnet18", "sgdm")
+    run = finish(write_grid(dirs[0]), config, 70.5, epochs=False)
+    evaluation = run.result()["evaluation"] | {"images": evaluated}
+    run.write_result(run.result() | {"fingerprint": fingerprint(config, GENUINE | counts), "evaluation": evaluation})
+    read = collect.read_run(run.path)
+    assert config.rehearsal is None
+    assert (read.rehearsal is None) if words is None else (words in read.rehearsal)
+
+
+def test_a_run_without_a_result_is_told_by_what_its_evaluations_counted(dirs):
+    folder = write_grid(dirs[0])
+    for optimizer, images in (("sgdm", 50_000), ("adam", 8)):
+        run = RunDir(folder / f"resnet18-{optimizer}-s0")
+        run.freeze(make_config("resnet18", optimizer))
+        start(run, host="elsewhere")
+        write_epochs(run, 3, 60.0, evaluated=images)
+    told = {r.config.optimizer.name: r.rehearsal for r in collect.read_runs(folder).runs}
+    assert told["sgdm"] is None and "evaluated on 8 of 50,000" in told["adam"]
+
+
+def test_one_run_on_other_data_makes_the_campaign_a_rehearsal(dirs, table2_runs):
+    assert collect.read_runs(table2_runs).rehearsal is None
+    run = RunDir(table2_runs / "resnet18-sgdm-s1")
+    run.write_result(run.result() | {"fingerprint": None})
+    assert collect.read_runs(table2_runs).rehearsal.endswith("claims (1 of 6 runs)")
+
+
+def test_text_is_held_to_its_counts_too(dirs):
+    """The loader refuses other counts; a result that tells others all the same is no reproduction."""
+    plan = make_plan(["grid=table3", "data.root=/d", f"runs_dir={dirs[0]}", "optimizer=sgdm"])
+    config = plan.cells[0].config
+    run = finish(plan.folder, config, 0.0, epochs=False)
+    run.write_result(run.result() | {"perplexity": 70.0})
+    assert collect.read_run(run.path).rehearsal is None
+    counts = {"train": 929_589, "val": 73_760, "test": 82_429}
+    run.write_result(run.result() | {"fingerprint": fingerprint(config, counts)})
+    assert "Penn Treebank with 82,429 of 82,430 test tokens" in collect.read_run(run.path).rehearsal
+
+
+def test_a_campaign_without_a_readable_run_is_told_by_its_name(dirs):
+    assert collect.read_runs(write_grid(dirs[0])).rehearsal is None
+    digits = collect.read_runs(write_grid(dirs[0], data="digits", scale="rehearsal"))
+    assert digits.rehearsal == "table2-digits holds no readable run"
+
+
+def without(run, *lost):
+    """Takes the records of these (epoch, split) out of metrics.jsonl."""
+    records = run.metrics()
+    run.metrics_file.write_text("".join(f"{json.dumps(r)}\n" for r in records if (r["epoch"], r["split"]) not in lost))
+
+
+def test_a_lost_record_makes_the_hours_from_there_on_unknown(dirs):
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
+    without(run, (60, "train"), (80, "val"), (81, "val"))
+    read = collect.read_run(run.path)
+    assert read.hours[:, 0].tolist() == list(range(1, 101))
+    assert read.hours[58, 1:] == pytest.approx([59 * 110 / 3600, 16 * 59 * 110 / 3600])
+    assert np.isnan(read.hours[59:, 1:]).all()
+    assert np.isnan(read.spent("train")) and np.isnan(read.spent("evaluate"))
+    assert read.problems == [
+        "metrics.jsonl has no train record of epoch 60; hours from there on are unknown",
+        "metrics.jsonl has no val record of epochs 80 to 81; hours from there on are unknown",
+    ]
+    without(run, *((e, s) for e in range(1, 101) for s in ("train", "val") if e > 50))  # cut in the middle
+    read = collect.read_run(run.path)
+    assert np.isfinite(read.hours[:50]).all() and np.isnan(read.hours[50:, 1]).all() and len(read.hours) == 100
+
+
+def test_evaluations_that_were_not_due_are_not_lost(dirs):
+    config = make_config("resnet18", "sgdm", changed={"train": {"eval_every": 30}})
+    run = finish(write_grid(dirs[0]), config, 70.5)
+    without(run, *((e, "val") for e in range(1, 101) if e not in (30, 60, 90, 100)))
+    read = collect.read_run(run.path)
+    assert read.problems == [] and read.hours[-1, 1] == pytest.approx((100 * 101 + 4 * 9) / 3600)
+    without(run, (60, "val"))
+    read = collect.read_run(run.path)
+    assert np.isfinite(read.hours[58, 1]) and np.isnan(read.hours[59:, 1]).all()
+
+
+def test_an_evaluation_under_way_is_not_lost(dirs):
+    run = RunDir(write_grid(dirs[0]) / "resnet18-sgdm-s0")
+    run.freeze(make_config("resnet18", "sgdm"))
+    start(run, host="elsewhere")
+    write_epochs(run, 3, 60.0)
+    without(run, (3, "val"))
+    read = collect.read_run(run.path)
+    assert (read.status, read.problems) == ("running", [])
+    assert (read.spent("evaluate"), read.spent("train")) == (18.0, 300.0)
+    assert np.isnan(read.hours[2, 1])  # the end of epoch 3 is not reached
+
+
+def test_an_epoch_beyond_the_runs_last_is_an_unreadable_line(dirs):
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
+    run.append_metrics({"epoch": 10**12, "split": "train", "loss": 1.0})
+    assert "1 unreadable line in metrics.jsonl" in collect.read_run(run.path).problems
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut", ["1 unreadable line in oscillation.jsonl", "oscillation.jsonl has no window that ends with epoch 10"]),
+        ("gone", ["oscillation.jsonl has no window that ends with epoch 10"]),
+        ("odd epoch", ["1 unreadable line in oscillation.jsonl"]),
+        ("trajectory", ["2 unreadable trajectories in oscillation.jsonl"]),
+        ("trajectories", ["1 unreadable trajectory in oscillation.jsonl"]),
+    ],
+)
+def test_damaged_oscillation_is_named(dirs, damage, words):
+    folder = write_grid(dirs[0], "figure2", "digits", "rehearsal")
+    tracked = {"train": {"oscillation": True}}
+    run = finish(folder, make_config("resnet18", "sgd", grid="figure2", data="digits", changed=tracked), 95.0)
+    way = {"parameter": "fc.weight[0, 1]", "from_step": 0, "values": [0.0, 1.0]}
+    for epoch in range(1, 11):
+        run.append_oscillation({"epoch": epoch, "step": epoch, "q_mean": 9.0, "trajectories": [way] * (epoch == 1)})
+    (read,) = collect.read_runs(folder).runs
+    assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0]["values"].tolist() == [0.0, 1.0]
+    whole = run.oscillation_file.read_text()
+    if damage == "cut":
+        run.oscillation_file.write_text(whole[:-20])
+    elif damage == "gone":
+        run.oscillation_file.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    elif damage == "odd epoch":
+        run.append_oscillation({"epoch": "ten"})
+    else:
+        odd = [{"parameter": "fc"}, way | {"values": [1.0, None]}, way] if damage == "trajectory" else 7
+        run.append_oscillation({"epoch": 10, "step": 10, "q_mean": 9.0, "trajectories": odd})
+    (read,) = collect.read_runs(folder).runs
+    lacking = ["done, but its final q_mean cannot be read"] if damage in ("cut", "gone") else []
+    assert (read.problems, read.status) == ([*words, *lacking], "done")
+    assert read.value("q_mean") == (None if lacking else 9.0)
+    told = provenance.problems(collect.read_runs(folder))
+    assert [f"figure2-digits/resnet18-sgd-s0: {p}" for p in read.problems] == told
+
+
+def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
+    folder = write_grid(dirs[0])
+    run = finish(folder, make_config("resnet18", "sgdm"), 70.5, epochs=False)
+    run.write_result(run.result() | {"top5": None})
+    (read,) = collect.read_runs(folder).runs
+    assert "done, but its final top5 cannot be read" in read.problems and read.value("top1") == 70.5
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe\x00name", "not text; plan the grid again"),
+        (b"name: [", "not valid YAML; plan"),
+        (b"name: 2024-99-99", "not valid YAML; plan"),
+        (b"- table2", "holds no mapping; plan"),
+        (b"axes: {model: 5}", "axes: not as `adarem plan` writes it"),
+        (b"metrics: top1", "metrics: not as"),
+        (b"labels: {model: [a]}", "labels: not as"),
+        (b"seeds: 3", "seeds: not as"),
+        (None, "grid.yaml: cannot be read (Is a directory)"),
+    ],
+)
+def test_a_damaged_grid_file_is_one_line(dirs, content, words):
+    file = write_grid(dirs[0]) / "grid.yaml"
+    file.unlink()
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(UserError) as e:
+        collect.read_runs(file.parent)
+    assert words in str(e.value) and str(file) in str(e.value) and "\n" not in str(e.value)
+
+
+def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, monkeypatch):
+    bad = write_grid(dirs[0], "table1")
+    (bad / "grid.yaml").write_bytes(b"\xff")
+    read = []
+    monkeypatch.setattr(
+        collect, "read_campaign", lambda folder, f=collect.read_campaign: read.append(folder) or f(folder)
+    )
+    campaigns = collect.Campaigns(dirs[0])
+    assert campaigns.names() == ["table1", "table2"]
+    for _ in range(2):
+        assert len(campaigns.get("table2").runs) == 6 and campaigns.get("table1") is campaigns.get("nothing") is None
+    assert read == [table2_runs, bad]
+    assert campaigns.unreadable == {"table1": f"{bad / 'grid.yaml'}: not text; plan the grid again"}
+    assert campaigns.holds("table2/resnet18-sgdm-s0") and not campaigns.holds("table2/resnet18-sgdm-s9")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("mean:", "mean: &three"),  # and used in another section
+        ("seed: 0", "seed: 3\nseed: 0"),
+        ("seed: 0", "seed:\n  0"),
+        ("seed: 0", "# a remark\nseed: 0"),
+        ("seed: 0", "? seed\n: 0"),
+        ("seed: 0", "seed: zero"),
+        ("seed: 0", "seed"),
+    ],
+)
+def test_sections_that_were_read_before_make_the_same_config(dirs, old, new):
+    run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
+    sections = {}
+    assert collect.read_run(run.path, sections).config == run.config() and len(sections) > 5
+    text = run.config_file.read_text().replace(old, new, 1)
+    run.config_file.write_text(text.replace("extra: []", "extra: *three") if "three" in new else text)
+    try:
+        expected = run.config()
+    except UserError as e:
+        assert collect.read_run(run.path, sections) == f"table2/resnet18-sgdm-s0: {e}"
+    else:
+        assert collect.read_run(run.path, sections).config == expected
+
+
+def test_folders_that_are_no_runs_are_left_alone(dirs):
+    folder = write_grid(dirs[0])
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "12_0.out").write_text("hello")
+    assert collect.read_runs(folder).unreadable == []
+
+
+def test_finding_the_campaign(dirs):
+    runs = dirs[0]
+    with pytest.raises(UserError, match=r"no runs of table2 there; type: make reproduce-table2, or adarem launch"):
+        collect.find_campaign("table2", runs, None)
+    digits = write_grid(runs, data="digits", scale="rehearsal")
+    assert collect.find_campaign("table2", runs, None) == (digits, "")
+    smoke = write_grid(runs, data="digits", scale="smoke")
+    with pytest.raises(UserError, match="table2-digits and table2-digits-smoke"):
+        collect.find_campaign("table2", runs, None)
+    whole = write_grid(runs)
+    folder, note = collect.find_campaign("table2", runs, None)
+    assert folder == whole and "table2-digits" in note
+    assert collect.find_campaign("table2", runs, "digits")[0] == digits
+    assert collect.find_campaign("table2-digits-smoke", runs, None)[0] == smoke
+    with pytest.raises(UserError, match="no runs of table1"):
+        collect.find_campaign("table1", runs, "digits")
+
+
+def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
+    import pandas as pd
+
+    runs, results = dirs
+    one = write_grid(runs)
+    finish(one, make_config("resnet18", "sgdm"), 70.5)
+    two = write_grid(runs, "table1", "digits", "rehearsal")
+    late = make_config("resnet50", "sgdm", grid="table1", data="digits")
+    RunDir(two / late.cell).freeze(late)
+    path = results / "runs.csv"
+    results.mkdir()
+
+    def update(folder):
+        current = collect.read_runs(folder)
+        path.write_text(runs_csv.merged(path, current, collect.Campaigns(runs, current)))
+
+    update(one)
+    update(two)
+
+    def status():
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("run")
+        return frame, frame["status"].to_dict()
+
+    assert status()[1] == {"table1-digits/resnet50-sgdm-s0": "planned", "table2/resnet18-sgdm-s0": "done"}
+    finish(two, late, 91.0)
+    update(one)  # a report on the other grid
+    assert status()[1]["table1-digits/resnet50-sgdm-s0"] == "done"
+    (two / "grid.yaml").write_text("[")  # no longer readable
+    update(one)
+    assert status()[1]["table1-digits/resnet50-sgdm-s0"] == "done"
+    os.rename(two, two.with_name("gone"))
+    update(one)
+    frame, _ = status()
+    row = frame.loc["table1-digits/resnet50-sgdm-s0"]
+    assert (row["top1"], row["optimizer.lr"], row["data.name"], row["scale.epochs"]) == (
+        "91",
+        "0.4",
+        "digits",
+        f"{late.scale.epochs}",
+    )
+    assert row["rehearsal"] and not frame.loc["table2/resnet18-sgdm-s0"]["rehearsal"]
+    assert "/data" not in path.read_text()  # no machine's paths in a committed file
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1,2\n", b'"'])
+def test_a_damaged_runs_csv_is_one_line(dirs, table2_runs, content):
+    path = dirs[0] / "runs.csv"
+    path.write_bytes(content)
+    current = collect.read_runs(table2_runs)
+    with pytest.raises(UserError, match="runs.csv: not readable as the report's CSV; restore it, or move it away"):
+        runs_csv.merged(path, current, collect.Campaigns(dirs[0], current))

@@ -1,0 +1,145 @@
+"""A config is built whole and right, or refused with one line that names the key."""
+
+import copy
+import math
+
+import pytest
+import yaml
+
+from adarem.plan.plan import make_plan
+from adarem.run.config import config_hash, differing_keys, from_dict, identity, to_dict
+from adarem.run.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def raw() -> dict:
+    return to_dict(make_plan(["data=digits", "optimizer=adarem"]).cells[0].config)
+
+
+def changed(raw: dict, key: str, value: object) -> dict:
+    new = copy.deepcopy(raw)
+    *path, leaf = key.split(".")
+    node = new
+    for word in path:
+        node = node[word]
+    node[leaf] = value
+    return new
+
+
+def test_round_trip_through_yaml(raw: dict) -> None:
+    config = from_dict(raw)
+    again = from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config))))
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("sched", {}, "sched: no such key; did you mean 'schedule'?"),
+        ("data.wrokers", 3, "data.wrokers: no such key; did you mean 'workers'?"),
+        ("optimizer.betta", 0.9, "optimizer.betta: adarem has no such setting; did you mean 'beta'?"),
+        ("optimizer.momentum", 0.9, "optimizer.momentum: adarem has no such setting"),
+        ("optimizer.lr", -0.1, "optimizer.lr=-0.1: needs a positive learning rate"),
+        ("optimizer.lr", math.nan, "optimizer.lr=nan: needs a finite number"),
+        ("optimizer.lr", "fast", "optimizer.lr='fast': needs float, not str"),
+        ("optimizer.beta", 1.5, "optimizer.beta=1.5: needs a value from 0 to 1"),
+        ("optimizer.scope", "layer", "optimizer.scope=layer: valid: tensor, model"),
+        ("optimizer.name", "adarm", "optimizer.name=adarm: unknown optimizer; did you mean 'adarem'?"),
+        ("model.name", "resnet81", "model.name=resnet81: unknown model; did you mean 'resnet18'?"),
+        ("schedule.name", "cosin", "schedule.name=cosin: did you mean 'cosine'?"),
+        ("scale.epochs", 0, "scale.epochs=0: needs 1 or more"),
+        ("scale.epochs", True, "scale.epochs=True: needs int, not bool"),
+        ("scale.epochs", 2.5, "scale.epochs=2.5: needs int, not float"),
+        ("scale.global_batch_size", 33, "2 ranks do not divide scale.global_batch_size=33"),
+        ("scale.lr_factor", 0.0, "scale.lr_factor=0.0: needs a positive factor"),
+        ("seed", -1, "seed=-1: needs an integer of 0 or more, below 2**32"),
+        ("seed", 2**32, "seed=4294967296: needs an integer of 0 or more, below 2**32"),
+        ("grid", "../x", "grid=../x: names files; use letters, digits and _ . + = -"),
+        ("data.name", "a/b", "data.name=a/b: names files"),
+        ("scale.name", "..", "scale.name=..: names files"),
+        ("scale.name", "x" * 65, "at most 64"),
+        ("seed", "one", "seed='one': needs int, not str"),
+        ("data.flip", 2.0, "data.flip=2.0: needs a probability from 0 to 1"),
+        ("data.crop_area", [0.9, 0.1], "data.crop_area=[0.9, 0.1]: needs [smallest, largest]"),
+        ("data.eval_crop", 999, "data.eval_crop=999: larger than data.eval_resize=36"),
+        ("data.mean", 0.5, "data.mean=0.5: needs a list of float"),
+        ("data.write.jpeg_quality", 101, "data.write.jpeg_quality=101: needs 1 to 100"),
+        ("data.write", None, "data.write=None: needs a mapping"),
+        ("schedule.warmup_epochs", 12, "schedule.warmup_epochs=12.0: needs 0 up to scale.epochs=10"),
+        ("train.label_smoothing", 1.0, "train.label_smoothing=1.0: needs 0 up to 1"),
+    ],
+)
+def test_one_line_names_the_key(raw: dict, key: str, value: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(changed(raw, key, value))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+WANDB_KEY = "0123456789abcdef" * 2 + "01234567"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cluster.setup", "module load cuda; export WANDB_API_KEY=abc"),
+        ("cluster.setup", "export WANDB_API_KEY = 'abc'"),
+        ("cluster.setup", f"wandb login {WANDB_KEY}"),
+        ("cluster.setup", f"echo local-{WANDB_KEY.upper()} >key"),
+        ("cluster.setup", "K=wandb_v1_AbC123; run"),
+        ("cluster.extra", ["--export=ALL,WANDB_API_KEY=abc"]),
+        ("cluster.aux_extra", ["--qos=x", f"--comment={WANDB_KEY}"]),
+        ("wandb.project", WANDB_KEY),
+        ("wandb.entity", WANDB_KEY),
+    ],
+)
+def test_a_wandb_key_is_refused_and_not_repeated(raw: dict, key: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        from_dict(changed(raw, key, value))
+    assert str(caught.value).startswith(f"{key}: holds what looks like a wandb key")
+    assert not any(secret in str(caught.value) for secret in ("abc", WANDB_KEY, "AbC123"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'export WANDB_API_KEY="$(cat ~/.key)"',
+        "export WANDB_API_KEY=$KEY_OF_MINE",
+        "unset WANDB_API_KEY",
+        f"spack load /{WANDB_KEY[:32]}",
+        f"git checkout {WANDB_KEY}{WANDB_KEY[:24]}",
+    ],
+)
+def test_no_wandb_key(raw: dict, line: str) -> None:
+    assert from_dict(changed(raw, "cluster.setup", line)).cluster.setup == line
+
+
+def test_missing_key_is_named(raw: dict) -> None:
+    del raw["data"]["workers"]
+    with pytest.raises(UserError, match=r"^data\.workers: missing$"):
+        from_dict(raw)
+    raw["data"]["workers"] = 1
+
+
+def test_identity_leaves_out_circumstances_only(raw: dict) -> None:
+    config = from_dict(raw)
+    elsewhere = from_dict(changed(changed(raw, "data.root", "/elsewhere"), "cluster.ranks_per_node", 4))
+    assert config_hash(elsewhere) == config_hash(config)
+    other = from_dict(changed(raw, "optimizer.weight_decay", 0.5))
+    assert config_hash(other) != config_hash(config)
+    assert differing_keys(config, other) == ["optimizer.weight_decay: 0.0001 against 0.5"]
+    assert {"optimizer.beta", "data.crop_area", "seed", "scale.epochs"} <= identity(config).keys()
+
+
+def test_only_imagenet_at_paper_scale_is_no_rehearsal() -> None:
+    paper = make_plan(["data.root=/nowhere"]).cells[0].config
+    assert paper.rehearsal is None
+    shorter = make_plan(["data.root=/nowhere", "scale=smoke"]).cells[0].config
+    assert shorter.rehearsal.startswith("ImageNet, 2 epochs")
+    fewer_epochs = make_plan(["data.root=/nowhere", "scale.epochs=90"]).cells[0].config
+    assert fewer_epochs.rehearsal.startswith("ImageNet, 90 epochs")
+    digits = make_plan(["data=digits", "scale=paper", "cluster=slurm"]).cells[0].config
+    assert digits.rehearsal.startswith("embedded digits, 100 epochs")
+    a_part = make_plan(["data.root=/d", "data.expected_val=8"]).cells[0].config  # else eight images would pass for all
+    assert a_part.rehearsal.startswith("ImageNet, 100 epochs")

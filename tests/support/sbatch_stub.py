@@ -1,0 +1,87 @@
+"""Stands in for .venv/bin/python in tests of launching: a rank, torchrun or a report without torch, in 0.1 s.
+
+What a rank does stands in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "diverge" | "wait" |
+"stubborn"}. A waiting rank acts as the trainer does on a signal: a checkpoint, a word on why, exit code 75; started
+again, it finishes. A stubborn one ignores signals, and so does its child, which is in a session of its own.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from adarem.run import exitcodes
+from adarem.run.directory import RunDir
+
+
+def train(run: RunDir) -> int:
+    rank, world = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
+    order = run.path / "stub.json"
+    do = json.loads(order.read_text())["do"] if order.exists() else "finish"
+    asked: list[int] = []
+    for s in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(s, lambda number, _frame: asked.append(number))
+    seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS")
+    (run.path / f"rank{rank}.json").write_text(json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
+    checkpoint = run.checkpoints / "1.pt"
+    resumed = checkpoint.exists()
+    if rank == 0:
+        attempt = run.start_attempt(
+            {
+                "host": socket.gethostname(),
+                "slurm_job": os.environ.get("SLURM_JOB_ID"),
+                "resumed_from_step": int(resumed),
+            }
+        )
+    if do == "fail":
+        while rank and len(run.attempts()) <= int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+            time.sleep(0.05)  # the first to fail ends the others, and rank 0 is to tell of its start first
+        run.log_file.write_text("why it failed")
+        return exitcodes.FAILED
+    if do == "diverge":
+        run.write_result({"status": "diverged", "epoch": 2, "step": 30, "reason": "loss is nan"})
+        return exitcodes.DIVERGED
+    if do == "stubborn":
+        child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        (run.path / "child").write_text(f"{child.pid}\n")
+        child.wait()
+    if do == "wait" and not resumed:
+        while not asked:
+            time.sleep(0.05)
+        time.sleep(0.5)  # every rank has heard of it
+        (run.path / "signals").write_text(json.dumps(asked))
+        if rank == 0:
+            run.checkpoints.mkdir()
+            checkpoint.touch()
+            run.end_attempt(attempt, "interrupted", signal.Signals(asked[0]).name)
+        return exitcodes.REQUEUE
+    if rank == 0:
+        run.end_attempt(attempt, "done")
+        run.write_result({"status": "done", "top1": 50.0})
+    return exitcodes.OK
+
+
+def main(argv: list[str]) -> int:
+    assert argv[0] == "-m"
+    if argv[1] == "adarem.launch.slurm.jobs" or argv[2] == "prepare":
+        os.execv(sys.executable, [sys.executable, *argv])
+    if argv[1] == "adarem.launch.torchrun":
+        argv = argv[argv.index("-m", 1) :]
+    verb, arguments = argv[2], argv[3:]
+    if verb == "train":
+        return train(RunDir(Path(arguments[0])))
+    assert verb == "report"
+    given = dict(a.split("=", 1) for a in arguments)
+    configs = Path(given["runs_dir"]).glob("*/*/config.yaml")
+    given["status"] = {p.parent.name: RunDir(p.parent).status() for p in configs}
+    Path(given["results_dir"]).mkdir(parents=True, exist_ok=True)
+    (Path(given["results_dir"]) / "report.json").write_text(json.dumps(given))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

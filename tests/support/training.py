@@ -1,0 +1,94 @@
+"""What tests of training share: stopping a run, starting its ranks, comparing what runs leave behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from adarem.run.directory import RunDir
+from adarem.train.checkpoint import find_newest, load
+from tests.support import ROOT
+
+TIMING = {
+    "time",
+    "images_per_s",
+    "data_wait",
+    "seconds_train",
+    "seconds_eval",
+    "seconds_checkpoint",
+    "peak_memory_bytes",
+}
+
+
+def figures(run: RunDir) -> list[dict]:
+    return [{k: v for k, v in m.items() if k not in TIMING} for m in run.metrics()]
+
+
+def final_state(run: RunDir) -> dict:
+    state = load(find_newest(run.checkpoints)[0])
+    state["position"].pop("seconds")
+    return state
+
+
+def assert_same_bits(a: object, b: object, path: str = "") -> None:
+    if isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and torch.equal(a, b), path
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for k in a:
+            assert_same_bits(a[k], b[k], f"{path}.{k}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same_bits(x, y, f"{path}[{i}]")
+    else:
+        assert a == b, path
+
+
+class NeverStop:
+    signal = None
+
+
+class StopAtStep:
+    """Asks for a stop once the loop has looked ``looks`` times."""
+
+    def __init__(self, looks: int, name: str = "SIGUSR1") -> None:
+        self.looks, self.name = looks, name
+
+    @property
+    def signal(self) -> str | None:
+        self.looks -= 1
+        return self.name if self.looks < 0 else None
+
+
+# `adarem train`, stopped once the loop has looked so often.
+_STOPPED = """
+import sys
+from pathlib import Path
+from adarem.train.train import train
+from adarem.train.trainer import Trainer
+from tests.support.training import StopAtStep
+fit = Trainer.fit
+Trainer.fit = lambda self, stop, show: fit(self, StopAtStep(int(sys.argv[1])), show)
+sys.exit(train(Path(sys.argv[2])))
+"""
+
+
+def torchrun(ranks: int, path: Path, looks: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Trains on so many ranks; with ``looks`` each of them asks for a stop as StopAtStep does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    words = ["-m", "adarem", "train", str(path)]
+    if looks is not None:
+        script = path / "stopped.py"
+        script.write_text(_STOPPED)
+        words = [str(script), str(looks), str(path)]
+        environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [*command, *words],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

@@ -1,0 +1,337 @@
+"""The language model through plan, training, resume and ranks: exact, and each token counted once."""
+
+import math
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from adarem.data.text.pydoc import make_texts
+from adarem.plan.plan import make_plan
+from adarem.plan.selection import winners
+from adarem.run import exitcodes
+from adarem.run.config import LstmConfig, RunConfig, TextConfig, from_dict, to_dict
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.train.distributed.context import World
+from adarem.train.tasks.language import LanguageTask
+from adarem.train.train import _build
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+
+ALONE = World(0, 1, 0, torch.device("cpu"), ("here",))
+TOKENS_TIMING = "tokens_per_s"
+TINY = (
+    "scale.epochs=2", "scale.global_batch_size=4", "model.layers=2", "model.hidden=14", "model.embedding=10",
+    "model.bptt=40", "cluster=local", "cluster.ranks_per_node=1", "data.vocabulary=60",
+    "data.expected_train=null", "data.expected_val=null", "data.expected_test=null", "wandb.mode=disabled",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The start of the embedded corpus under the Penn Treebank's file names."""
+    root = tmp_path_factory.mktemp("some text")
+    words = {"train": 900, "val": 130, "test": 171}
+    for (split, text), name in zip(make_texts(58).items(), ("train", "valid", "test"), strict=True):
+        lines = text.splitlines()
+        until = next(i for i in range(len(lines)) if len(" ".join(lines[:i]).split()) >= words[split])
+        (root / f"ptb.{name}.txt").write_text("\n".join(lines[:until]) + "\n")
+    train = (root / "ptb.train.txt").read_text()
+    (root / "ptb.train.txt").write_text(" ".join(sorted(set(" ".join(make_texts(58).values()).split()))) + "\n" + train)
+    return root
+
+
+@pytest.fixture
+def text_run(tmp_path: Path, text_root: Path) -> Callable[..., Path]:
+    """Plans one tiny run and returns its directory: text_run("optimizer=adam", folder="whole")."""
+
+    def make(*overrides: str, folder: str = "runs") -> Path:
+        given = {o.split("=")[0] for o in overrides}
+        places = (f'data.root="{text_root}"', f'runs_dir="{tmp_path / folder}"')
+        defaults = [o for o in (*TINY, *places) if o.split("=")[0] not in given]
+        plan = make_plan(["grid=table3", *defaults, *overrides])
+        plan.write()
+        assert len(plan.cells) == 1
+        return plan.cells[0].run.path
+
+    return make
+
+
+def without_rate(run: RunDir) -> list[dict]:
+    return [{k: v for k, v in m.items() if k != TOKENS_TIMING} for m in figures(run)]
+
+
+def task_of(path: Path) -> LanguageTask:
+    return LanguageTask(RunDir(path).config(), ALONE)
+
+
+def test_table3_is_the_papers(tmp_path: Path) -> None:
+    plan = make_plan(["grid=table3", "data.root=/data/ptb", f"runs_dir={tmp_path}"])
+    assert plan.folder.name == "table3"
+    assert [c.config.cell for c in plan.cells] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
+    for cell in plan.cells:
+        c = cell.config
+        assert c.rehearsal is None
+        assert (c.schedule.name, c.schedule.milestones, c.schedule.gamma, c.scale.epochs) == ("step", (50,), 0.1, 100)
+        assert isinstance(c.data, TextConfig) and isinstance(c.model, LstmConfig)
+        assert (c.model.layers, c.model.hidden, c.model.embedding, c.model.clip) == (3, 1150, 400, 0.25)
+        assert c.model.average_after == 0 and c.optimizer.weight_decay == 1.2e-6
+        assert from_dict(to_dict(c)) == c
+    pydoc = make_plan(["grid=table3", "data=pydoc", f"runs_dir={tmp_path}"])
+    assert pydoc.folder.name == "table3-pydoc"
+    assert all(c.config.rehearsal and c.config.model.hidden == 200 for c in pydoc.cells)
+    for changed in ("model.hidden=1000", "data.expected_val=null", "scale.epochs=50", "scale.global_batch_size=40"):
+        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).cells[0].config.rehearsal
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grid=table3"], "data.root: has no value; name the data set's folder, data.root=/data/ptb, or take data=py"),
+        (["grid=table3", "data=digits"], "model.name=awd_lstm reads text, data.name=digits is images; take data=ptb"),
+        (["data=pydoc"], "model.name=resnet18 reads images, data.name=pydoc is text; take model=awd_lstm"),
+        (["grid=table3", "data=pydoc", "data.vocabluary=9"], "data.vocabluary: no such key; did you mean 'vocabulary'"),
+        (["grid=table3", "data=pydoc", "data.kind=txt"], "data.kind=txt: did you mean 'text'?"),
+        (["grid=table3", "data=pydoc", "model.dropout.inputs=0"], "model.dropout.inputs: no such key; did you mean"),
+        (["grid=table3", "data=pydoc", "model.dropout.input=1.0"], "model.dropout.input=1.0: needs a probability"),
+        (["grid=table3", "data=pydoc", "model.clip=-1"], "model.clip=-1.0: needs 0 or more"),
+        (["grid=table3", "data=pydoc", "model.bptt=0"], "model.bptt=0: needs 1 or more"),
+        (["grid=table3", "data=pydoc", "model.bptt_least=99"], "model.bptt_least=99: larger than model.bptt=35"),
+        (["grid=table3", "data=pydoc", "train.label_smoothing=0.1"], "train.label_smoothing=0.1: awd_lstm takes none"),
+        (["grid=table3", "data=pydoc", "cluster.ranks_per_node=3"], "3 ranks do not divide scale.global_batch_size=20"),
+    ],
+)
+def test_one_line_names_the_key(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_plan(overrides)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_batches_are_the_text_in_columns_whatever_the_ranks(text_run: Callable[..., Path]) -> None:
+    path = text_run("optimizer=adam")
+    config, whole = RunDir(path).config(), task_of(path)
+    stream = np.concatenate([[whole._eos], whole._text["train"]])
+    rows = whole.rows
+    for epoch in (0, 1):
+        with whole.batches(epoch, 0) as batches:
+            every = list(batches)
+        assert len(every) == whole.steps_per_epoch and [b.step for b in every][0] == epoch * whole.steps_per_epoch
+        x, y = (torch.cat([b[i] for b in every]) for i in (0, 1))
+        for column in range(4):
+            assert np.array_equal(x[:, column], stream[column * rows :][:rows])
+            assert np.array_equal(y[:, column], stream[column * rows + 1 :][:rows])
+        with whole.batches(epoch, 3) as batches:
+            assert all(torch.equal(a.x, b.x) for a, b in zip(every[3:], batches, strict=True))
+        halves = [LanguageTask(config, World(r, 2, r, torch.device("cpu"), ("a", "b"))) for r in (0, 1)]
+        parts = []
+        for half in halves:
+            with half.batches(epoch, 0) as batches:
+                parts.append(torch.cat([b.x for b in batches]))
+        assert torch.equal(torch.cat(parts, dim=1), x)
+
+
+def test_perplexity_counts_each_token_once_with_the_state_carried(
+    text_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adarem.train.tasks.language._EVAL_STEPS", 37)  # does not divide the text
+    task = task_of(text_run("optimizer=adam"))
+    model = task.build_model()
+    evaluation = task.evaluate(model)
+    final = task.final(model, evaluation, 1.0)
+    for split, loss in (("val", evaluation.loss), ("test", final["test_loss"])):
+        tokens = task._text[split].tolist()
+        model.eval()
+        total, hidden, word = 0.0, None, task._eos
+        with torch.no_grad():
+            for target in tokens:  # one word at a time
+                out = model(torch.tensor([[word]]), hidden)
+                total -= F.log_softmax(out.logits[0, 0].double(), 0)[target].item()
+                hidden, word = out.hidden, target
+        assert loss == pytest.approx(total / len(tokens), rel=1e-6)
+    assert evaluation.count == len(task._text["val"]) and final["test_tokens"] == len(task._text["test"])
+    assert final["perplexity"] == pytest.approx(math.exp(final["test_loss"]))
+    assert final["val_perplexity"] == pytest.approx(math.exp(evaluation.loss))
+
+
+def test_rate_follows_the_length_and_the_gradient_is_clipped(text_run: Callable[..., Path]) -> None:
+    run = RunDir(text_run("optimizer=sgd", "optimizer.lr=2.0", "optimizer.weight_decay=0", "model.clip=1e-3"))
+    trainer, _ = _build(run, run.config(), ALONE)
+    with trainer.task.batches(0, 0) as batches:
+        for batch in list(batches)[:4]:
+            before = [p.detach().clone() for p in trainer.model.parameters()]
+            trainer._step(trainer.model, batch)
+            lr = 2.0 * len(batch.x) / 40
+            assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(lr)
+            after = list(trainer.model.parameters())
+            moved = math.sqrt(sum((p - q).pow(2).sum().item() for p, q in zip(after, before, strict=True)))
+            assert moved == pytest.approx(lr * 1e-3, rel=1e-3)
+    assert len({len(b.x) for b in trainer.task._batches(0, 0)}) > 1
+
+
+@pytest.mark.parametrize("changed", [("optimizer=sgdm",), ("optimizer=adarem", "optimizer.lr=3"),
+                                     ("optimizer=adam", "model.average_after=1", "scale.epochs=4")])  # fmt: skip
+def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
+    changed: tuple[str, ...],
+    text_run: Callable[..., Path],
+    run_here: Callable[..., int],
+) -> None:
+    whole = RunDir(text_run(*changed, folder="whole"))
+    assert run_here(whole.path) == exitcodes.OK
+    broken = RunDir(text_run(*changed, folder="broken"))
+    for looks in (2, 3, 1):
+        assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
+        state = final_state(broken)
+        assert all(h.shape[1] == 4 and bool((h != 0).any()) for pair in state["task"] for h in pair)
+    assert run_here(broken.path) == exitcodes.OK
+    assert_same_bits(final_state(whole), final_state(broken))
+    assert without_rate(whole) == without_rate(broken)
+    results = whole.result(), broken.result()
+    for key in ("perplexity", "val_perplexity", "best_val_perplexity", "best_epoch", "train_loss"):
+        assert results[0][key] == results[1][key]
+    assert results[0]["status"] == "done" and results[0]["evaluation"]["tokens"] == results[0]["test_tokens"]
+    rows = whole.metrics()
+    assert {m["tokens"] for m in rows if m["split"] == "val"} == {results[0]["fingerprint"]["val"]["num_tokens"]}
+    assert all(m["perplexity"] == pytest.approx(math.exp(m["loss"])) for m in rows)
+
+
+def test_two_ranks_take_the_step_of_one_dropout_included_and_may_take_over_within_an_epoch(
+    text_run: Callable[..., Path],
+    run_here: Callable[..., int],
+) -> None:
+    """Same columns, same masks, averaged gradients; the state of one rank's columns goes to two."""
+    common = ("optimizer=sgd", "optimizer.lr=1.0")
+    one = RunDir(text_run(*common, folder="one"))
+    assert run_here(one.path) == exitcodes.OK
+    two = RunDir(text_run(*common, "cluster.ranks_per_node=2", folder="two"))
+    assert run_here(two.path, StopAtStep(3)) == exitcodes.REQUEUE
+    done = torchrun(2, two.path)
+    assert done.returncode == 0, done.stderr
+    assert [a["world_size"] for a in two.attempts()] == [1, 2]
+    a, b = final_state(one)["model"], final_state(two)["model"]
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6), name
+    assert [m["loss"] for m in one.metrics()] == pytest.approx([m["loss"] for m in two.metrics()], rel=1e-4)
+    assert [m["tokens"] for m in one.metrics()] == [m["tokens"] for m in two.metrics()]
+    assert one.result()["perplexity"] == pytest.approx(two.result()["perplexity"], rel=1e-4)
+
+
+def test_it_learns_a_tiny_text_by_heart(
+    tmp_path: Path,
+    text_run: Callable[..., Path],
+    run_here: Callable[..., int],
+) -> None:
+    verse = "the cat sat on a mat\nand then it saw two dogs that ran to her\n"
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"ptb.{name}.txt").write_text(verse * (12 if name == "train" else 2))
+    nothing = ("words", "input", "hidden", "output", "recurrent")
+    run = RunDir(
+        text_run(
+            f'data.root="{tmp_path}"', "optimizer=adam", "optimizer.lr=0.02", "scale.epochs=40", "schedule=constant",
+            "scale.global_batch_size=2", "model.bptt=20", "model.hidden=24", "model.embedding=24",
+            "train.checkpoint_every=40", *(f"model.dropout.{k}=0.0" for k in nothing),
+        )
+    )  # fmt: skip
+    assert run_here(run.path) == exitcodes.OK
+    # at the start of a text the model has to guess; a random choice among the 17 words has perplexity 17
+    assert run.result()["perplexity"] < 1.6
+    assert run.metrics()[-1]["perplexity"] < run.metrics()[1]["perplexity"] / 4
+
+
+def test_divergence_and_changed_text_are_told(
+    tmp_path: Path,
+    text_root: Path,
+    text_run: Callable[..., Path],
+    run_here: Callable[..., int],
+) -> None:
+    run = RunDir(text_run("optimizer=sgd", "optimizer.lr=1e38", "model.clip=0", folder="diverges"))
+    assert run_here(run.path) == exitcodes.DIVERGED
+    assert run.status() == "diverged"
+    own = tmp_path / "own"
+    own.mkdir()
+    for file in text_root.iterdir():
+        (own / file.name).write_bytes(file.read_bytes())
+    run = RunDir(text_run("optimizer=sgd", f'data.root="{own}"'))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE
+    lines = (own / "ptb.test.txt").read_text().splitlines()
+    (own / "ptb.test.txt").write_text("\n".join(reversed(lines)) + "\n")
+    with pytest.raises(UserError, match=r"the data in .*own changed since this run began"):
+        run_here(run.path)
+
+
+def finish(run: RunDir, value: float | None) -> None:
+    run.start_attempt({})
+    result = {"status": "diverged"} if value is None else {"status": "done", "val_perplexity": value, "perplexity": 9}
+    run.write_result(result)
+
+
+def test_the_final_table_takes_the_searchs_winners(tmp_path: Path) -> None:
+    common = ["data=pydoc", f'runs_dir="{tmp_path}"']
+    search = make_plan(["grid=table3_search", *common])
+    by_optimizer = [c.config.optimizer.name for c in search.cells]
+    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
+    settled = "settings of configs/tuned, no table3_search-pydoc in"
+    assert settled in make_plan(["grid=table3", *common]).grid["selection"]
+    search.write()
+    with pytest.raises(UserError, match=r"30 of 30 runs of the search are not finished; .* grid.winners=null"):
+        make_plan(["grid=table3", *common])
+    assert make_plan(["grid=table3", *common, "grid.winners=null"]).grid["selection"] == "final epoch"
+    for i, cell in enumerate(search.cells):
+        o = cell.config.optimizer
+        wins = (o.name, o.lr, o.hyper.get("momentum", o.hyper.get("beta1", o.hyper.get("beta")))) in {
+            ("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999),
+        }  # fmt: skip
+        finish(cell.run, 80.0 if wins else None if i % 5 == 0 else 90.0 + i)
+    plan = make_plan(["grid=table3", *common])
+    chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.cells}
+    assert (chosen["sgdm"].lr, chosen["sgdm"].hyper["momentum"]) == (1.0, 0.5)
+    assert (chosen["adam"].lr, chosen["adam"].hyper["beta1"]) == (0.01, 0.0)
+    assert (chosen["adarem"].lr, chosen["adarem"].hyper["beta"]) == (60.0, 0.999)
+    assert plan.grid["selection"].endswith("lowest val_perplexity of 30 runs in table3_search-pydoc")
+    assert [c.config.cell for c in plan.cells] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
+    # what the user settles stays settled
+    own = make_plan(["grid=table3", *common, "optimizer=adam", "optimizer.lr=0.5"]).cells[0].config.optimizer
+    assert (own.lr, own.hyper["beta1"]) == (0.5, 0.0)
+    for cell in search.cells:
+        if cell.config.optimizer.name == "adam":
+            finish(cell.run, None)
+    with pytest.raises(UserError, match="every run of adam diverged"):
+        winners(search.folder)
+
+
+def test_wrong_text_ends_in_one_line_before_anything_is_trained(
+    text_run: Callable[..., Path],
+    run_here: Callable[..., int],
+) -> None:
+    run = RunDir(text_run("optimizer=adam", "data.expected_train=929589", "data.vocabulary=10000"))
+    with pytest.raises(UserError, match=r"ptb.train.txt: [\d,]+ tokens with end-of-sentence, the Penn Treebank has"):
+        run_here(run.path)
+    assert run.metrics() == [] and run.status() == "failed"
+    assert isinstance(run.config(), RunConfig)
+
+
+def test_launch_prepares_trains_and_reports(
+    tmp_path: Path, adarem_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    places = [f'{k}="{tmp_path / v}"' for k, v in (("runs_dir", "runs"), ("results_dir", "results"))]
+    tiny = ("scale.epochs=1", "model.layers=2", "model.hidden=12", "model.embedding=10", "model.bptt=99")
+    common = ["grid=table3", *places, "cluster=local", "cluster.ranks_per_node=1", "wandb.mode=disabled"]
+    wrong = adarem_command("launch", *common, f'data.root="{tmp_path}"')
+    assert wrong.returncode == exitcodes.USER_ERROR and not (tmp_path / "runs").exists()
+    assert wrong.stderr.count("\n") == 1 and "ptb.train.txt: cannot be read" in wrong.stderr
+    done = adarem_command(
+        "launch", *common, *tiny, "data=pydoc", 'data.root="' + str(tmp_path / "a text") + '"', "optimizer=adam"
+    )
+    assert done.returncode == exitcodes.OK, done.stderr
+    assert "train: 3" in done.stdout and "test perplexity" in done.stdout
+    assert "REHEARSAL of Table 3" in done.stdout and "training tokens" in done.stdout
+    tables = tmp_path / "results" / "tables"
+    assert {"table3.md", "table3.csv", "table3.tex"} <= {p.name for p in tables.iterdir()}
+    run = next((tmp_path / "runs" / "table3-pydoc").glob("awd_lstm-adam-*"))
+    result = RunDir(run).result()
+    assert f"{result['perplexity']:.2f}" in (tables / "table3.md").read_text()
+    status = adarem_command("status", "data=pydoc", f"runs_dir={tmp_path / 'runs'}")
+    assert f"ppl {result['perplexity']:.2f}" in status.stdout

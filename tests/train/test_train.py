@@ -1,0 +1,279 @@
+"""Training: exact under interruption, equal across ranks, honest about divergence."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from adarem.run import exitcodes
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.run.schema import HYPER
+from adarem.train import metrics as meters
+from adarem.train.checkpoint import find_newest, load
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+
+
+@pytest.mark.parametrize("optimizer", HYPER)
+def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
+    optimizer: str, tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    whole = RunDir(tiny_run(f"optimizer={optimizer}", folder="whole"))
+    assert run_here(whole.path) == exitcodes.OK
+    broken = RunDir(tiny_run(f"optimizer={optimizer}", folder="broken"))
+    # two epochs of four steps: in the first epoch, between the epochs, in the second epoch
+    for looks in (2, 2, 3):
+        assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
+        assert broken.status() == "interrupted"
+    assert run_here(broken.path) == exitcodes.OK
+    assert_same_bits(final_state(whole), final_state(broken))
+    assert figures(whole) == figures(broken)
+    for bits in ("top1", "top5"):
+        assert np.array_equal(whole.correct()[bits], broken.correct()[bits])
+    assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
+    results = whole.result(), broken.result()
+    assert {r["top1"] for r in results} == {100 * float(whole.correct()["top1"].mean())}
+
+
+def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:
+    """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
+    three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")
+    whole, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("whole", "broken"))
+    done = torchrun(3, whole.path)
+    assert done.returncode == exitcodes.OK, done.stderr
+    for _ in range(2):  # after step 2, in the first epoch, and after step 5, in the second
+        torchrun(3, broken.path, 1)
+        assert broken.status() == "interrupted"
+    done = torchrun(3, broken.path)
+    assert done.returncode == exitcodes.OK, done.stderr
+    assert_same_bits(final_state(whole), final_state(broken))
+    assert figures(whole) == figures(broken)
+    # One rank tracks for all: a line a window, every parameter counted once.
+    windows = whole.oscillation()
+    assert windows == broken.oscillation() and len(whole.oscillation_file.read_text().splitlines()) == len(windows) == 2
+    assert {w["parameters"] for w in windows} == {whole.result()["parameters"]} and windows[0]["q_mean"] >= 1
+    assert sum(len(w["trajectories"]) for w in windows) == 3 * 4
+
+
+def test_an_interrupted_epochs_record_is_of_all_its_parts(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on by a second whenever it is read: three times a step, one of them while it waits for data."""
+    seconds = itertools.count()
+    monkeypatch.setattr(meters, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    monkeypatch.setattr(meters, "_SHOW_EVERY_SECONDS", float("inf"))  # progress reads the clock too
+    run = RunDir(tiny_run("train.checkpoint_every=2", "train.eval_every=2"))
+    assert run_here(run.path, StopAtStep(3)) == exitcodes.REQUEUE
+    assert run_here(run.path) == exitcodes.OK
+    broken, whole = [m for m in run.metrics() if m["split"] == "train"]  # the first and the second epoch
+    assert whole["seconds_train"] == 13 and broken["seconds_train"] == 14  # read once more, when it was left
+    for m in broken, whole:
+        assert m["images"] == 4 * 288  # the second epoch's none of the first
+        assert m["data_wait"] * m["seconds_train"] == pytest.approx(4)
+        assert m["images_per_s"] * (m["seconds_train"] + 1) == pytest.approx(4 * 288)
+        assert m["world_size"] == 1
+
+
+def test_metrics_are_what_the_schedule_and_the_data_say(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("optimizer=adarem"))
+    assert run.status() == "planned"
+    assert run_here(run.path) == exitcodes.OK
+    assert run.status() == "done"
+    rows = run.metrics()
+    assert [(m["epoch"], m["split"], m["step"]) for m in rows] == [
+        (1, "train", 4),
+        (1, "val", 4),
+        (2, "train", 8),
+        (2, "val", 8),
+    ]
+    assert {m["images"] for m in rows if m["split"] == "val"} == {360}
+    assert {m["images"] for m in rows if m["split"] == "train"} == {4 * 288}
+    # cosine over 8 steps from 0.4 * 0.25, at the last step of each epoch
+    assert [m["lr"] for m in rows if m["split"] == "train"] == pytest.approx(
+        [0.05 * (1 + np.cos(np.pi * t / 8)) for t in (3, 7)]
+    )
+    result = run.result()
+    assert result["status"] == "done" and result["epochs"] == 2 and result["steps"] == 8
+    assert result["evaluation"] == {
+        "resize": 36,
+        "crop": 32,
+        "images": 360,
+        "stored_max_side": 64,
+        "backend": "ffcv",
+    }
+    assert result["fingerprint"]["train"]["num_images"] == 1437
+    attempt = run.attempts()[0]
+    assert attempt["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert len(attempt["commit"]) == 40 and attempt["world_size"] == 1 and attempt["why"] == "done"
+    # a second call does nothing
+    before = run.metrics_file.read_bytes()
+    assert run_here(run.path) == exitcodes.OK
+    assert run.metrics_file.read_bytes() == before and len(run.attempts()) == 1
+
+
+def test_evaluation_is_the_same_at_any_world_size_and_ranks_share_one_run(tiny_run: Callable[..., Path]) -> None:
+    """Three real ranks: 360 images do not divide into 3 x 96, each is counted once, and rank 0 alone writes."""
+    run = RunDir(tiny_run("cluster.ranks_per_node=3", "optimizer=adam"))
+    done = torchrun(3, run.path)
+    assert done.returncode == 0, done.stderr
+    assert run.status() == "done" and len(run.attempts()) == 1 and run.attempts()[0]["world_size"] == 3
+    assert {m["images"] for m in run.metrics() if m["split"] == "val"} == {360}
+    assert len(run.correct()["top1"]) == 360
+    # The same weights, evaluated by one process on its own, give the same images right.
+    from adarem.train.distributed.context import World
+    from adarem.train.models.library import build_model
+    from adarem.train.tasks.image import ImageTask
+
+    config = run.config()
+    task = ImageTask(config, World(0, 1, 0, torch.device("cpu"), ("here",)))
+    model = build_model(config.model.name, 10, 0).to(memory_format=torch.channels_last)
+    model.load_state_dict(final_state(run)["model"])
+    alone = task.evaluate(model)
+    assert np.array_equal(alone.correct["top1"], run.correct()["top1"])
+    assert alone.loss == pytest.approx(run.result()["val_loss"], rel=1e-6)
+
+
+def test_two_ranks_take_the_step_of_one(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    """Without BatchNorm, two ranks of half the batch follow one rank: same order, same crops, averaged gradients."""
+    model = "model=torchvision:squeezenet1_1"
+    common = ("scale.epochs=1", "optimizer=sgd", "optimizer.lr=0.01")
+    one = RunDir(tiny_run(model, *common, folder="one"))
+    two = RunDir(tiny_run(model, *common, "cluster.ranks_per_node=2", folder="two"))
+    # its dropout is the one thing that depends on the rank
+    patch = "import torch; torch.nn.Dropout.forward = lambda self, x: x\n"
+    site = one.path.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(patch)
+    done = torchrun(2, two.path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    alone = torchrun(1, one.path, PYTHONPATH=str(site))
+    assert alone.returncode == 0, alone.stderr
+    a, b = final_state(one)["model"], final_state(two)["model"]
+    for name in a:
+        assert torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6), name
+    assert [m["loss"] for m in one.metrics()] == pytest.approx([m["loss"] for m in two.metrics()], rel=1e-4)
+
+
+def test_divergence_is_a_result_with_its_own_exit_code(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("optimizer=sgd", "optimizer.lr=1e30"))
+    assert run_here(run.path) == exitcodes.DIVERGED
+    assert run.status() == "diverged"
+    result = run.result()
+    assert result["status"] == "diverged" and result["epoch"] == 1 and "not finite in epoch 1" in result["reason"]
+    assert run.attempts()[0]["why"] == "diverged"
+    assert find_newest(run.checkpoints) == (None, [])
+    assert run_here(run.path) == exitcodes.OK  # finished: it is not tried again
+    assert len(run.attempts()) == 1
+
+
+def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("optimizer=adarem", "cluster.ranks_per_node=2"))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE  # one rank
+    done = torchrun(2, run.path)  # two ranks go on in the middle of the epoch
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 2 of 8" in done.stdout
+    assert run.status() == "done"
+    assert {m["images"] for m in run.metrics() if m["split"] == "train"} == {4 * 288}
+    assert [a["world_size"] for a in run.attempts()] == [1, 2]
+
+
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    whole = RunDir(tiny_run(folder="whole"))
+    run_here(whole.path)
+    run = RunDir(tiny_run(folder="broken"))
+    assert run_here(run.path, StopAtStep(6)) == exitcodes.REQUEUE
+    newest = find_newest(run.checkpoints)[0]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert run_here(run.path) == exitcodes.OK
+    assert "set aside" in run.log_file.read_text()
+    assert "going on from step 4 of 8" in run.log_file.read_text()
+    assert_same_bits(final_state(whole), final_state(run))
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("optimizer=adam"))
+    assert run_here(run.path, StopAtStep(5)) == exitcodes.REQUEUE
+    text = run.config_file.read_text()
+    run.config_file.write_text(text.replace("beta1: 0.9", "beta1: 0.8"))
+    with pytest.raises(UserError, match=r"checkpoints: made with other settings of optimizer.beta1"):
+        run_here(run.path)
+    assert run.status() == "failed"
+    run.config_file.write_text(text)
+    assert run_here(run.path) == exitcodes.OK
+
+
+def test_changed_data_are_refused_on_resume(
+    tmp_path: Path, tiny_run: Callable[..., Path], run_here: Callable[..., int], digits_root: Path
+) -> None:
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(digits_root, root)
+    run = RunDir(tiny_run(f'data.root="{root}"'))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE
+    fingerprint = root / "ffcv" / "train.beton.json"
+    record = json.loads(fingerprint.read_text())
+    fingerprint.write_text(json.dumps(record | {"content_hash": "0" * 64}))
+    with pytest.raises(UserError, match="changed since this run began"):
+        run_here(run.path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals, tiny_run: Callable[..., Path]) -> None:
+    run = RunDir(tiny_run("scale.epochs=500", "scale=smoke", "train.checkpoint_every=1000"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adarem", "train", str(run.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.time() + 120
+    while not run.metrics() and time.time() < deadline:
+        time.sleep(0.1)
+    assert run.status() == "running"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == exitcodes.REQUEUE, err
+    assert f"interrupted: {number.name} at step" in out and "the same command again goes on from there" in out
+    assert run.status() == "interrupted"
+    step = load(find_newest(run.checkpoints)[0])["position"]["step"]
+    assert f"at step {step}" in run.attempts()[0]["detail"]
+
+
+def test_a_second_process_on_the_same_run_is_refused(
+    tiny_run: Callable[..., Path], adarem_command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    run = RunDir(tiny_run())
+    with run.lock():
+        done = adarem_command("train", str(run.path))
+    assert done.returncode == exitcodes.USER_ERROR
+    assert "another process works on it (host" in done.stderr and "Traceback" not in done.stderr
+    assert run.attempts() == []
+
+
+def test_folder_backend_trains_too(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("data.backend=folder"))
+    assert run_here(run.path) == exitcodes.OK
+    assert run.result()["evaluation"]["backend"] == "folder"
+
+
+def test_bf16_and_label_smoothing_train_on_the_cpu(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    run = RunDir(tiny_run("scale.precision=bf16", "train.label_smoothing=0.1", "optimizer=adarem_s"))
+    assert run_here(run.path) == exitcodes.OK
+    state = final_state(run)
+    assert all(v.dtype != torch.bfloat16 for v in state["model"].values())
