@@ -156,7 +156,7 @@ def test_verdicts_whose_runs_are_elsewhere_stay(dirs, table2_runs):
     ("damage", "words"),
     [
         (b"\xff\xfe\x00", "not text; plan the grid again"),
-        (b"name: [", "not valid YAML; plan the grid again"),
+        (b"name: [\n- ]: {", "not valid YAML at line 2; plan the grid again"),
         (b"name: table1\nmetrics: [top1]\naxes: {}", "needs axes.model, axes.optimizer, metrics; plan it again"),
     ],
 )
