@@ -32,9 +32,9 @@ def _table(t: Table) -> str:
         last = line.row
     cells = []
     for c in t.cells:
-        settings, optimizer = t.labels.variant(c.variant), t.labels.optimizer(c.optimizer)
+        settings, optimizer = t.labels.overrides(c.overrides), t.labels.optimizer(c.optimizer)
         label = t.labels.model(c.model) + (f" ({settings})" if settings else "")
-        difference = tables.difference_text(c, t.campaign.rehearsal is not None)
+        difference = tables.difference_text(c, t.sweep.rehearsal is not None)
         cells.append(
             (label, METRICS[c.metric].label, optimizer, ("best" * c.best_in_paper, c.paper or "—"),
              ("best" * c.best, c.ours), difference, c.n, c.verdict, ", ".join(r.dir.path.name for r in c.runs) or "—")
@@ -129,18 +129,18 @@ def _times(t: Table) -> str:
 
 
 def _failures(t: Table) -> str:
-    lines = provenance.problems(t.campaign)
+    lines = provenance.problems(t.sweep)
     if not lines:
         return paragraph("None.")
     out = [bullets(lines, "bad")]
-    for r in t.campaign.runs:
+    for r in t.sweep.runs:
         if (r.status in ("failed", "diverged", "interrupted") or r.problems) and (tail := log_tail(r.dir)):
             out.append(folded(f"{r.name}: last lines of its log", f"<pre>{escape(tail)}</pre>"))
     return "".join(out)
 
 
 def _section(t: Table, results_dir: Path, figures: list[str]) -> str:
-    c = t.campaign
+    c = t.sweep
     found = dict(tables.sections(t))
     stamp = f'<div class="stamp">REHEARSAL, not a reproduction. {escape(c.rehearsal)}.</div>' if c.rehearsal else ""
     kind = ' class="rehearsal"' if c.rehearsal else ""
@@ -203,9 +203,9 @@ def render(
         sections: tables with the names of their figures in ``results_dir/figures``.
         judged: the claim ledger.
         elsewhere: tables in ``results_dir`` whose runs are not on this machine.
-        unreadable: a line for each campaign that is here and cannot be read.
+        unreadable: a line for each sweep that is here and cannot be read.
     """
-    rehearsed = [t for t, _ in sections if t.campaign.rehearsal]
+    rehearsed = [t for t, _ in sections if t.sweep.rehearsal]
     title = ("REHEARSAL: " if len(rehearsed) == len(sections) else "") + "AdaRem, results"
     links = "".join(f'<a href="#{escape(t.name)}">{escape(t.heading)}</a>' for t, _ in sections)
     out = [HEAD.replace("{title}", escape(title))]
