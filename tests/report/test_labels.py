@@ -45,7 +45,7 @@ def test_cells_off_the_plan_have_them_too(dirs):
     rows = [t.row_label(r) for r in t.rows]
     assert "MobileNetV2-0.5 Top-1" in rows and "ResNet-18 Top-1 (λ 0.9, eval every 2)" in rows
     assert "- ResNet-18, AdaRem (λ 0.9, eval every 2): table2-digits/resnet18-adarem-" in tables.markdown(t)
-    assert "(λ 0.9, eval every 2)" in html.render([(t, [])], [], [], [], dirs[1])
+    assert "(λ 0.9, eval every 2)" in html.render(t, [])
     drawn = draw.curves(t, figures.CURVES, "")
     labels = {line.get_label() for ax in drawn.axes for line in ax.get_lines()}
     assert {"AdaRem-S", "AdaRem (λ 0.9, eval every 2)"} <= labels

@@ -129,5 +129,7 @@ def write_page(current: Table, judged: list[claims.Judged], sweeps: Sweeps, resu
         sections.append((table, figures.names(table)))
     sections.sort(key=lambda s: s[0].sweep.rehearsal is not None)  # reproductions first
     path = results_dir / "report.html"
-    write_atomically(path, html.render(sections, judged, elsewhere, unreadable(sweeps), results_dir))
+    drawn = [(table, [results_dir / "figures" / f"{name}.svg" for name in names]) for table, names in sections]
+    moved = [f"{name}: its runs are not here; see tables/{name}.md" for name in elsewhere]
+    write_atomically(path, html.render_all(drawn, judged, moved, unreadable(sweeps)))
     return path

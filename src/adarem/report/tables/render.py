@@ -136,8 +136,8 @@ def oscillation_notes(table: Table) -> list[str]:
         idle_mean = f" (mean q {of_idle:.2f})" if of_idle is not None else ""
         out.append(
             f"{table.labels.cell(r.config.optimizer.name, r.overrides)}, seed {r.config.seed}: Q = {q:.2f} over all "
-            f"that moved (the paper's definition; d = 0: {100 * left_out:.2f} %); {100 * idle:.1f} % of the parameters got "
-            f"no gradient in the window{idle_mean}; over the others mean {mean:.2f}, median {median:.2f}"
+            f"that moved (the paper's definition; d = 0: {100 * left_out:.2f} %); {100 * idle:.1f} % of the parameters "
+            f"got no gradient in the window{idle_mean}; over the others mean {mean:.2f}, median {median:.2f}"
         )
     return out
 
