@@ -46,7 +46,7 @@ def plan(composed, tmp_path, monkeypatch):
     """Three cells under a folder with a hostile name; the python that launch starts is the stub, the data are there."""
     stub = executable(tmp_path / "python", f'#!/bin/sh\nexec "{sys.executable}" "{STUB}" "$@"\n')
     monkeypatch.setattr(sys, "executable", str(stub))
-    monkeypatch.setattr(launch, "prepared", lambda data: True)
+    monkeypatch.setattr(launch, "is_prepared", lambda data: True)
     return moved(composed, tmp_path / NASTY)
 
 
@@ -98,7 +98,7 @@ def test_locked_cell_is_left_alone_and_named(plan, capfd):
 
 
 def test_data_are_prepared_first_and_nothing_trains_without_them(plan, monkeypatch, capfd, tmp_path):
-    monkeypatch.setattr(launch, "prepared", lambda data: (Path(data.beton_dir) / "ready").exists())
+    monkeypatch.setattr(launch, "is_prepared", lambda data: (Path(data.beton_dir) / "ready").exists())
     beton_dir = plan.cells[0].config.data.beton_dir
     script = 'if [ "$3" = prepare ]; then echo prepare "$4" >>{log}; {then}; else exec {stub} "$@"; fi'
     log, stub = tmp_path / "log", shlex.quote(sys.executable)
@@ -145,7 +145,7 @@ def wait_for(ready, seconds=20):
 def launching(plan):
     """A launch in a process of its own, as a user's shell starts it; the plan's stub stays its python."""
     code = (
-        "import sys, pickle; from adarem import launch; launch.prepared = lambda data: True\n"
+        "import sys, pickle; from adarem.launch import launch; launch.is_prepared = lambda data: True\n"
         f"sys.executable = {sys.executable!r}\n"
         "sys.exit(launch.launch(pickle.load(sys.stdin.buffer)))"
     )
@@ -302,7 +302,7 @@ def test_sbatch_gets_exactly_these_words(site, capsys):
 
 def test_missing_data_are_prepared_by_a_job_that_the_array_waits_for(site, monkeypatch):
     plan, submissions = site
-    monkeypatch.setattr(launch, "prepared", lambda data: False)
+    monkeypatch.setattr(launch, "is_prepared", lambda data: False)
     launch.launch(plan)
     prepare, array, report = submissions()
     assert "--dependency=singleton" in prepare and prepare[-1] == str(plan.cells[0].run.path)
@@ -316,7 +316,7 @@ def test_jobs_without_gpus_get_flags_of_their_own(site, monkeypatch, aux, expect
     """--gres or a constraint meant for the runs would keep the prepare and the report job waiting, or be refused."""
     plan, submissions = site
     plan = moved(plan, plan.runs_dir, aux_partition=aux, aux_extra=("--qos=short", "--mem=8G"))
-    monkeypatch.setattr(launch, "prepared", lambda data: False)
+    monkeypatch.setattr(launch, "is_prepared", lambda data: False)
     launch.launch(plan)
     prepare, array, report = submissions()
     for job in (prepare, report):

@@ -4,7 +4,6 @@ Never imports torch. A cell's outcome is read from its run directory, never from
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import os
@@ -18,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.data import fingerprint
+from adarem.data import is_prepared
 from adarem.data.text.corpus import read_corpus
 from adarem.launch.child import run_child
 from adarem.launch.slurm import jobs as slurm
 from adarem.run import exitcodes
-from adarem.run.config import ClusterConfig, DataConfig, TextConfig
+from adarem.run.config import ClusterConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
@@ -56,29 +55,12 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
     return _slurm(plan, dry_run) if kinds == {"slurm"} else _local(plan, dry_run)
 
 
-def prepared(data: DataConfig | TextConfig) -> bool:
-    """Whether the data set stands, whole and with these settings, where the run will read it."""
-    try:
-        if isinstance(data, TextConfig):
-            read_corpus(data)
-            return True
-        for split in fingerprint.SPLITS:
-            found = fingerprint.read_fingerprint(data, split)
-            if data.backend == "ffcv":
-                fingerprint.open_beton(data, split)
-                if found["write"] != dataclasses.asdict(data.write):
-                    return False
-    except UserError:
-        return False
-    return True
-
-
 def _unprepared(cells: list["Cell"]) -> dict[str, RunDir]:
     """One run for each data set that has to be written, under a key that stands for the data set."""
     found = {}
     for cell in cells:
         data = cell.config.data
-        if not prepared(data):
+        if not is_prepared(data):
             place = os.path.abspath(data.root if isinstance(data, TextConfig) else data.beton_dir)
             found.setdefault(hashlib.sha256(place.encode()).hexdigest()[:8], cell.run)
     return found

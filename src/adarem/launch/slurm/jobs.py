@@ -16,7 +16,7 @@ from adarem.resources import slurm_script
 from adarem.run import exitcodes
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import FINISHED, RunDir
-from adarem.run.errors import Mishap, UserError
+from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 
 _REPORT_JOB = "report.job"  # in the campaign's folder: the id of its newest report job
@@ -236,7 +236,7 @@ def main(argv: list[str]) -> int:
         return 0 if again(RunDir(Path(argv[1])), int(argv[2])) else 1
     except UserError as e:  # failures cannot be counted there
         print(f"{argv[1]}: {e}", file=sys.stderr)
-        return 0 if isinstance(e, Mishap) else 1
+        return 0 if e.retryable else 1
 
 
 if __name__ == "__main__":
