@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adarem.run import exitcodes
-from adarem.run.errors import Mishap, RankLost, Told, UserError
+from adarem.run.errors import RankLost, UserError
 from adarem.run.files import SICK
 
 # Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
@@ -211,14 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.run(args)
-    except Told as e:
-        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
     except UserError as e:
-        # Of a job's ranks, one a node: a node may lack what the first one has.
-        if args.verb != "train" or os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0":
+        # Of a job's ranks, one per node prints it: a node may lack what the first one has.
+        first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+        if not e.reported and (args.verb != "train" or first):
             line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
             print(f"adarem {args.verb}: {line}", file=sys.stderr)
-        return exitcodes.FAILED if isinstance(e, Mishap) else exitcodes.USER_ERROR
+        return exitcodes.FAILED if e.retryable else exitcodes.USER_ERROR
     except RankLost:
         return exitcodes.FAILED
     except BrokenPipeError:  # `adarem plan ... | head`

@@ -10,7 +10,7 @@ import torch
 
 from adarem.cli import main
 from adarem.run.directory import RunDir
-from adarem.run.errors import Mishap, Told, UserError
+from adarem.run.errors import UserError
 from adarem.run.files import append_line, write_atomically
 from adarem.train.console import Display
 from adarem.train.distributed import watchdog
@@ -26,7 +26,9 @@ class Ranks(World):
         return [value, self.theirs] if self.rank == 0 else [self.theirs, value]
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError("no such folder"), 2), (Mishap("another process"), 1)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("no such folder"), 2), (UserError("another process", retryable=True), 1)]
+)
 def test_every_rank_ends_with_the_code_of_the_one_that_failed(
     error: UserError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -41,7 +43,7 @@ def test_every_rank_ends_with_the_code_of_the_one_that_failed(
     assert told == [f"adarem train: rank 1 on n2: {error}\n", ""]
     with pytest.raises(UserError) as raised:
         together(world, lambda: None)
-    assert isinstance(raised.value, Told) and isinstance(raised.value, Mishap) is (code == 1)
+    assert raised.value.reported and raised.value.retryable is (code == 1)
 
 
 @pytest.mark.parametrize("write", [write_atomically, append_line])
@@ -49,7 +51,7 @@ def test_a_sick_disk_is_a_mishap_and_a_full_one_a_mistake(
     write: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = {"text": "x"} if write is append_line else "x"
-    for number, kind in ((errno.EIO, Mishap), (errno.ESTALE, Mishap), (errno.ENOSPC, UserError)):
+    for number, retryable in ((errno.EIO, True), (errno.ESTALE, True), (errno.ENOSPC, False)):
 
         def fail(_handle: int, number: int = number) -> None:
             raise OSError(number, os.strerror(number))
@@ -57,7 +59,7 @@ def test_a_sick_disk_is_a_mishap_and_a_full_one_a_mistake(
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(UserError, match="cannot be written") as e:
             write(tmp_path / "file", data)
-        assert type(e.value) is kind
+        assert e.value.retryable is retryable
 
 
 class Gone:

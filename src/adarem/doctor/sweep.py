@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from adarem.data import fingerprint
+from adarem.data import check_prepared, fingerprint
 from adarem.data.text.corpus import read_corpus
 from adarem.doctor.check import Check, ask
 from adarem.launch.slurm import commands as slurm_commands
@@ -77,12 +77,9 @@ def dataset(config: RunConfig) -> Check:
     if isinstance(data, TextConfig):
         return _text(data)
     try:
-        found = {}
-        for split in fingerprint.SPLITS:
-            found[split] = fingerprint.read_fingerprint(data, split)["num_images"]
-            if data.backend == "ffcv":
-                fingerprint.open_beton(data, split)
-        return Check("data", True, f"{data.label}: {found['train']:,} + {found['val']:,} images, prepared")
+        check_prepared(data)
+        train, val = (fingerprint.read_fingerprint(data, split)["num_images"] for split in fingerprint.SPLITS)
+        return Check("data", True, f"{data.label}: {train:,} + {val:,} images, prepared")
     except UserError as e:
         missing = str(e)
     if data.embedded:

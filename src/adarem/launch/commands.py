@@ -65,7 +65,7 @@ def publishes(plan: "Plan") -> bool:
 
 
 def make_report(plan: "Plan") -> None:
-    """Makes and prints the report, then publishes it, in child processes: what fails there is no failure of the launch."""
+    """Makes and prints the report, then publishes it, in child processes: their failure is not the launch's."""
     command = report_command(plan)
     if subprocess.run(command).returncode:
         print(f"report: not made; rerun it alone: {shlex.join(command)}", file=sys.stderr)

@@ -1,36 +1,16 @@
-"""Which data sets a launch has to write before its runs can start."""
+"""Which data sets have to be written before a launch's runs can start."""
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from adarem.data import fingerprint
-from adarem.data.text.corpus import read_corpus
-from adarem.run.config import DataConfig, TextConfig
+from adarem.data import is_prepared
+from adarem.run.config import TextConfig
 from adarem.run.directory import RunDir
-from adarem.run.errors import UserError
 
 if TYPE_CHECKING:
     from adarem.plan.plan import Cell
-
-
-def is_prepared(data: DataConfig | TextConfig) -> bool:
-    """Whether the data set is complete, and written with these settings, where the run will read it."""
-    try:
-        if isinstance(data, TextConfig):
-            read_corpus(data)
-            return True
-        for split in fingerprint.SPLITS:
-            found = fingerprint.read_fingerprint(data, split)
-            if data.backend == "ffcv":
-                fingerprint.open_beton(data, split)
-                if found["write"] != dataclasses.asdict(data.write):
-                    return False
-    except UserError:
-        return False
-    return True
 
 
 def unprepared(runs: Iterable["Cell"]) -> dict[str, RunDir]:

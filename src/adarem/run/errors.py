@@ -1,29 +1,23 @@
-"""The exceptions that end in one line instead of a traceback."""
+"""The exceptions that end a command in one line instead of a traceback."""
 
 
 class UserError(ValueError):
     """A mistake in what the user gave: a config, a path, a file, the command line.
 
-    The message is one line that names the thing, the place and the remedy. The command line prints it without a
-    traceback and exits with code 2.
+    The command line prints the message without a traceback.
+
+    Args:
+        message: one line, ``<file | key | value>: <what is wrong>; <what to do>``.
+        retryable: the same command may succeed when it is started again, so the exit code is 1, after which Slurm
+            starts the job again; otherwise it is 2.
+        reported: a rank has printed and recorded the error already; the command line prints nothing.
     """
 
-
-class Mishap(UserError):
-    """One that starting again may mend by itself: exit code 1, after which Slurm starts the job again."""
-
-
-class Told(UserError):
-    """One that has been told already, by this rank or by the one that speaks for all."""
-
-
-class _ToldMishap(Told, Mishap): ...
-
-
-def told(error: UserError, line: str) -> Told:
-    """``line`` for a rank that need not print it again; of the same exit code as ``error``."""
-    return (_ToldMishap if isinstance(error, Mishap) else Told)(line)
+    def __init__(self, message: str, *, retryable: bool = False, reported: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.reported = reported
 
 
 class RankLost(RuntimeError):
-    """Another rank is gone; the message names rank, host and last step. It has been told when this is raised."""
+    """Another rank has ended; the message names its rank, host and last step. It is reported before this is raised."""

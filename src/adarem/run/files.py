@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adarem.run.errors import Mishap, UserError
+from adarem.run.errors import UserError
 
 # What a sick disk, mount or network answers: another try, or another node, may fare better.
 SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
@@ -17,12 +17,12 @@ SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """A full disk, a read-only one or a missing permission becomes one line; a sick one a Mishap's."""
+    """A full disk, a read-only one or a missing permission becomes a UserError; a transient fault a retryable one."""
     try:
         yield
     except OSError as e:
         line = f"{path}: cannot be written ({e.strerror}); mend that and start again"
-        raise (Mishap if e.errno in SICK else UserError)(line) from None
+        raise UserError(line, retryable=e.errno in SICK) from None
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

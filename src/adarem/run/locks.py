@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from adarem.run.errors import Mishap, UserError
+from adarem.run.errors import UserError
 from adarem.run.files import writing
 
 PATIENCE_SECONDS = 3.0
@@ -23,8 +23,8 @@ def hold(path: Path) -> Iterator[None]:
     """Holds the lock of ``path``'s folder, in which stands who does: host, pid and Slurm job.
 
     Raises:
-        UserError: another process holds it, or nobody may write there. In a job the former is a Mishap: what Slurm left
-            behind on a node that it lost may hold it for a while.
+        UserError: another process holds it, or nobody may write there. In a job the former is retryable: what Slurm
+            left behind on a node that it lost may hold it for a while.
     """
     job = os.environ.get("SLURM_JOB_ID")
     with writing(path):
@@ -35,7 +35,7 @@ def hold(path: Path) -> Iterator[None]:
             if time.monotonic() > end:
                 f.seek(0)
                 line = f"{path.parent}: another process works on it ({f.read().strip() or 'owner unknown'})"
-                raise (Mishap if job else UserError)(line)
+                raise UserError(line, retryable=job is not None)
             time.sleep(0.05)
         with writing(path):
             f.truncate(0)

@@ -5,7 +5,7 @@ import sys
 from contextlib import ExitStack
 
 from adarem.run.directory import RunDir
-from adarem.run.errors import RankLost, Told, UserError, told
+from adarem.run.errors import RankLost, UserError
 from adarem.train.console import Display, append_to_log
 from adarem.train.distributed.context import World, together
 from adarem.train.distributed.watchdog import Watchdog
@@ -53,7 +53,7 @@ class Attempt:
 
         Raises:
             RankLost: it came of the loss of another rank.
-            Told: a user's mistake, which rank 0 or this rank has told.
+            UserError: a user's mistake, which rank 0 or this rank has reported.
         """
         if lost := watchdog.lost(error):
             if watchdog.is_teller():
@@ -64,7 +64,7 @@ class Attempt:
         with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
             if self._world.is_main:
                 self.end("failed", message)
-            elif not isinstance(error, Told):
+            elif not (isinstance(error, UserError) and error.reported):
                 self.fail(f"rank {self._world.rank} on {self._world.hosts[self._world.rank]}: {message}")
         if isinstance(error, UserError) and not self._world.is_main:
-            raise told(error, message) from None
+            raise UserError(message, retryable=error.retryable, reported=True) from None

@@ -13,7 +13,7 @@ from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.queue import is_ending
 from adarem.run import exitcodes
 from adarem.run.directory import FINISHED, RunDir
-from adarem.run.errors import Mishap, UserError
+from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
         return 0 if again(RunDir(Path(argv[1])), int(argv[2])) else 1
     except UserError as e:  # the failures cannot be counted
         print(f"{argv[1]}: {e}", file=sys.stderr)
-        return 0 if isinstance(e, Mishap) else 1
+        return 0 if e.retryable else 1
 
 
 if __name__ == "__main__":

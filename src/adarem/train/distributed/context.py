@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from adarem.run.errors import Mishap, Told, UserError, told
+from adarem.run.errors import UserError
 from adarem.train.distributed import rendezvous
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ def together(world: World, build: Callable[[], T]) -> T:
     for rank, failed in enumerate(world.gather(error)):
         if failed is not None:
             line = str(failed) if rank == 0 else f"rank {rank} on {world.hosts[rank]}: {failed}"
-            raise (Mishap if isinstance(failed, Mishap) else UserError)(line) if world.is_main else told(failed, line)
+            raise UserError(line, retryable=failed.retryable, reported=not world.is_main)
     return value  # type: ignore[return-value]
 
 
@@ -123,7 +123,7 @@ def start_world(device: str, timeout_seconds: float, stop: "StopRequest") -> Wor
         stop: asks for an orderly end, also of the wait for the others.
 
     Raises:
-        UserError: fewer GPUs on this host than ranks, or nowhere to meet (then a Mishap).
+        UserError: fewer GPUs on this host than ranks, or no store to meet at (then retryable).
         RankLost, StoppedWaiting: see ``rendezvous.meet``.
     """
     rank, world_size, local_rank = _from_environment()
@@ -136,7 +136,7 @@ def start_world(device: str, timeout_seconds: float, stop: "StopRequest") -> Wor
             )
             if local_rank == found:  # the first on this host that lacks one
                 print(f"adarem train: {line}", file=sys.stderr, flush=True)
-            raise Told(line)
+            raise UserError(line, reported=True)
         target = torch.device("cuda", local_rank)
         torch.cuda.set_device(target)
     else:
@@ -155,9 +155,10 @@ def start_world(device: str, timeout_seconds: float, stop: "StopRequest") -> Wor
                 device_id=target if device == "cuda" else None,
             )
         except RuntimeError as e:  # a rank left between the meeting and this
-            raise Mishap(
+            raise UserError(
                 f"rank {rank} on {socket.gethostname()} met the others and could not connect to them "
-                f"({str(e).strip().splitlines()[0].rstrip('.')}); start again"
+                f"({str(e).strip().splitlines()[0].rstrip('.')}); start again",
+                retryable=True,
             ) from None
     return World(rank, world_size, local_rank, target, hosts)
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
-from adarem.run.errors import Mishap, RankLost, UserError
+from adarem.run.errors import RankLost, UserError
 
 _LOOK_SECONDS = 0.2
 _VERDICT, _ALL, _LEFT = "adarem/meeting", "all came", "one left"
@@ -59,7 +59,7 @@ def meet(
         The store at which they met, and each rank's host.
 
     Raises:
-        Mishap: there is nowhere to meet.
+        UserError: there is no store to meet at; retryable.
         RankLost: not every rank came; those that did not are named on standard error.
         StoppedWaiting: ``signal`` asked for an end.
     """
@@ -84,9 +84,10 @@ def meet(
                 time.sleep(_LOOK_SECONDS)
         except (*_STORE_ERRORS, OSError, ValueError, OverflowError) as e:
             reason = "the port is in use" if "EADDRINUSE" in str(e) else str(e).strip().splitlines()[0].rstrip(".")
-            raise Mishap(
+            raise UserError(
                 f"{place}: rank {rank} on {here} cannot meet the others there ({reason}); choose another port, or "
-                "start again: each Slurm job and torchrun takes its own"
+                "start again: each Slurm job and torchrun takes its own",
+                retryable=True,
             ) from None
     keys, missing = [f"adarem/host/{r}" for r in range(world_size)], [0]
     try:
