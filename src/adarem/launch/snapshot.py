@@ -9,7 +9,7 @@ from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.queue import queued
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
-from adarem.run.sweep import directories, read_campaign
+from adarem.run.sweep import directories, read_sweep
 
 State = Status | Literal["queued", "unreadable"]
 
@@ -155,9 +155,9 @@ def find_sweeps(runs_dir: Path, grid: str | None = None, data: str | None = None
     return sweeps
 
 
-def _data_of(sweep: Path) -> object:
+def _data_of(sweep: Path) -> str | None:
     """The data set of a sweep, which the names table2, table2-smoke and table2-trial leave out."""
     try:
-        return read_campaign(sweep).get("data")
+        return read_sweep(sweep).data
     except UserError:
         return None  # damaged: the report says how
