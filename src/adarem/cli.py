@@ -41,7 +41,7 @@ def _prepare(args: argparse.Namespace) -> int:
     else:
         from adarem.plan.plan import make_plan
 
-        data = make_plan(args.overrides).cells[0].config.data
+        data = make_plan(args.overrides).runs[0].config.data
     if data.kind == "text":
         from adarem.data.text.pydoc import prepare_text
 
@@ -111,7 +111,7 @@ def _doctor(args: argparse.Namespace) -> int:
         return doctor(None)
     from adarem.plan.plan import make_plan
 
-    return doctor(make_plan(args.overrides).cells[0].config)
+    return doctor(make_plan(args.overrides).runs[0].config)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -145,7 +145,7 @@ def _wandb(args: argparse.Namespace) -> int:
 
 def _settings(pairs: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
     """``key=value`` words of the verbs that read run directories and so know nothing of Hydra."""
-    from adarem.run.config import nearest
+    from adarem.run.build import nearest
 
     chosen = dict(defaults)
     for pair in pairs:

@@ -16,7 +16,7 @@ TORCH = {"version": "2.14.1", "torchvision": "0.29.2", "cuda": "13.0", "gpus": [
 
 @pytest.fixture
 def config(tmp_path):
-    return make_plan(["grid=table2", "data=digits", "optimizer=sgdm", f"data.root={tmp_path}/digits"]).cells[0].config
+    return make_plan(["grid=table2", "data=digits", "optimizer=sgdm", f"data.root={tmp_path}/digits"]).runs[0].config
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ def table(folder, dirs):
 
 def test_cells_without_a_run_have_the_papers_names(dirs):
     plan = planned(dirs, "grid=table1")
-    for cell in plan.cells:  # one run is left: eleven cells are known from grid.yaml alone
-        if cell.config.cell != "resnet18-sgdm-s0":
+    for cell in plan.runs:  # one run is left: eleven cells are known from grid.yaml alone
+        if cell.config.run_name != "resnet18-sgdm-s0":
             cell.run.config_file.unlink()
             cell.run.path.rmdir()
     md = tables.markdown(table(plan.folder, dirs))
@@ -53,4 +53,4 @@ def test_cells_off_the_plan_have_them_too(dirs):
 
 def test_a_library_network_is_called_what_the_user_called_it(dirs):
     plan = planned(dirs, "model=timm:resnet10t", "optimizer=sgdm")
-    assert plan.grid["labels"]["model"]["timm:resnet10t"] == "timm:resnet10t"
+    assert plan.spec.labels.model["timm:resnet10t"] == "timm:resnet10t"

@@ -19,7 +19,7 @@ def test_every_state_is_told_apart(dirs):
     diverge(folder, make_config("resnet18", "adam"))
     for optimizer in ("adamw", "adabound", "rmsprop", "adarem"):
         config = make_config("resnet18", optimizer)
-        RunDir(folder / config.cell).freeze(config)
+        RunDir(folder / config.run_name).freeze(config)
     failed, stopped, running = (RunDir(folder / f"resnet18-{o}-s0") for o in ("adabound", "rmsprop", "adarem"))
     failed.end_attempt(start(failed), "failed", "CUDA out of memory")
     number = start(stopped)
@@ -144,7 +144,7 @@ def test_one_run_on_other_data_makes_the_campaign_a_rehearsal(dirs, table2_runs)
 def test_text_is_held_to_its_counts_too(dirs):
     """The loader refuses other counts; a result that tells others all the same is no reproduction."""
     plan = make_plan(["grid=table3", "data.root=/d", f"runs_dir={dirs[0]}", "optimizer=sgdm"])
-    config = plan.cells[0].config
+    config = plan.runs[0].config
     run = finish(plan.folder, config, 0.0, epochs=False)
     run.write_result(run.result() | {"perplexity": 70.0})
     assert collect.read_run(run.path).rehearsal is None
@@ -354,7 +354,7 @@ def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
     finish(one, make_config("resnet18", "sgdm"), 70.5)
     two = write_grid(runs, "table1", "digits", "rehearsal")
     late = make_config("resnet50", "sgdm", grid="table1", data="digits")
-    RunDir(two / late.cell).freeze(late)
+    RunDir(two / late.run_name).freeze(late)
     path = results / "runs.csv"
     results.mkdir()
 

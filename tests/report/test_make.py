@@ -221,7 +221,7 @@ def test_nothing_run_is_one_line_with_what_to_type(dirs):
 def test_a_grid_only_planned_renders(dirs):
     folder = write_grid(dirs[0])
     config = make_config("resnet18", "sgdm")
-    RunDir(folder / config.cell).freeze(config)
+    RunDir(folder / config.run_name).freeze(config)
     text = report(dirs)
     assert "0 of 1" in text and "no run has started" in text
 
@@ -263,7 +263,7 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
     finish(folder, make_config("resnet18", "sgdm", 0), 70.0)
     diverge(folder, make_config("resnet18", "sgdm", 1), epoch=5)
     config = make_config("resnet18", "adam", 0)
-    run = RunDir(folder / config.cell)
+    run = RunDir(folder / config.run_name)
     run.freeze(config)
     start(run, host="elsewhere")
     write_epochs(run, 12, 60.0)

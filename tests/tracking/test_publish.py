@@ -6,6 +6,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from adarem.report.figures import draw
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.sweep import read_campaign, write_campaign
+from adarem.run.sweep import read_sweep, write_sweep
 from adarem.tracking import workspace
 from adarem.tracking.publish import publish, replay
 from tests.support.sweeps import finish, make_config, write_grid
@@ -40,7 +41,7 @@ def campaign(tmp_path: Path, data: str = "digits", grid: str = "table2") -> Path
     """A finished campaign of two cells, one of them with two seeds, under tmp_path/runs."""
     scale = "paper" if data == "imagenet" else "rehearsal"
     folder = write_grid(tmp_path / "runs", grid, data, scale)
-    write_campaign(folder, read_campaign(folder) | {"data": data, "scale": scale})
+    write_sweep(folder, replace(read_sweep(folder), data=data, scale=scale))
     for optimizer, seed, top1 in (("sgdm", 0, 70.0), ("adarem", 0, 71.0), ("adarem", 1, 71.5)):
         finish(folder, make_config("resnet18", optimizer, seed, grid=grid, data=data), top1)
     return folder
@@ -282,8 +283,8 @@ def saved(server: Server, tmp_path: Path, adarem_command: Command) -> Callable[.
         words = ["--entity=someone"]
         if action == "report":
             results = tmp_path / "results"
-            data, scale = plan.grid["data"], plan.grid["scale"]
-            make_report(grid=plan.grid["name"], runs_dir=tmp_path / "runs", results_dir=results, data=data, scale=scale)
+            data, scale = plan.spec.data, plan.spec.scale
+            make_report(grid=plan.spec.name, runs_dir=tmp_path / "runs", results_dir=results, data=data, scale=scale)
             words.append(f"--results-dir={results}")
         done = adarem_command("wandb", action, str(plan.folder), *words, **server.environment)
         assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from adarem.plan.plan import make_plan
 from adarem.report import labels
 from adarem.report.load import read_run
 from adarem.run import exitcodes
-from adarem.run.config import HYPER
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
 from adarem.run.labels import readable, shortened
 from adarem.tracking import sync as mirror
@@ -91,7 +91,7 @@ def test_an_offline_run_holds_everything_also_after_an_interruption(
     assert run_record.notes.startswith("REHEARSAL: embedded digits, 2 epochs")
     assert run_record.project == "adarem"
     settings = {i.key: json.loads(i.value_json) for i in run_record.config.update}
-    assert settings["optimizer"]["lam"] == 0.999 and settings["cell"] == config.cell == run.path.name
+    assert settings["optimizer"]["lam"] == 0.999 and settings["cell"] == config.run_name == run.path.name
     assert (settings["campaign"], settings["table_cell"]) == ("table2-digits-smoke", cell)
     # the newest run alone tells the whole story, from the first epoch on
     epochs = [row for row in history(run) if "epoch" in row]
@@ -122,8 +122,8 @@ def test_names_and_groups_read_like_the_table(tmp_path: Path) -> None:
 
 
 def test_settings_are_in_the_reports_words() -> None:
-    for of_one in HYPER.values():
-        settings = {f"optimizer.{k}": 0.5 for k in (*of_one, "weight_decay")}
+    for of_one in OPTIMIZERS.values():
+        settings = {f"optimizer.{k}": 0.5 for k in (*of_one.hparams, "weight_decay")}
         assert readable(settings) == labels.readable(settings)
     assert readable({"optimizer.weight_decay": 0.0005, "optimizer.lam": 0.9}) == "λ 0.9, weight decay 0.0005"
 
@@ -135,7 +135,7 @@ def test_names_and_tags_are_as_long_as_wandb_takes(tmp_path: Path) -> None:
         config = make_config(
             "resnet18", "adam", 12, data="digits", overrides={"optimizer.lr": lr}, changed={"model": model}
         )
-        shown.append(describe(RunDir(tmp_path / "table2-digits" / config.cell), config))
+        shown.append(describe(RunDir(tmp_path / "table2-digits" / config.run_name), config))
     for s in shown:
         assert len(s["name"]) <= 128 and s["name"].endswith(" · seed 12")
         assert len(s["group"]) <= 128 and max(map(len, s["tags"])) <= 64

@@ -14,7 +14,7 @@ from torch import nn
 
 from adarem import AdaRem, AdaRemS
 from adarem.optim import param_groups, register_timm
-from adarem.run.config import HYPER
+from adarem.run import catalog
 from adarem.train.optimizers import OPTIMIZERS, build_optimizer
 
 
@@ -101,7 +101,9 @@ def test_settings_reach_the_optimizer():
 
 
 def test_settings_are_those_of_the_config():
-    assert {name: set(entry.hyper) for name, entry in OPTIMIZERS.items()} == {k: set(v) for k, v in HYPER.items()}
+    assert {name: set(entry.hyper) for name, entry in OPTIMIZERS.items()} == {
+        name: set(known.hparams) for name, known in catalog.OPTIMIZERS.items()
+    }
 
 
 def test_defaults_are_those_of_the_classes():

@@ -5,8 +5,8 @@ from pathlib import Path
 from adarem.report import stats as statistics
 from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
 from adarem.report.tables.table import METRICS
-from adarem.run.config import differing_keys
 from adarem.run.errors import UserError
+from adarem.run.identity import differing_keys
 
 # Keys that differ between any two cells and say nothing.
 _NAMES = ("grid", "cell")

@@ -12,10 +12,11 @@ import numpy as np
 import yaml
 
 from adarem.report.run import OSCILLATION, RESULT_METRICS, Run, fingerprints, is_number, read_correct
-from adarem.run.config import RunConfig, from_dict, hash_of, identity
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir
 from adarem.run.errors import UserError
-from adarem.run.sweep import OWN_SCALE, directories, folder_name, read_campaign
+from adarem.run.identity import hash_of, identity
+from adarem.run.sweep import OWN_SCALE, directories, read_campaign, sweep_name
 
 __all__ = [
     "RESULT_METRICS",
@@ -265,7 +266,7 @@ def find_sweep(grid: str, runs_dir: Path, data: str | None, scale: str | None = 
     type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
     if data is not None or scale is not None:
         data = data or "imagenet"
-        name = folder_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
+        name = sweep_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
         if name not in found:
             others = f" (there are runs of {', '.join(found)})" if found else ""
             raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")

@@ -11,7 +11,7 @@ from adarem.report.seen import not_genuine
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir, Status
 from adarem.run.errors import UserError
-from adarem.run.schema import variant
+from adarem.run.sweep import overrides_text
 
 # What the report reads of result.json, first in the order of runs.csv.
 RESULT_METRICS = (
@@ -77,7 +77,7 @@ class Run:
     @cached_property
     def overrides(self) -> str:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
-        return variant(self.config.overrides)
+        return overrides_text(self.config.overrides)
 
     @cached_property
     def rehearsal(self) -> str | None:

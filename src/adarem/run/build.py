@@ -9,7 +9,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Literal, TypeVar
 
 from adarem.run.errors import UserError
@@ -37,7 +37,7 @@ def build(cls: type[T], raw: object, prefix: str = "") -> T:
     Raises:
         UserError: an unknown, missing or ill-typed key, named with the nearest valid one.
     """
-    known = _fields(cls)
+    known = _fields(typing.cast(Hashable, cls))
     if not isinstance(raw, Mapping):
         raise UserError(f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(known)}")
     dot = f"{prefix}." if prefix else ""
@@ -68,7 +68,7 @@ class _Field(typing.NamedTuple):
 
 
 @functools.cache  # the same dozen classes are asked for with every run that is read
-def _fields(cls: object) -> dict[str, _Field]:
+def _fields(cls: Hashable) -> dict[str, _Field]:
     """The fields of a dataclass by their keys in a file."""
     assert isinstance(cls, type) and dataclasses.is_dataclass(cls)
     hints, none = typing.get_type_hints(cls), dataclasses.MISSING

@@ -1,7 +1,7 @@
 """The config of one run: its dataclasses, its checks, and its plain form in config.yaml.
 
-No torch and no Hydra, so that every package can read a config. The same checks run when a grid is planned and when a run
-directory is opened: an unknown key or an impossible value is an error, in one line that names the key.
+No torch and no Hydra, so that every package can read a config. The same checks run when a grid is planned and when a
+run directory is opened: an unknown key or an impossible value is an error, in one line that names the key.
 """
 
 import dataclasses
@@ -280,9 +280,8 @@ def _check_model(c: RunConfig) -> None:
     if isinstance(m, ModelConfig):
         known = m.name in IMAGE_NETWORKS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
         if not known:
-            raise UserError(
-                f"model.name={m.name}: unknown model; {nearest(m.name, IMAGE_NETWORKS)} (or timm:NAME, torchvision:NAME)"
-            )
+            hint = nearest(m.name, IMAGE_NETWORKS)
+            raise UserError(f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME)")
     else:
         _check_lstm(m)
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")

@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from adarem.run.config import RunConfig, config_hash, to_dict
+from adarem.run.config import RunConfig, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash
 from adarem.run.labels import shortened, table_cell
 from adarem.run.sweep import read_campaign
 
@@ -87,7 +88,7 @@ def wandb_mode(config: RunConfig) -> str:
 
 def run_id(run: RunDir, config: RunConfig) -> str:
     """Stable over attempts, requeues and machines: the same cell of the same campaign is the same wandb run."""
-    return hashlib.sha256(f"{run.path.parent.name}/{config.cell}/{config_hash(config)}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{run.path.parent.name}/{config.run_name}/{config_hash(config)}".encode()).hexdigest()[:12]
 
 
 def mirror(run: RunDir, *, follow: bool, mode: str | None = None) -> None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
-from adarem.run.schema import variant
-from adarem.run.sweep import read_campaign
+from adarem.run.sweep import overrides_text, read_campaign
 from adarem.tracking.publish import configs_in, published_figures
 from adarem.tracking.sync import network_key, shown_tag
 
@@ -101,7 +100,12 @@ def read(folder: Path) -> Campaign:
     models, optimizers = ((grid.get("axes") or {}).get(axis, []) for axis in ("model", "optimizer"))
 
     def place(c: RunConfig) -> tuple[Any, ...]:
-        return (*_place(models, c.model.name), *_place(optimizers, c.optimizer.name), variant(c.overrides), c.seed)
+        return (
+            *_place(models, c.model.name),
+            *_place(optimizers, c.optimizer.name),
+            overrides_text(c.overrides),
+            c.seed,
+        )
 
     return Campaign(folder.name, grid, sorted(configs_in(folder), key=place))
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from adarem.run import exitcodes
-from adarem.run.config import RunConfig, TextConfig, config_hash, identity
+from adarem.run.config import RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash, identity
 from adarem.tracking.sync import Mirror
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
@@ -48,10 +49,10 @@ def train(path: Path) -> int:
     try:
         world = start_world(config.cluster.device, timeout, stop)
     except StoppedWaiting as e:
-        print(f"{config.cell}: interrupted: {e}; the same command starts again", file=sys.stderr, flush=True)
+        print(f"{config.run_name}: interrupted: {e}; the same command starts again", file=sys.stderr, flush=True)
         # A launcher sends SIGTERM to the ranks that wait for one that failed: its exit code is the one that counts.
         return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
-    attempt = Attempt(run, config.cell, world)
+    attempt = Attempt(run, config.run_name, world)
     try:
         with Watchdog(world, config.cluster.stall_seconds, attempt.fail) as watchdog, ExitStack() as stack:
             try:
@@ -60,7 +61,7 @@ def train(path: Path) -> int:
                 together(world, lambda: run.result() if world.is_main else None)
                 if world.broadcast(run.status()) in FINISHED:
                     if world.is_main:
-                        print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
+                        print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
                 attempt.begin(stack)
                 code = _train(run, config, world, stop, attempt, stack)
@@ -130,7 +131,7 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
             model,
             lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
-            hyper=config.optimizer.hyper,
+            hyper=config.optimizer.hparams,
             steps_per_epoch=task.steps_per_epoch,
             example_input=task.example_input().to(world.device),
             decay_norm_and_bias=config.train.decay_norm_and_bias,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from adarem.run.config import RunConfig, identity
+from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
+from adarem.run.identity import identity
 from adarem.train.checkpoint import CheckpointWriter
 from adarem.train.distributed.context import (
     EVALUATES,

@@ -181,7 +181,7 @@ def test_survivors_decide_nothing(dirs, spoil, named, side, label):
     values = {"adarem": GAIN[0], "sgdm": GAIN[1]} | {side: {"adarem": GAIN[0], "sgdm": GAIN[1]}[side][:2]}
     found = sweep(dirs, values["adarem"], values["sgdm"])
     config = make_config("resnet18", side, 2)
-    spoil(RunDir(found["table2"].folder / config.cell), config)
+    spoil(RunDir(found["table2"].folder / config.run_name), config)
     for claim in (BASE, replace(BASE, relation="equal"), replace(BASE, relation="lower")):
         j = claims.judge(claim, again(found))
         assert j.status == "undecided"

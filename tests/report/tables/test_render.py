@@ -48,7 +48,7 @@ def test_states_show_in_their_cells(dirs):
     diverge(folder, make_config("resnet18", "adam", 0))
     for optimizer, progress in (("adarem", {"epoch": 12, "epochs": 100}), ("rmsprop", None)):
         config = make_config("resnet18", optimizer)
-        run = RunDir(folder / config.cell)
+        run = RunDir(folder / config.run_name)
         run.freeze(config)
         number = start(run, host="elsewhere")
         if progress:

@@ -26,7 +26,7 @@ def text_config(optimizer: str, grid: str, overrides=None):
     from adarem.plan.plan import make_plan
 
     given = [f"{k}={v}" for k, v in (overrides or {}).items()]
-    return make_plan([f"grid={grid}", "data=pydoc", f"optimizer={optimizer}", *given]).cells[0].config
+    return make_plan([f"grid={grid}", "data=pydoc", f"optimizer={optimizer}", *given]).runs[0].config
 
 
 def tried(t) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_a_searchs_configurations_are_counted(dirs):
         elif outcome == "diverged":
             diverge(search, config)
         else:
-            RunDir(search / config.cell).freeze(config)
+            RunDir(search / config.run_name).freeze(config)
     t = table(folder, dirs[1])
     assert tried(t)["SGDM"] == "1 configuration; 2 of 3 in table3_search-pydoc"
     assert tried(t)["Adam"] == "1 configuration; 0 in table3_search-pydoc"

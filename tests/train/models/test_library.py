@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adarem.run.config import MODELS as KNOWN
+from adarem.run.catalog import IMAGE_NETWORKS as KNOWN
 from adarem.run.errors import UserError
 from adarem.train.models.library import MODELS, build_model, check_name, count_parameters
 

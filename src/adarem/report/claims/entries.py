@@ -12,9 +12,10 @@ import yaml
 
 from adarem.report.load import Run
 from adarem.resources import paper_file
+from adarem.run.build import build, nearest
+from adarem.run.catalog import NETWORKS, OPTIMIZERS
+from adarem.run.config import ScaleConfig, ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
-from adarem.run.schema import HYPER, MODELS, ScaleConfig, ScheduleConfig, TrainConfig
-from adarem.run.typed import build, nearest
 
 Relation = Literal["higher", "lower", "equal", "about", "above", "grows_as_models_shrink"]
 
@@ -127,9 +128,9 @@ def _require(ok: bool, message: str) -> None:
 def _check(c: Claim, entry: dict[str, Any]) -> None:
     """Raises UserError for a name that no run can have, or a key that the claim's relation does not read."""
     for i, model in enumerate(c.model):
-        _known(f"model[{i}]", model, (*MODELS, "awd_lstm"))
+        _known(f"model[{i}]", model, NETWORKS)
     for key, optimizer in (("optimizer", c.optimizer), *((f"against[{i}]", o) for i, o in enumerate(c.against))):
-        _known(key, optimizer, HYPER)
+        _known(key, optimizer, OPTIMIZERS)
     _check_metric(c.metric)
     _check_sides(c)
     for key in ("threshold", "value", "margin"):
@@ -180,6 +181,6 @@ def _check_metric(metric: str) -> None:
 def _settings(c: Claim) -> set[str]:
     """Dotted names of the settings that all optimizers of the claim have."""
     sections = {"schedule": ScheduleConfig, "scale": ScaleConfig, "train": TrainConfig}
-    shared = set.intersection(*(set(HYPER[o]) for o in (c.optimizer, *c.against)))
+    shared = set.intersection(*(set(OPTIMIZERS[o].hparams) for o in (c.optimizer, *c.against)))
     of_optimizer = {f"optimizer.{k}" for k in ("lr", "weight_decay", *shared)}
     return of_optimizer | {f"{section}.{f.name}" for section, cls in sections.items() for f in fields(cls)}

@@ -10,8 +10,7 @@ from adarem.report.tables.table import Table
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.labels import readable
-from adarem.run.schema import variant
-from adarem.run.sweep import campaign_scale, folder_name, runs_in
+from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
 
 # How torch, pytorch_optimizer and our own optimizers apply weight decay.
 DECAY = {
@@ -71,15 +70,15 @@ def search_of(table: Table) -> Search | None:
     if not c.grid.get("winners") or not c.runs:
         return None
     own = c.runs[0].config
-    scale = campaign_scale(own.data.name, own.scale.name, own.rehearsal is None)
-    folder = c.folder.with_name(folder_name(str(c.grid["winners"]), own.data.name, scale))
+    scale = scale_in_name(own.data.name, own.scale.name, own.rehearsal is None)
+    folder = c.folder.with_name(sweep_name(str(c.grid["winners"]), own.data.name, scale))
     finished: dict[str, dict[str, bool]] = {}
     for run in runs_in(folder):
         try:
             config = run.config()
         except UserError:
             continue  # its own report names it
-        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), variant(config.overrides)
+        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), overrides_text(config.overrides)
         of_optimizer[settings] = of_optimizer.get(settings, True) and run.status() in FINISHED
     tried = {optimizer: (sum(each.values()), len(each)) for optimizer, each in finished.items()}
     return Search(folder.name, bool(tried), tried)
@@ -107,13 +106,13 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})" + (f" × {s.lr_factor:g}" * (s.lr_factor != 1))
     rest = [
         readable({k: v}) + " (paper)" * of_paper(k, v)
-        for k, v in o.hyper.items()
+        for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
     ]
     return [
         label,
         lr,
-        f"{effective_lr(o.lr * s.lr_factor, o.hyper):g}",
+        f"{effective_lr(o.lr * s.lr_factor, o.hparams):g}",
         f"{o.weight_decay:g}, {DECAY[o.name]}",
         ", ".join(rest) or "—",
         str(s.epochs),

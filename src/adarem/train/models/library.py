@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from adarem.run.config import nearest
+from adarem.run.build import nearest
 from adarem.run.errors import UserError
 
 

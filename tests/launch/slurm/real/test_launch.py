@@ -54,7 +54,7 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(with_stub, tmp_path
     plan = make_plan(["grid=table2", "data=digits", *CPU, "cluster.ranks_per_node=8", f"data.root={tmp_path}/digits"])
     # Hydra's grammar has no newline, a folder may: the plan is moved there.
     folder = place / plan.folder.name
-    cells = [replace(c, run=RunDir(folder / c.config.cell)) for c in plan.cells]
+    cells = [replace(c, run=RunDir(folder / c.config.run_name)) for c in plan.runs]
     plan = replace(plan, folder=folder, runs_dir=place, results_dir=tmp_path / "re sults", cells=cells)
 
     at_once = [threading.Thread(target=launch, args=(plan,)) for _ in range(2)]
@@ -92,7 +92,7 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub, digits, tmp_path):
         + ["cluster.threads_per_rank=3", "cluster.setup='export OF_THE_SITE=1'"]
     )
     plan.write()
-    interrupted, failing, cancelled = (c.run for c in plan.cells)
+    interrupted, failing, cancelled = (c.run for c in plan.runs)
     for run, do in ((interrupted, "wait"), (failing, "fail"), (cancelled, "wait")):
         (run.path / "stub.json").write_text(json.dumps({"do": do}))
     assert launch(plan) == 0
@@ -126,7 +126,7 @@ def test_script_by_hand(with_stub, tmp_path):
         ["grid=table2", "data=digits", "optimizer=adarem", "scale=smoke", "cluster=slurm", f"runs_dir={tmp_path}/runs"]
     )
     plan.write()
-    run = plan.cells[0].run
+    run = plan.runs[0].run
     script = ROOT / "slurm" / "run.sbatch"
     command = ["sbatch", "--wait", "--cpus-per-task=1", f"--output={tmp_path}/out", str(script), str(run.path)]
     subprocess.run(command, check=True, timeout=60, env=os.environ | {"ADAREM_PYTHON": sys.executable})
