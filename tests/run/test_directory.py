@@ -1,11 +1,6 @@
-"""The run directory: whole files or none, statuses derived, one owner at a time."""
+"""The run directory: statuses derived, one owner at a time."""
 
-import json
 import multiprocessing
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +9,6 @@ import pytest
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
 from adarem.run.sweep import read_sweep, runs_in
 
 
@@ -142,37 +136,6 @@ def test_lock_names_its_owner_and_dies_with_it(run: RunDir) -> None:
     assert not run.locked()
     with run.lock():
         pass
-
-
-def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    write_atomically(target, "old")
-    os.chmod(target, 0o600)
-    with pytest.raises(TypeError):
-        write_atomically(target, 3)  # type: ignore[arg-type]
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-    write_atomically(target, "new")
-    umask = os.umask(0)
-    os.umask(umask)
-    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
-    target = tmp_path / "progress.json"
-    program = (
-        "import sys, json; from pathlib import Path; from adarem.run.files import write_atomically\n"
-        "for i in range(300): write_atomically(Path(sys.argv[1]), json.dumps({'x': [i] * 5000}))"
-    )
-    writer = subprocess.Popen([sys.executable, "-c", program, str(target)])
-    reads = 0
-    while writer.poll() is None:
-        if target.exists():
-            assert len(json.loads(target.read_text())["x"]) == 5000
-            reads += 1
-        time.sleep(0.001)
-    assert writer.returncode == 0 and reads > 0
-    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_halves_that_killed_processes_left_go_with_the_next_lock(run: RunDir) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from adarem.plan.compose import labels
+from adarem.plan.compose import labels, with_catalog
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import RunDir
 from adarem.run.identity import config_hash
@@ -53,6 +53,7 @@ def make_config(
         "wandb": {"mode": "disabled", "project": "adarem", "entity": None},
         "overrides": overrides or {},
     }
+    with_catalog(raw)
     for key, value in (overrides or {}).items():
         section, _, leaf = key.partition(".")
         raw[section][leaf] = value

@@ -33,8 +33,10 @@ _NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers")
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, beside any dotted key
 
 
-# Keys that configs/ may leave to the catalog, so that they are in no file: an override of one adds it.
-_OF_CATALOG = ("model.label", "optimizer.label", "data.label")
+# Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.
+_OF_CATALOG = (
+    "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
+)  # fmt: skip
 
 
 def composing() -> contextlib.AbstractContextManager[Any]:
@@ -262,7 +264,7 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
             lines += ["model=resnet18", f"model.name={value}", f"++model.label={value}"]
         else:
             lines.append(f"{key}={value}")
-    cfg = _compose([*lines, *(f"++{s}" if _key(s) in _OF_CATALOG and s[0] not in "+~" else s for s in shared)])
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in (*lines, *shared)])
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
             f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
@@ -270,10 +272,7 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    for group, known in (("model", NETWORKS), ("optimizer", OPTIMIZERS), ("data", DATA_SETS)):
-        of_group = raw.get(group)
-        if isinstance(of_group, dict) and of_group.get("name") in known:
-            of_group.setdefault("label", known[of_group["name"]].label)
+    with_catalog(raw)
     for key in {"root", "beton_dir"} & set(raw["data"] or ()):
         _need_path(f"data.{key}", raw["data"][key])
         raw["data"][key] = os.path.abspath(raw["data"][key])
@@ -289,6 +288,19 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
         raw.pop(key)
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
     return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+
+
+def with_catalog(raw: Mapping[str, Any]) -> None:
+    """Adds to a composed config, in place, what the catalog knows of its parts and no file or override says."""
+    for group, known in (("model", NETWORKS), ("optimizer", OPTIMIZERS), ("data", DATA_SETS)):
+        part = raw.get(group)
+        name = part.get("name") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not isinstance(name, str) or name not in known:
+            continue
+        part.setdefault("label", known[name].label)
+        if group == "data":
+            for split, count in DATA_SETS[name].counts.items():
+                part.setdefault(f"expected_{split}", count)
 
 
 def _has_key(cfg: DictConfig, key: str) -> bool:
