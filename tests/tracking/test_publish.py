@@ -13,8 +13,8 @@ import pytest
 
 from adarem.plan.plan import make_plan
 from adarem.report import make_report
-from adarem.report.figures import draw
 from adarem.run import exitcodes
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.sweep import read_campaign, write_campaign
@@ -365,8 +365,8 @@ def test_the_workspace_of_table_1_has_a_row_a_network(saved: Callable[..., dict[
     ]  # fmt: skip
     assert section["settings"]["xAxis"] == "epoch" and section["settings"]["maxRuns"] == 24
     assert section["settings"]["useRunsTableGroupingInPanels"] and not section["settings"]["shouldAutoGeneratePanels"]
-    assert sorted(section["customRunColors"].values()) == 6 * [draw.STYLES["sgdm"][0]] + 6 * [
-        draw.STYLES["adarem_s"][0]
+    assert sorted(section["customRunColors"].values()) == 6 * [OPTIMIZERS["sgdm"].color] + 6 * [
+        OPTIMIZERS["adarem_s"].color
     ]
 
 
@@ -417,7 +417,7 @@ def test_the_workspace_of_table_3_shows_perplexity_and_tokens(saved: Callable[..
         "Throughput": throughput("tokens"),
     }
     assert sorted(view["spec"]["section"]["customRunColors"].values()) == sorted(
-        draw.STYLES[o][0] for o in ("sgdm", "adam", "adarem")
+        OPTIMIZERS[o].color for o in ("sgdm", "adam", "adarem")
     )
 
 
@@ -429,9 +429,9 @@ def test_the_workspace_of_a_reproduction_carries_no_stamp(saved: Callable[..., d
 def test_settings_beside_the_grids_own_take_wandbs_colors(tmp_path: Path) -> None:
     make_plan(["grid=lambda", "data=digits", f"runs_dir={tmp_path}"]).write()
     assert workspace.read(tmp_path / "lambda-digits").colors == {
-        "ResNet-18 · AdaRem (λ 0.999 once an epoch)": draw.STYLES["adarem"][0]
+        "ResNet-18 · AdaRem (λ 0.999 once an epoch)": OPTIMIZERS["adarem"].color
     }
-    assert {name: style[0] for name, style in draw.STYLES.items()} == workspace.COLORS
+    assert {name: known.color for name, known in OPTIMIZERS.items()} == workspace.COLORS
 
 
 def blocks(view: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -486,7 +486,7 @@ def test_the_saved_report_lays_the_papers_figures_out(saved: Callable[..., dict[
         ]  # fmt: skip
         cells = ["ResNet-18 · SGDM", "ResNet-18 · AdaRem-S", "ShuffleNetV2-0.5 · SGDM", "ShuffleNetV2-0.5 · AdaRem-S"]
         assert row["customRunColors"] == {
-            f"{runset['id']}-config:table_cell.value:{cell}": draw.STYLES["sgdm" if "SGDM" in cell else "adarem_s"][0]
+            f"{runset['id']}-config:table_cell.value:{cell}": OPTIMIZERS["sgdm" if "SGDM" in cell else "adarem_s"].color
             for cell in cells
         }
 

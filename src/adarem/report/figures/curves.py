@@ -83,10 +83,14 @@ def _lines(table: Table, model: str) -> list[LineOfTable]:
 
 
 def _draw_panel(ax: "Axes", panel: Panel, lines: Sequence[LineOfTable], legend: Legend) -> None:
+    from matplotlib.ticker import AutoLocator
+
     in_view = {line.label: _draw_line(ax, line, panel, legend) for line in lines}
     _set_y_axis(ax, panel, in_view)
     if panel.x_label == "Epoch":
-        ax.locator_params("x", integer=True)
+        locator = AutoLocator()
+        locator.set_params(integer=True)
+        ax.xaxis.set_major_locator(locator)
     if not ax.get_lines():
         text = "not reached yet" if panel.span else "no epoch finished"
         ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="#777")

@@ -117,9 +117,7 @@ def last_third(panel: Panel) -> Panel:
         found = panel.of_run(run)
         return found.only(3 * found.epoch > 2 * run.config.scale.epochs)
 
-    return replace(
-        panel, y_label=panel.y_label.replace(" (log scale)", ""), of_run=of_run, log=False, span=LAST_THIRD
-    )
+    return replace(panel, y_label=panel.y_label.replace(" (log scale)", ""), of_run=of_run, log=False, span=LAST_THIRD)
 
 
 @dataclass(frozen=True)

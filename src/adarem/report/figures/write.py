@@ -46,7 +46,7 @@ class NamedFigure:
 
 
 def write_figures(table: Table, folder: Path) -> list[Path]:
-    """Writes the figures of a sweep, each as PNG and SVG: Figures 1 and 2 for Q, else the curves against epoch and time."""
+    """Writes the figures of a sweep, each as PNG and SVG, and returns their paths."""
     return [path for named in draw_figures(table) for path in save(named.figure, folder / named.name)]
 
 
@@ -64,7 +64,7 @@ def is_about_oscillation(table: Table) -> bool:
 
 
 def draw_figures(table: Table) -> list[NamedFigure]:
-    """The figures of a sweep, in the order of ``figure_names``."""
+    """Figures 1 and 2 of a grid about Q, else the curves against epoch and time; in the order of ``figure_names``."""
     data = next((r.config.data.label for r in table.sweep.runs), "")
     stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
     if is_about_oscillation(table):
