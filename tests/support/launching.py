@@ -30,7 +30,7 @@ def moved(plan: Plan, runs_dir: Path, **cluster: Any) -> Plan:
         )
         for planned in plan.runs
     ]
-    return replace(plan, folder=folder, runs_dir=runs_dir, results_dir=runs_dir.parent / "results", cells=cells)
+    return replace(plan, folder=folder, runs_dir=runs_dir, results_dir=runs_dir.parent / "results", runs=cells)
 
 
 def order(plan: Plan, *what: str) -> None:

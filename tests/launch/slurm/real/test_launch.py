@@ -55,7 +55,7 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(with_stub, tmp_path
     # Hydra's grammar has no newline, a folder may: the plan is moved there.
     folder = place / plan.folder.name
     cells = [replace(c, run=RunDir(folder / c.config.run_name)) for c in plan.runs]
-    plan = replace(plan, folder=folder, runs_dir=place, results_dir=tmp_path / "re sults", cells=cells)
+    plan = replace(plan, folder=folder, runs_dir=place, results_dir=tmp_path / "re sults", runs=cells)
 
     at_once = [threading.Thread(target=launch, args=(plan,)) for _ in range(2)]
     for t in at_once:
