@@ -12,13 +12,14 @@ from adarem.cli import main
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import append_line, write_atomically
-from adarem.train.console import Display
+from adarem.train.console import RunConsole
 from adarem.train.distributed import watchdog
-from adarem.train.distributed.context import EVALUATES, TRAINS, World, together
+from adarem.train.distributed.context import RankContext, raise_on_all_ranks
+from adarem.train.distributed.heartbeat import Activity
 
 
-class Ranks(World):
-    """A world in which another rank reports ``theirs``."""
+class Ranks(RankContext):
+    """A process group in which another rank reports ``theirs``."""
 
     theirs: UserError | None = None
 
@@ -35,14 +36,16 @@ def test_every_rank_ends_with_the_code_of_the_one_that_failed(
     """srun takes the highest of all: a mishap that another rank reports as a mistake would never start again."""
     told = []
     for rank in (0, 1):
-        world = Ranks(rank, 2, rank, torch.device("cpu"), ("n1", "n2"))
-        object.__setattr__(world, "theirs", error)
-        monkeypatch.setattr("adarem.train.train.train", lambda path, world=world: together(world, lambda: None))
+        context = Ranks(rank, 2, rank, torch.device("cpu"), ("n1", "n2"))
+        object.__setattr__(context, "theirs", error)
+        monkeypatch.setattr(
+            "adarem.train.train.train", lambda path, context=context: raise_on_all_ranks(context, lambda: None)
+        )
         assert main(["train", "anywhere"]) == code
         told.append(capsys.readouterr().err)
     assert told == [f"adarem train: rank 1 on n2: {error}\n", ""]
     with pytest.raises(UserError) as raised:
-        together(world, lambda: None)
+        raise_on_all_ranks(context, lambda: None)
     assert raised.value.reported and raised.value.retryable is (code == 1)
 
 
@@ -77,28 +80,36 @@ def test_an_output_that_nobody_reads_any_more_does_not_end_training(
 ) -> None:
     run = RunDir(tiny_run())
     monkeypatch.setattr("sys.stdout", Gone())
-    with Display(run, "cell", None) as display:
-        display.note("still there")
+    with RunConsole(run, "name", None) as console:
+        console.info("still there")
     assert "still there" in run.log_file.read_text()
 
 
-def watching(beats: list[tuple[float, int, int]], now: float = 100.0) -> watchdog.Watchdog:
+def watching(beats: list[tuple[float, int, Activity]], now: float = 100.0) -> watchdog.Watchdog:
     """A watchdog of ranks whose last progress is so many seconds old, at a step and a place; all show life."""
     dog = watchdog.Watchdog.__new__(watchdog.Watchdog)
-    dog._world = World(0, len(beats), 0, torch.device("cpu"), tuple(f"n{i}" for i in range(len(beats))))
+    dog._context = RankContext(0, len(beats), 0, torch.device("cpu"), tuple(f"n{i}" for i in range(len(beats))))
     dog._stall_seconds, dog._parent, dog._store = 10.0, None, None
-    dog._seen = [
-        watchdog._Seen(step=step, doing=doing, living_since=now, progress_since=now - age) for age, step, doing in beats
+    dog._ranks = [
+        watchdog._RankStatus(step=step, activity=activity, published_at=now, progress_at=now - age)
+        for age, step, activity in beats
     ]
     return dog
 
 
 def test_ranks_that_wait_for_one_that_gets_on_do_not_stall() -> None:
     """Rank 0 alone reads a validation text; the others stand at the same place until it has."""
-    assert watching([(0.5, 4, EVALUATES), (60.0, 4, EVALUATES), (60.0, 4, EVALUATES)])._judge(100.0) is None
+    assert (
+        watching(
+            [(0.5, 4, Activity.EVALUATING), (60.0, 4, Activity.EVALUATING), (60.0, 4, Activity.EVALUATING)]
+        )._find_stall(100.0)
+        is None
+    )
 
 
 def test_the_ranks_that_are_furthest_behind_are_named() -> None:
-    line, culprits = watching([(12.0, 5, TRAINS), (11.0, 4, TRAINS), (12.0, 5, TRAINS)])._judge(100.0)
+    line, culprits = watching(
+        [(12.0, 5, Activity.TRAINING), (11.0, 4, Activity.TRAINING), (12.0, 5, Activity.TRAINING)]
+    )._find_stall(100.0)
     assert line == "rank 1 on n1 stalled for 12 s after step 4, while it trains" and culprits == [1]
-    assert watching([(12.0, 5, TRAINS), (9.0, 4, TRAINS)])._judge(100.0) is None
+    assert watching([(12.0, 5, Activity.TRAINING), (9.0, 4, Activity.TRAINING)])._find_stall(100.0) is None

@@ -1,4 +1,4 @@
-"""The networks of the paper by name, and any other of timm's or torchvision's."""
+"""The paper's networks by name, and any other network of timm or torchvision."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,8 @@ def _torchvision(name: str, **settings: float) -> Callable[[int], nn.Module]:
     def build(num_classes: int) -> nn.Module:
         import torchvision
 
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
+        return model
 
     return build
 
@@ -75,7 +76,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: the plan asks whether names exist
+if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: `adarem plan` checks names with it
     try:
         for asked in sys.argv[1:]:
             check_name(asked)
