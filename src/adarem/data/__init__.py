@@ -1,4 +1,8 @@
-"""Images on disk, their .beton files, and the loaders that bring them to the trainer as uint8 batches.
+"""`adarem prepare`, and the loaders that bring a prepared data set to the trainer.
 
-Importing this package imports nothing: `prepare`, `fingerprint` and `beton` need no torch, `loaders` needs it.
+In: a folder of images or three text files. Out: checked files with a fingerprint, and batches. Imports run.
 """
+
+from adarem.data.prepared import check_prepared, is_prepared
+
+__all__ = ["check_prepared", "is_prepared"]

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -40,30 +40,51 @@ def bad_path(data: DataConfig, split: str) -> Path:
     return Path(data.beton_dir) / f"{split}.bad.txt"
 
 
-def read_fingerprint(data: DataConfig, split: str) -> dict[str, Any]:
-    """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
+class _OfEverySplit(TypedDict):
+    split: str  # train or val
+    backend: str
+    num_images: int
+    num_classes: int
+    class_hash: str  # of the class names in the order of their labels
+    listing_hash: str  # of the source files' names and sizes
+    source_hash: str  # of the source files' bytes
+    content_hash: str  # of what a loader reads: labels, order, storage mode, stored bytes; not of how many wrote it
+    versions: dict[str, str]  # of the libraries that decide stored pixels
+    classes: list[str]
 
-    Keys: ``split, backend, num_images, num_classes, classes, class_hash, source_hash`` (bytes of the source files),
-    ``listing_hash`` (their names and sizes), ``content_hash`` (what a loader reads: labels, order, storage mode, stored
-    bytes; independent of how many processes wrote it), ``write`` (settings), ``versions``, and for a .beton
-    ``file_bytes, index_crc32, sums_crc32, jpeg_images, image_bytes``.
+
+class Fingerprint(_OfEverySplit, total=False):
+    """What `prepare` records of one split."""
+
+    skipped: list[str]  # source files left out because they cannot be read
+    # of a .beton file only
+    write: dict[str, object]  # the settings data.write
+    file_bytes: int
+    index_crc32: int  # of the arrays of beton.Index
+    sums_crc32: int  # of the checksums in <split>.beton.sums
+    jpeg_images: int
+    image_bytes: int
+
+
+def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
+    """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
 
     Raises:
         UserError: missing, damaged or of another format.
     """
     path = fingerprint_path(data, split)
     try:
-        found = json.loads(path.read_text())
+        found: Any = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `adarem prepare data={data.name}` writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: not readable as JSON; move it away and run `adarem prepare` again") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{path}: not a fingerprint of format {FORMAT}; run `adarem prepare` again")
-    return found
+    return cast(Fingerprint, found)
 
 
-def text(record: dict[str, Any]) -> str:
+def text(record: Fingerprint) -> str:
     """What the fingerprint's file holds."""
     return json.dumps({"format": FORMAT, **record}, indent=1) + "\n"
 

@@ -6,16 +6,16 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from adarem.data import fingerprint
 from adarem.data.ffcv import beton
+from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.build import build
 from adarem.data.images.digits import write_digits
 from adarem.data.images.source import Source, class_hash, listed, same_classes, scan, unreadable
 from adarem.data.images.verify import compare
+from adarem.data.prepared import check_split
 from adarem.data.staged import Staged, half_written
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
@@ -25,7 +25,7 @@ JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for th
 
 def prepare(
     data: DataConfig, *, workers: int, verify: bool = False, skip_bad: bool = False, progress: bool = True
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Fingerprint]:
     """Brings ``data`` into the form that its backend reads, and returns {"train": fingerprint, "val": fingerprint}.
 
     Backend "ffcv": ``<beton_dir>/train.beton`` and ``val.beton``; "folder": the source's file list. Every image of the
@@ -50,7 +50,7 @@ def prepare(
     with _only_writer(folder / ".prepare.lock"), contextlib.ExitStack() as stack:
         for half in (p for split in fingerprint.SPLITS for p in half_written(folder, split)):
             half.unlink(missing_ok=True)  # left by a preparer that was killed: there is no other one now
-        present = {split: _finished(data, split) for split in fingerprint.SPLITS}
+        present = {split: _present(data, split) for split in fingerprint.SPLITS}
         if not (root / "train").is_dir() and all(present.values()):
             _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
             sources: dict[str, Source] = {}
@@ -83,21 +83,15 @@ def prepare(
         return {split: fingerprint.read_fingerprint(data, split) for split in fingerprint.SPLITS}
 
 
-def _finished(data: DataConfig, split: str) -> dict[str, Any] | None:
-    """The fingerprint, if it was written with these settings and what it describes is there and whole."""
+def _present(data: DataConfig, split: str) -> Fingerprint | None:
+    """The fingerprint of a split that is prepared, else None."""
     try:
-        found = fingerprint.read_fingerprint(data, split)
-        if data.backend == "folder":
-            return found if fingerprint.files_path(data, split).exists() else None
-        if found["write"] != asdict(data.write):
-            return None
-        fingerprint.open_beton(data, split)
-        return found
+        return check_split(data, split)
     except UserError:
         return None
 
 
-def _same(found: dict[str, Any] | None, source: Source) -> bool:
+def _same(found: Fingerprint | None, source: Source) -> bool:
     return (
         found is not None
         and found["class_hash"] == class_hash(source.classes)

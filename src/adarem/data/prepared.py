@@ -1,0 +1,46 @@
+"""Is a data set prepared? The one answer that `prepare`, `launch` and `doctor` share. No torch."""
+
+from dataclasses import asdict
+
+from adarem.data import fingerprint
+from adarem.data.fingerprint import Fingerprint
+from adarem.data.text.corpus import read_corpus
+from adarem.run.config import DataConfig, TextConfig
+from adarem.run.errors import UserError
+
+
+def is_prepared(data: DataConfig | TextConfig) -> bool:
+    """Whether the files that a run reads are there, complete and written with these settings; milliseconds."""
+    try:
+        check_prepared(data)
+    except UserError:
+        return False
+    return True
+
+
+def check_prepared(data: DataConfig | TextConfig) -> None:
+    """Raises UserError unless the data set is prepared; the message names the file and what is wrong with it."""
+    if isinstance(data, TextConfig):
+        read_corpus(data)
+        return
+    for split in fingerprint.SPLITS:
+        check_split(data, split)
+
+
+def check_split(data: DataConfig, split: str) -> Fingerprint:
+    """The fingerprint of a prepared split.
+
+    Raises:
+        UserError: fingerprint or files are missing or damaged, or were written with another ``data.write``.
+    """
+    found = fingerprint.read_fingerprint(data, split)
+    if data.backend == "folder":
+        listing = fingerprint.files_path(data, split)
+        if not listing.exists():
+            raise UserError(f"{listing}: no such file; run `adarem prepare data={data.name}`")
+        return found
+    fingerprint.open_beton(data, split)
+    if found["write"] != asdict(data.write):
+        path = fingerprint.beton_path(data, split)
+        raise UserError(f"{path}: written with another data.write; run `adarem prepare data={data.name}` again")
+    return found
