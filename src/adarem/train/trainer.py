@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from adarem.run.catalog import METRICS
 from adarem.run.config import RunConfig, identity
 from adarem.run.directory import RunDir
 from adarem.train.checkpoint import CheckpointWriter
@@ -219,9 +220,9 @@ class Trainer:
         return evaluation
 
     def _note_best(self, evaluation: Evaluation, epoch: int) -> None:
-        primary = self.task.info.primary_metric
-        value = evaluation.metrics[primary.name]
-        if primary.is_better(value, self.state.best):
+        name, best = self.task.info.primary_metric, self.state.best
+        value = evaluation.metrics[name]
+        if best is None or (value < best if METRICS[name].lower_is_better else value > best):
             self.state.best, self.state.best_epoch = value, epoch + 1
 
     def _checkpoint(self, totals: Tensor, spent: EpochTime | None) -> None:

@@ -16,25 +16,12 @@ Inputs = TypeVar("Inputs")
 
 
 @dataclass(frozen=True)
-class PrimaryMetric:
-    """The metric of an evaluation by which the best epoch is found."""
-
-    name: str
-    lower_is_better: bool
-
-    def is_better(self, value: float, best: float | None) -> bool:
-        if best is None:
-            return True
-        return value < best if self.lower_is_better else value > best
-
-
-@dataclass(frozen=True)
 class TaskInfo:
     """What does not change during a run."""
 
     unit: Literal["images", "tokens"]  # what is counted
     totals: tuple[str, ...]  # columns of the running totals; the sum of losses first, the count last
-    primary_metric: PrimaryMetric
+    primary_metric: str  # by which the best epoch is found: a key of Evaluation.metrics and of catalog.METRICS
     clip_norm: float  # largest norm of the whole gradient; 0 clips nothing
     steps_per_epoch: int
     fingerprint: Mapping[str, Mapping[str, Any]]  # of each split's data; the keys are those of the data's JSON file

@@ -14,7 +14,7 @@ from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.library import build_model
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, PrimaryMetric, TaskInfo, autocast
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
 
 
 class ImageInputs(NamedTuple):
@@ -54,7 +54,7 @@ class ImageTask:
         self.info = TaskInfo(
             unit="images",
             totals=("loss", "top1", "top5", "images"),  # loss * images, correct at top-1, correct at top-5, images
-            primary_metric=PrimaryMetric("top1", lower_is_better=False),
+            primary_metric="top1",
             clip_norm=0.0,
             steps_per_epoch=self.train_loader.steps_per_epoch,
             fingerprint=fingerprint,

@@ -16,7 +16,7 @@ from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
 from adarem.train.tasks.averaging import NonMonotoneAverage
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, PrimaryMetric, TaskInfo, autocast
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
 
 _EVAL_STEPS = 256  # time steps in one forward pass; the state is carried, so the metrics do not depend on it
 _LARGEST_LOSS = 700.0  # whose exponential is still a float
@@ -67,7 +67,7 @@ class LanguageTask:
         self.info = TaskInfo(
             unit="tokens",
             totals=("loss", "tokens"),  # loss * tokens, tokens
-            primary_metric=PrimaryMetric("perplexity", lower_is_better=True),
+            primary_metric="perplexity",
             clip_norm=self.recipe.clip,
             steps_per_epoch=len(self._lengths(0)),
             fingerprint=corpus.fingerprint,
