@@ -14,7 +14,7 @@ from adarem.run import exitcodes
 from adarem.run.config import DataConfig, RunConfig, TextConfig, config_hash, identity
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
-from adarem.tracking.sync import Mirror
+from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
 from adarem.train.console import duration, print_line
@@ -94,9 +94,9 @@ def _train(
 
     # A process of its own copies the run directory to wandb.
     if attempt.console is not None:
-        mirror = Mirror(run, config)
-        stack.callback(mirror.close)
-        for note in [*notes, *filter(None, [mirror.problem])]:
+        wandb_copy = SyncProcess(run, config)
+        stack.callback(wandb_copy.close)
+        for note in [*notes, *filter(None, [wandb_copy.problem])]:
             attempt.console.info(note)
 
     # Training and its three ends.
