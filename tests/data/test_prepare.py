@@ -20,7 +20,7 @@ from PIL import Image
 
 from adarem.data import fingerprint
 from adarem.data import prepare as module
-from adarem.data.ffcv import beton, writer
+from adarem.data.ffcv import beton, encode
 from adarem.data.images import digits
 from adarem.data.loaders import open_eval, open_train
 from adarem.data.prepare import prepare
@@ -144,8 +144,8 @@ def test_a_bad_file_in_val_keeps_train_from_being_written(photo_root):
 
 def test_every_image_is_decoded_once(photo_root, monkeypatch):
     seen = []
-    decode = writer.decode_rgb
-    monkeypatch.setattr(writer, "decode_rgb", lambda payload: seen.append(1) or decode(payload))
+    decode = encode.decode_rgb
+    monkeypatch.setattr(encode, "decode_rgb", lambda payload: seen.append(1) or decode(payload))
     prepare(data_config(photo_root), workers=1, progress=False)
     assert len(seen) == TRAIN + VAL
 
@@ -184,7 +184,7 @@ def test_links_that_lie_there_are_not_written_through(photo_root, tmp_path):
     assert not (folder / "train.beton").is_symlink()
     (folder / ".prepare.lock").unlink()
     (folder / ".prepare.lock").symlink_to(precious)
-    with pytest.raises(UserError, match="ffcv: cannot be written to .*; choose another data.beton_dir"):
+    with pytest.raises(UserError, match=r"\.prepare\.lock: cannot be written .*; choose another data.beton_dir"):
         prepare(data_config(photo_root), workers=1, progress=False)
     assert precious.read_text() == "precious"
 
@@ -303,10 +303,10 @@ def test_wrong_layout_is_one_line(photo_root, damage, message):
     assert "\n" not in str(error.value)
 
 
-def test_other_counts_than_the_genuine_are_warned_about(photo_root, capsys):
+def test_other_counts_than_the_full_data_sets_are_warned_about(photo_root, capsys):
     prepare(data_config(photo_root, expected_train=TRAIN, expected_val=50_000), workers=1, progress=False)
     said = capsys.readouterr().err
-    assert f"val holds {VAL} images, the genuine photos 50,000" in said and said.count("warning") == 1
+    assert f"val holds {VAL} images, the full photos 50,000" in said and said.count("warning") == 1
 
 
 def test_full_disk_is_known_before(photo_root, monkeypatch):
@@ -345,7 +345,7 @@ def test_two_at_once(photo_root):
         f.write("host elsewhere, pid 7")
         f.flush()
         fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="host elsewhere, pid 7 is preparing it"):
+        with pytest.raises(UserError, match=r"ffcv: another process works on it \(host elsewhere, pid 7\); wait"):
             prepare(data_config(photo_root), workers=1, progress=False)
     prepare(data_config(photo_root), workers=1, progress=False)
 

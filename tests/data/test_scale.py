@@ -10,7 +10,8 @@ import pytest
 
 from adarem.data import fingerprint
 from adarem.data.ffcv import beton
-from adarem.data.ffcv.writer import BetonFile, Encoded
+from adarem.data.ffcv.encode import Encoded
+from adarem.data.ffcv.writer import BetonFile
 from adarem.data.staged import Staged
 from tests.support.imagenet_tree import jpeg, photograph
 from tests.support.photos import data_config
@@ -56,7 +57,9 @@ def test_full_count(tmp_path, record_property):
     pictures = [photograph(w, h, w) for w, h in ((16, 12), (12, 16), (10, 10), (20, 8))]
     payloads = [(beton.RAW, p, p.tobytes()) for p in pictures]
     payloads += [(beton.JPG, p, jpeg(p, quality=30)) for p in pictures[:2]]
-    stored = [Encoded(mode, *p.shape[:2], b"", payload, sum=zlib.adler32(payload)) for mode, p, payload in payloads]
+    stored = [
+        Encoded(mode, *p.shape[:2], b"", payload, checksum=zlib.adler32(payload)) for mode, p, payload in payloads
+    ]
     labels = np.sort(np.random.default_rng(0).integers(0, CLASSES, N))
     staged = Staged()
     out = BetonFile(staged, path, N, max_side=500)
@@ -67,8 +70,8 @@ def test_full_count(tmp_path, record_property):
     index = beton.open_index(path, CLASSES, N)
     assert (index.labels == labels).all()
     record = {"num_images": N, "file_bytes": index.file_bytes, "index_crc32": fingerprint.index_crc32(index)}
-    record["sums_crc32"] = zlib.crc32(out.sums)
-    fingerprint.sums_path(data, "train").write_bytes(out.sums.tobytes())
+    record["sums_crc32"] = zlib.crc32(out.checksums)
+    fingerprint.checksums_path(data, "train").write_bytes(out.checksums.tobytes())
     fingerprint.fingerprint_path(data, "train").write_text(fingerprint.text(record))
     script = PROGRAM.format(root=str(tmp_path), classes=CLASSES)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)

@@ -34,6 +34,8 @@ def test_a_lock_that_stays_held(
         if job:
             monkeypatch.setenv("SLURM_JOB_ID", job)
         began = time.monotonic()
-        with pytest.raises(UserError, match=r"another process works on it \(host \S+, pid \d+\)$") as e:
+        with pytest.raises(
+            UserError, match=r"another process works on it \(host \S+, pid \d+\); wait until that one has ended$"
+        ) as e:
             locks.hold(tmp_path / "lock").__enter__()
     assert e.value.retryable is retryable and time.monotonic() - began >= 0.2

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from adarem.run.config import RunConfig, config_hash, to_dict
+from adarem.run.credentials import has_wandb_key
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.labels import shortened, table_cell
@@ -74,15 +75,7 @@ def wandb_mode(config: RunConfig) -> str:
         return config.wandb.mode
     if os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
-    import netrc
-
-    has_key = bool(os.environ.get("WANDB_API_KEY"))
-    if not has_key:
-        try:
-            has_key = any("wandb" in host for host in netrc.netrc().hosts)
-        except (OSError, netrc.NetrcParseError):
-            has_key = False
-    return "online" if has_key else "offline"
+    return "online" if has_wandb_key() else "offline"
 
 
 def run_id(run: RunDir, config: RunConfig) -> str:

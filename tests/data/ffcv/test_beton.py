@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from adarem.data import fingerprint
-from adarem.data.ffcv import beton, kernels, region
+from adarem.data.ffcv import beton, kernels, partial_decode
 from adarem.data.ffcv import reader as ffcv_reader
-from adarem.data.ffcv.writer import encode
+from adarem.data.ffcv.encode import encode
 from adarem.data.images.sampling import CentreCrop
 from adarem.data.images.source import decode_rgb, scan
 from adarem.data.loaders import open_eval, open_train
@@ -282,11 +282,11 @@ def damage_a_jpeg(data, damage) -> tuple[int, bytes]:
     return sample, bytes(payload)
 
 
-@pytest.fixture(params=["full", "region"])
+@pytest.fixture(params=["full", "partial"])
 def decode(request, monkeypatch) -> None:
-    """With the decoding of whole images, and with that of the crop's region."""
+    """With the decoding of complete images, and with that of the shown part."""
     if request.param == "full":
-        monkeypatch.setattr(region, "find", lambda: (0, "test"))
+        monkeypatch.setattr(partial_decode, "find", lambda: partial_decode.Helper(0, "test"))
 
 
 @pytest.mark.usefixtures("decode")
@@ -311,8 +311,8 @@ def test_decoder_itself_reports_what_it_cannot_decode(copy, damage):
     sample, payload = damage_a_jpeg(copy, damage)
     loader = open_train(copy, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     decoder = loader.reader.loader.graph.leaf_nodes["image"].decoder
-    decoder.sums = decoder.sums.copy()
-    decoder.sums[sample] = zlib.adler32(payload)
+    decoder.checksums = decoder.checksums.copy()
+    decoder.checksums[sample] = zlib.adler32(payload)
     with pytest.raises(UserError, match=f"sample {sample} "):
         list(loader.epoch(0))
 
