@@ -2,7 +2,7 @@
 
 from adarem.plan.plan import make_plan
 from adarem.report.figures import draw, figures
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.page import page as html
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
@@ -16,8 +16,8 @@ def planned(dirs, *overrides):
 
 
 def table(folder, dirs):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
 def test_cells_without_a_run_have_the_papers_names(dirs):
@@ -45,7 +45,7 @@ def test_cells_off_the_plan_have_them_too(dirs):
     rows = [t.row_label(r) for r in t.rows]
     assert "MobileNetV2-0.5 Top-1" in rows and "ResNet-18 Top-1 (λ 0.9, eval every 2)" in rows
     assert "- ResNet-18, AdaRem (λ 0.9, eval every 2): table2-digits/resnet18-adarem-" in tables.markdown(t)
-    assert "(λ 0.9, eval every 2)" in html.render([(t, [])], [], [], [], dirs[1])
+    assert "(λ 0.9, eval every 2)" in html.render(t, [])
     drawn = draw.curves(t, figures.CURVES, "")
     labels = {line.get_label() for ax in drawn.axes for line in ax.get_lines()}
     assert {"AdaRem-S", "AdaRem (λ 0.9, eval every 2)"} <= labels

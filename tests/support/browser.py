@@ -1,4 +1,9 @@
-"""A page in a real headless Chromium, at any width: what a reader sees of it, told by a script that scrolls there."""
+"""A page in a real headless Chromium, at any width: what a reader sees of it, found by a script that scrolls there.
+
+    python -m tests.support.browser PAGE.html IMAGE.png [WIDTH] [HEIGHT]
+
+takes a screenshot.
+"""
 
 import contextlib
 import json
@@ -7,6 +12,8 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -20,7 +27,7 @@ FLAGS = (
 
 # Chromium's own window is never narrower than 500 px, a frame can be.
 FRAME = """<!doctype html><html><body style="margin:0">
-<iframe src="{page}" style="border:0;width:{width}px;height:900px"></iframe>
+<iframe src="{page}" style="border:0;width:{width}px;height:{height}px"></iframe>
 <script>addEventListener("message", function (m) {{
   var p = document.createElement("pre"); p.id = "probe"; p.textContent = m.data; document.body.append(p);
 }});</script></body></html>"""
@@ -78,10 +85,10 @@ addEventListener("load", function () {
   seen.images = Array.from(document.images).map(function (i) {
     return [i.alt, i.naturalWidth, i.getBoundingClientRect().width];
   });
-  seen.jumps = Array.from(document.querySelectorAll("nav a")).map(function (a) {
+  seen.jumps = Array.from(document.querySelectorAll('nav a[href^="#"]')).map(function (a) {
     location.hash = a.getAttribute("href");
     var h = document.querySelector(a.getAttribute("href") + " h2"), r = h.getBoundingClientRect();
-    return [h.innerText, document.elementFromPoint(r.left + 5, r.top + 3) === h];
+    return [h.innerText, h.contains(document.elementFromPoint(r.left + 5, r.top + 3))];
   });
   SEEN
   parent.postMessage(JSON.stringify(seen), "*");
@@ -89,19 +96,32 @@ addEventListener("load", function () {
 </script>"""
 
 
-def browse(page: Path, tmp_path: Path, *flags: str) -> tuple[str, list[str]]:
-    """The DOM after the scripts ran, and what the console said."""
+def _chromium(page: Path, tmp_path: Path, *flags: str) -> tuple[str, str]:
+    """Opens the page and ends; returns what Chromium writes to stdout and stderr."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "Chromium is not installed: apt-get install chromium"
-    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, "--dump-dom", f"file://{page}"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+    command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, f"file://{page}"]
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
-            dom, said = process.communicate(timeout=SECONDS)
+            return process.communicate(timeout=SECONDS)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    return dom, [line for line in said.splitlines() if "CONSOLE" in line]
+
+
+def browse(page: Path, tmp_path: Path, *flags: str) -> tuple[str, list[str]]:
+    """The DOM after the scripts ran, and the lines of the console."""
+    dom, log = _chromium(page, tmp_path, *flags, "--dump-dom")
+    return dom, [line for line in log.splitlines() if "CONSOLE" in line]
+
+
+def screenshot(page: Path, image: Path, tmp_path: Path, width: int = 1300, height: int = 2000) -> None:
+    """Writes a PNG of the page's first ``height`` pixels in a window of this width."""
+    frame = tmp_path / f"frame-{width}.html"
+    frame.write_text(FRAME.format(page=escape(page.resolve().as_uri()), width=width, height=height))
+    _chromium(frame, tmp_path, f"--screenshot={image.resolve()}", f"--window-size={max(width, 500)},{height}")
 
 
 def look(page: Path, tmp_path: Path, width: int, script: str = "") -> dict[str, Any]:
@@ -109,9 +129,14 @@ def look(page: Path, tmp_path: Path, width: int, script: str = "") -> dict[str, 
     probed, frame = tmp_path / "probed.html", tmp_path / f"frame-{width}.html"
     text = page.read_text().replace("<head>", "<head>" + ERRORS)
     probed.write_text(text.replace("</body>", PROBE.replace("SEEN", script) + "</body>"))
-    frame.write_text(FRAME.format(page=escape(probed.name), width=width))
+    frame.write_text(FRAME.format(page=escape(probed.name), width=width, height=900))
     dom, console = browse(frame, tmp_path, f"--window-size={max(width, 500)},900")
     assert console == []
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
     assert found, "the page's scripts did not come to their end"
     return json.loads(unescape(found[1]))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        screenshot(Path(sys.argv[1]), Path(sys.argv[2]), Path(place), *map(int, sys.argv[3:]))

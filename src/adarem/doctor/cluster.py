@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adarem.doctor.check import Check, ask_slurm
-from adarem.launch.slurm import jobs
+from adarem.launch.slurm import commands
 from adarem.run.config import ClusterConfig
 
 
@@ -33,9 +33,9 @@ def slurm(cluster: ClusterConfig | None) -> Iterator[Check]:
         # Slurm itself says whether it would take such a job: account, limits, GPUs, everything that the site checks.
         job = f"{cluster.nodes} nodes x {cluster.ranks_per_node} ranks"
         with tempfile.TemporaryDirectory() as place:
-            array = jobs.array_command(Path(place), "test", 1, cluster, None)
+            array = commands.array_command(Path(place), "test", 1, cluster, None)
             yield _test(array, "slurm job", job, "cluster.nodes, cluster.time, cluster.account, ...")
-            report = jobs.report_command(Path(place), [], cluster, after=[])
+            report = commands.report_command(Path(place), [], cluster, after=[])
             what = "the report, and the job that writes the data,"
             yield _test(report, "slurm report", what, "cluster.aux_partition, cluster.aux_extra, cluster.account")
 

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from adarem.run.catalog import SYMBOLS
 from adarem.run.config import RunConfig
 from adarem.run.schema import variant
+from adarem.run.sweep import heading
 
-# Settings whose own name is not what one reads.
-SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
+__all__ = ["heading", "readable", "shortened", "table_cell"]
 
 
 def readable(settings: Mapping[str, Any]) -> str:
@@ -27,14 +28,6 @@ def table_cell(config: RunConfig, grid: Mapping[str, Any]) -> str:
     settings = labelled.get(variant(config.overrides), readable(config.overrides))
     cell = f"{config.model.label} · {config.optimizer.label}"
     return f"{cell} ({settings})" if settings else cell
-
-
-def heading(grid: str) -> str:
-    """``Table 2`` for the grid table2, ``Table 3 search``; what is neither a table nor a figure keeps its name."""
-    for kind in ("table", "figure"):
-        if grid.startswith(kind) and grid.removeprefix(kind)[:1].isdigit():
-            return f"{kind.title()} {grid.removeprefix(kind)}".replace("_", " ")
-    return grid.replace("_", " ")
 
 
 def shortened(text: str, longest: int) -> str:

@@ -7,7 +7,10 @@ import pytest
 
 from adarem.report import make_report
 from adarem.report.claims import judge as claims
+from adarem.report.claims import ledger
+from adarem.report.load import Sweeps
 from adarem.report.make import load
+from adarem.report.page.page import index_entry, render, render_index
 from adarem.report.tables import times
 from tests.support.browser import browse, look
 from tests.support.sweeps import diverge, finish, make_config, write_grid
@@ -160,3 +163,43 @@ def test_a_table_whose_runs_are_elsewhere_is_named(dirs, tmp_path):
     make_report(grid="table2", runs_dir=tmp_path / "runs", results_dir=tmp_path / "results")
     text = (tmp_path / "results" / "report.html").read_text()
     assert "table1: its runs are not here; see tables/table1.md" in text
+
+
+def test_a_page_of_one_sweep_holds_that_sweep_alone(dirs, tmp_path):
+    table = load(dirs[0] / "table1-digits", dirs[1])
+    figures = [dirs[1] / "figures" / f"{name}.svg" for name in ("figure5", "missing")]
+    (tmp_path / "report.html").write_text(render(table, figures, ["table2: cannot be read <now>"]))
+    seen = look(tmp_path / "report.html", tmp_path, 1300)
+    assert seen["errors"] == seen["wrong"] == []
+    assert [alt for alt, *_ in seen["images"]] == ["figure5"]
+    assert seen["jumps"] == [[table.title, True]]
+    text = (tmp_path / "report.html").read_text()
+    assert "<title>REHEARSAL: AdaRem, results</title>" in text and 'id="claims"' not in text
+    assert '<div class="bad">table2: cannot be read &lt;now&gt;</div>' in text
+
+
+@pytest.mark.parametrize("width", [1300, 420])
+def test_the_index_lists_every_sweep_and_the_claims(dirs, tmp_path, width):
+    tables = [load(dirs[0] / name, dirs[1]) for name in ("table2", "table1-digits")]
+    entries = [index_entry(t, "reproduction <b>", f"{t.sweep.name}/report.html") for t in tables]
+    judged, _ = ledger.judge(Sweeps(dirs[0]), dirs[1])
+    page = tmp_path / "index.html"
+    page.write_text(render_index(entries, judged, ["figure2: cannot be read"]))
+    script = """
+      seen.links = Array.from(document.querySelectorAll("h2 a"), function (a) { return a.getAttribute("href"); });
+      seen.table = cells("#table2 table"); seen.claims = cells("#claims table");
+      seen.standing = Array.from(document.querySelectorAll("section > p.soft, .stamp"), function (p) {
+        return p.innerText;
+      });
+    """
+    seen = look(page, tmp_path, width, script)
+    assert seen["errors"] == seen["wrong"] == [] and seen["overflow"] <= 0
+    assert [title for title, _ in seen["jumps"]] == [*(t.title for t in tables), "The paper's claims"]
+    assert all(free for _, free in seen["jumps"])
+    assert seen["links"] == ["table2/report.html", "table1-digits/report.html"]
+    assert seen["table"][1][:3] == ["ResNet-18 Top-1", "paper", "70.67"]
+    assert len(seen["claims"]) == 1 + len(judged)
+    assert seen["standing"][0] == "reproduction <b>"
+    assert seen["standing"][1].startswith("REHEARSAL, not a reproduction. embedded digits")
+    assert "<title>AdaRem, results</title>" in page.read_text()
+    assert "<title>REHEARSAL: AdaRem, results</title>" in render_index(entries[1:], judged)
