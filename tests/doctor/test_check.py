@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adarem.doctor import check
-from tests.support.doctor import executable
+from tests.support.launching import executable
 
 
 def test_a_crashing_and_a_hanging_check_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from adarem.doctor.check import Outcome
 from adarem.run.config import RunConfig
-from tests.support.doctor import executable, found, on
+from tests.support.doctor import found, on
+from tests.support.launching import executable
 
 
 def test_slurm_commands_partition_and_what_the_site_would_refuse(

@@ -7,8 +7,9 @@ import pytest
 
 from adarem.doctor import doctor, inputs
 from adarem.doctor.check import Outcome
-from adarem.run.config import RunConfig, TextConfig
+from adarem.run.config import RunConfig
 from tests.support.doctor import found
+from tests.support.texts import text_config
 
 
 def test_the_wandb_key_is_never_printed(
@@ -50,7 +51,7 @@ def test_prepared_images_are_counted(config: RunConfig, digits_root: Path) -> No
 
 
 def test_text(tmp_path: Path) -> None:
-    data = TextConfig("text", "ptb", "Penn Treebank", str(tmp_path), False, 7, None, None, None)
+    data = text_config(tmp_path)
     missing = inputs.dataset(data)
     assert missing.ok is False and "ptb.train.txt: cannot be read" in missing.found
     assert inputs.dataset(dataclasses.replace(data, embedded=True)).ok  # a launch makes it

@@ -9,7 +9,8 @@ import pytest
 from adarem.doctor import software
 from adarem.doctor.check import Outcome
 from adarem.run.config import RunConfig
-from tests.support.doctor import TORCH, executable, found, on
+from tests.support.doctor import TORCH, found, on
+from tests.support.launching import executable
 
 
 def test_torch_that_the_driver_is_too_old_for(

@@ -1,7 +1,6 @@
 """What the tests of the doctor share."""
 
 import dataclasses
-from pathlib import Path
 
 from adarem.doctor.all_checks import checks
 from adarem.doctor.check import Check
@@ -18,9 +17,3 @@ def on(config: RunConfig, **cluster: object) -> RunConfig:
 def found(config: RunConfig | None, name: str) -> list[Check]:
     """The checks of that name."""
     return [c for c in checks(config) if c.name == name]
-
-
-def executable(path: Path, text: str) -> None:
-    """Writes a program."""
-    path.write_text(text)
-    path.chmod(0o755)

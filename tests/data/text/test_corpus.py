@@ -5,27 +5,21 @@ from pathlib import Path
 import pytest
 
 from adarem.data.text.corpus import read_corpus, text_path
-from adarem.run.config import TextConfig
 from adarem.run.errors import UserError
+from tests.support.texts import text_config
 
 TRAIN = " the cat sat \n the dog sat on <unk> \n"  # as the Penn Treebank's files: a space at either end
-
-
-def config(root: Path, **changed) -> TextConfig:
-    of = {"name": "ptb", "label": "Penn Treebank", "embedded": False, "vocabulary": 7}
-    of |= {"expected_train": None, "expected_val": None, "expected_test": None}
-    return TextConfig(kind="text", root=str(root), **(of | changed))
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for split, text in (("train", TRAIN), ("val", "the cat sat\n"), ("test", "the dog sat on the cat")):
-        text_path(config(tmp_path), split).write_text(text)
+        text_path(text_config(tmp_path), split).write_text(text)
     return tmp_path
 
 
 def test_tokens_are_words_and_an_end_for_each_line(root: Path) -> None:
-    corpus = read_corpus(config(root, expected_train=10, expected_val=4, expected_test=7))
+    corpus = read_corpus(text_config(root, expected_train=10, expected_val=4, expected_test=7))
     assert corpus.words == ("the", "cat", "sat", "<eos>", "dog", "on", "<unk>")
     assert corpus.tokens["train"].tolist() == [0, 1, 2, 3, 0, 4, 2, 5, 6, 3]
     assert corpus.tokens["test"].tolist() == [0, 4, 2, 5, 0, 1, 3]  # the last line needs no newline
@@ -56,11 +50,11 @@ def test_bad_input_gets_one_line(root: Path, name, content, changed, message: st
         if content is not None:
             (root / name).write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_corpus(config(root, **changed))
+        read_corpus(text_config(root, **changed))
     assert "\n" not in str(caught.value) and str(root) in str(caught.value)
 
 
 def test_a_rare_empty_line_is_no_sentence(root: Path) -> None:
     lines = ["the cat sat on the dog <unk>"] * 200
     (root / "ptb.train.txt").write_text("\n".join([*lines[:50], "", *lines[50:]]) + "\n")
-    assert read_corpus(config(root)).fingerprint["train"]["num_tokens"] == 200 * 8
+    assert read_corpus(text_config(root)).fingerprint["train"]["num_tokens"] == 200 * 8

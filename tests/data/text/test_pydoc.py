@@ -5,11 +5,11 @@ from pathlib import Path
 from adarem.data.text.corpus import read_corpus
 from adarem.data.text.prepare import prepare_text
 from adarem.data.text.pydoc import make_texts
-from tests.data.text.test_corpus import config
+from tests.support.texts import text_config
 
 
 def test_embedded_corpus_is_prose_split_for_good(tmp_path: Path) -> None:
-    data = config(tmp_path, name="pydoc", embedded=True, vocabulary=500)
+    data = text_config(tmp_path, name="pydoc", embedded=True, vocabulary=500)
     lines = prepare_text(data)
     prints = read_corpus(data).fingerprint
     assert lines[0].startswith(f"train: {prints['train']['num_tokens']:,} tokens in ")

@@ -1,7 +1,7 @@
 """Imports FFCV 1.0.2 the one way that this package can use it, and re-exports what is used.
 
 FFCV builds a numba typed dictionary while it is imported, which compiles for 3 s; a plain dictionary does the same
-work. It also sets torch's thread count for the whole process. Both are undone here, and whatever else of FFCV's inside
+work. It also sets torch's thread count for the process. Both are undone here, and whatever else of FFCV's inside
 is relied on (see adarem.data.ffcv.reader) is relied on for this exact version.
 """
 

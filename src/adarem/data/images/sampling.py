@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# An index word carries the epoch beside the sample's index through loaders that know only indices.
+# An index word carries the epoch next to the sample's index through loaders that know only indices.
 INDEX_BITS = 40
 INDEX_MASK = (1 << INDEX_BITS) - 1
 

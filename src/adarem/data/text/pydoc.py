@@ -33,7 +33,7 @@ def _paragraphs() -> Iterator[list[list[str]]]:
             ]
             sentences = [s for s in sentences if s]
             key = tuple(w for s in sentences for w in s)
-            if len(key) >= _SHORTEST and key not in seen:  # topics repeat whole sections of each other
+            if len(key) >= _SHORTEST and key not in seen:  # topics repeat sections of each other
                 seen.add(key)
                 yield sentences
 
