@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adarem.run.catalog import DATA_SETS, IMAGE_NETWORKS, NETWORKS, OPTIMIZERS, Range
+from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS, Range
 
 # Views of the catalog under their names of before, until every caller asks the catalog.
 MODELS = IMAGE_NETWORKS
@@ -210,28 +210,9 @@ class RunConfig:
     @property
     def rehearsal(self) -> str | None:
         """None for a run that counts as a reproduction (the paper's data and scale), else one line on what it is."""
-        known, s = DATA_SETS.get(self.data.name), self.scale
-        genuine = not self.data.embedded and known is not None and known.paper_scale is not None
-        if known is not None and known.paper_scale is not None:
-            paper = known.paper_scale
-            genuine &= (s.epochs, s.global_batch_size, s.lr_factor) == (
-                paper.epochs,
-                paper.global_batch_size,
-                paper.lr_factor,
-            )
-            counts = {"train": self.data.expected_train, "val": self.data.expected_val}
-            if isinstance(self.data, TextConfig):
-                counts["test"] = self.data.expected_test
-            genuine &= counts == known.counts  # what the data are held against
-        if isinstance(self.model, LstmConfig):
-            sizes = NETWORKS[self.model.name].paper_sizes
-            genuine &= all(getattr(self.model, key) == size for key, size in sizes.items())
-        if genuine:
-            return None
-        return (
-            f"{self.data.label}, {self.scale.epochs} epochs, global batch {self.scale.global_batch_size}: "
-            "shows that the pipeline works, says nothing about the paper's claims"
-        )
+        from adarem.run.reproduction import standing_of_run  # which imports this module
+
+        return standing_of_run(self, None).rehearsal
 
 
 @dataclass(frozen=True)
