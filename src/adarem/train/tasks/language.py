@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adarem.data.text.corpus import EOS, bptt_lengths, read_corpus
+from adarem.data.text.corpus import EOS, read_corpus
+from adarem.data.text.sampling import bptt_lengths
 from adarem.run.config import LstmConfig, RunConfig, TextConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
