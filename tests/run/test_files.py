@@ -1,10 +1,12 @@
 """Files are complete or absent; what cannot be read is one line that names the file."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,19 @@ def test_a_line_cut_short_spoils_only_itself(tmp_path: Path) -> None:
     with open(path, "a") as f:
         f.write("[4]\n")
     assert read_lines(path) == ([{"a": 1}, {"a": 3}], 2)
+
+
+@pytest.mark.parametrize("write", [write_atomically, append_line])
+def test_a_transient_fault_is_retryable_and_a_full_disk_is_not(
+    write: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"text": "x"} if write is append_line else "x"
+    for number, retryable in ((errno.EIO, True), (errno.ESTALE, True), (errno.ENOSPC, False)):
+
+        def fail(_handle: int, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(UserError, match="cannot be written") as e:
+            write(tmp_path / "file", data)
+        assert e.value.retryable is retryable
