@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import adarem.optim.cpu
+import adarem.optim.kernels.cpu
 from adarem import AdaRem, AdaRemS
 
 FLAGS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -294,7 +294,7 @@ def test_capturable_belongs_to_accelerators(cls):
 @both
 def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
     """On the CPU the check is all that stands in the way of the path that a CUDA graph takes."""
-    monkeypatch.setattr("adarem.optim.dispatch.check_capturable", lambda *a: None)
+    monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
     for flags in (FLAGS["single"], FLAGS["foreach"]):
         plain = build(cls, flags, decay_every=2, lam=0.5)
         graph = build(cls, flags, decay_every=2, lam=0.5, capturable=True, lr=torch.tensor(0.1))
@@ -306,7 +306,7 @@ def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
 
 def test_no_path_but_the_cpus_own_reads_a_tensor_on_the_host(monkeypatch):
     """What CUDA runs eagerly when capturable: any .item() or .tolist() there would be a synchronisation."""
-    monkeypatch.setattr("adarem.optim.dispatch.check_capturable", lambda *a: None)
+    monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
 
     def refuse(*a):
         raise AssertionError("read on the host")
@@ -421,9 +421,9 @@ def test_grad_scaler(cls, flags):
 
 
 def test_fused_needs_a_compiler(monkeypatch, tmp_path):
-    monkeypatch.setattr(adarem.optim.cpu.shutil, "which", lambda name: None)
-    monkeypatch.setattr(adarem.optim.cpu, "library", adarem.optim.cpu.library.__wrapped__)
-    assert not adarem.optim.cpu.available()
+    monkeypatch.setattr(adarem.optim.kernels.cpu.shutil, "which", lambda name: None)
+    monkeypatch.setattr(adarem.optim.kernels.cpu, "library", adarem.optim.kernels.cpu.library.__wrapped__)
+    assert not adarem.optim.kernels.cpu.available()
     optimizer = build(AdaRem, FLAGS["fused"])
     with pytest.raises(RuntimeError, match=r"`fused=True` on the CPU needs a C\+\+ compiler: install g\+\+"):
         train(optimizer, 1)
@@ -437,15 +437,15 @@ def test_fused_names_what_the_compiler_said(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(broken))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with pytest.raises(RuntimeError, match="could not compile cpu_kernel.cpp: fatal: no disk"):
-        adarem.optim.cpu.library.__wrapped__()
+        adarem.optim.kernels.cpu.library.__wrapped__()
 
 
 def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    adarem.optim.cpu.library.__wrapped__()
+    adarem.optim.kernels.cpu.library.__wrapped__()
     (kept,) = (tmp_path / "adarem").iterdir()
     stamp = os.stat(kept).st_mtime_ns
-    adarem.optim.cpu.library.__wrapped__()
+    adarem.optim.kernels.cpu.library.__wrapped__()
     assert os.stat(kept).st_mtime_ns == stamp
 
 
@@ -476,7 +476,7 @@ def test_fused_is_off_unless_asked_for():
     optimizer = build(AdaRem)
     assert optimizer.param_groups[0]["fused"] is None
     called = []
-    with mock.patch.object(adarem.optim.cpu, "library", side_effect=lambda: called.append(1)):
+    with mock.patch.object(adarem.optim.kernels.cpu, "library", side_effect=lambda: called.append(1)):
         train(optimizer, 1)
     assert not called
 

@@ -140,10 +140,10 @@ def compare(worst, recent, state, p, reference, k):
 
 def use_triton():
     """Sends fused steps of CPU tensors to the Triton kernels; needs TRITON_INTERPRET=1 from the start."""
-    from adarem.optim import cpu, triton_step
+    from adarem.optim.kernels import cpu, triton_step
 
     triton_step._BLOCK, triton_step._CHUNK = 16, 32  # several chunks a tensor, several blocks a chunk
-    cpu.fused_step = lambda *args, **kwargs: triton_step.fused_step(*args, found_inf=None, **kwargs)
+    cpu.fused_step = triton_step.fused_step
     # The interpreter cuts bfloat16 off where hardware rounds: twice the error.
     TOLERANCE[torch.bfloat16] = {k: 2 * v for k, v in TOLERANCE[torch.bfloat16].items()}
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from adarem.optim.adarem import AdaRem
 from adarem.optim.adarem_s import AdaRemS
-from adarem.optim.fused import available
+from adarem.optim.kernels.fused import available
 from adarem.optim.groups import param_groups
 
 
