@@ -117,7 +117,7 @@ def measure_parts(runs_dir: Path, results_dir: Path) -> list[tuple[str, float, f
 
     mark("import")
     table = load(runs_dir / "table1", results_dir)
-    assert table.complete and not any(r.problems for r in table.campaign.runs), "the benchmark's runs are not whole"
+    assert table.complete and not any(r.problems for r in table.sweep.runs), "the benchmark's runs are not whole"
     mark("collect")
     tables.markdown(table)
     mark("tabulate (Markdown)")
@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=21)
     parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--beside", type=int, default=3, help="seeds of the campaigns beside")
+    parser.add_argument("--beside", type=int, default=3, help="seeds of the sweeps beside")
     parser.add_argument("--measure", nargs=3, metavar=("PART", "RUNS", "RESULTS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -178,7 +178,7 @@ def main() -> None:
         "",
         f"{date}; {cpu_name()}, {os.cpu_count()} cores, load {load:.1f} before; Python {platform.python_version()}, "
         f"{versions}. Table 1 with {count:,} runs of {args.epochs} epochs, beside it {beside[0]:,} runs in {beside[1]} "
-        f"campaigns. Made by `python -m benchmarks.collect --seeds {args.seeds} --epochs {args.epochs} --beside "
+        f"sweeps. Made by `python -m benchmarks.collect --seeds {args.seeds} --epochs {args.epochs} --beside "
         f"{args.beside}`.",
         "",
         "| Table 1 alone | wall s | CPU s |",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from adarem.launch.launch import _report_arguments
+from adarem.launch.commands import report_arguments
 from adarem.plan.plan import METRICS, make_plan
-from adarem.report.load import find_campaign
+from adarem.report.load import find_sweep
 from adarem.report.tables.table import METRICS as of_report
 from adarem.resources import config_dir
 from adarem.run.errors import UserError
@@ -102,9 +102,9 @@ def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
     assert make_plan(["data=digits", runs, "scale.epochs=3"]).folder.name == "table2-digits"
     for plan in (trial, make_plan(paper)):
         plan.write()
-        asked = dict(word.split("=") for word in _report_arguments(plan))
-        assert find_campaign(asked["grid"], tmp_path, asked["data"], asked["scale"])[0] == plan.folder
-    assert find_campaign("table2", tmp_path, None)[0].name == "table2"
+        asked = dict(word.split("=") for word in report_arguments(plan))
+        assert find_sweep(asked["grid"], tmp_path, asked["data"], asked["scale"])[0] == plan.folder
+    assert find_sweep("table2", tmp_path, None)[0].name == "table2"
 
 
 def test_a_trial_takes_no_winners_of_the_papers_search(tmp_path: Path) -> None:

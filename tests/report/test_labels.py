@@ -2,7 +2,7 @@
 
 from adarem.plan.plan import make_plan
 from adarem.report.figures import draw, figures
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.page import page as html
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
@@ -16,8 +16,8 @@ def planned(dirs, *overrides):
 
 
 def table(folder, dirs):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
 def test_cells_without_a_run_have_the_papers_names(dirs):

@@ -27,7 +27,7 @@ def test_every_state_is_told_apart(dirs):
     stopped.end_attempt(number, "interrupted")
     start(running, host="elsewhere")
     running.write_progress({"epoch": 12, "epochs": 100})
-    states = {r.config.optimizer.name: (r.status, r.state) for r in collect.read_runs(folder).runs}
+    states = {r.config.optimizer.name: (r.status, r.state) for r in collect.read_sweep(folder).runs}
     assert states == {
         "sgdm": ("done", "failed"), "adam": ("diverged", "div."), "adamw": ("planned", "—"),
         "adabound": ("failed", "failed"), "rmsprop": ("interrupted", "stopped ep 7/100"),
@@ -89,7 +89,7 @@ def test_damage_is_reported_by_name(dirs, damage):
         run.config_file.unlink()
     else:
         run.config_file.write_bytes(b"\xff\xfe\x00" if damage == "binary config" else b"grid: [")
-    c = collect.read_runs(folder)
+    c = collect.read_sweep(folder)
     told = c.unreadable + [f"{r.name}: {p}" for r in c.runs for p in r.problems]
     assert len(told) >= 1 and all("resnet18-sgdm-s0" in t for t in told)
     if damage in ("result", "no config", "binary config", "config"):
@@ -130,15 +130,15 @@ def test_a_run_without_a_result_is_told_by_what_its_evaluations_counted(dirs):
         run.freeze(make_config("resnet18", optimizer))
         start(run, host="elsewhere")
         write_epochs(run, 3, 60.0, evaluated=images)
-    told = {r.config.optimizer.name: r.rehearsal for r in collect.read_runs(folder).runs}
+    told = {r.config.optimizer.name: r.rehearsal for r in collect.read_sweep(folder).runs}
     assert told["sgdm"] is None and "evaluated on 8 of 50,000" in told["adam"]
 
 
 def test_one_run_on_other_data_makes_the_campaign_a_rehearsal(dirs, table2_runs):
-    assert collect.read_runs(table2_runs).rehearsal is None
+    assert collect.read_sweep(table2_runs).rehearsal is None
     run = RunDir(table2_runs / "resnet18-sgdm-s1")
     run.write_result(run.result() | {"fingerprint": None})
-    assert collect.read_runs(table2_runs).rehearsal.endswith("claims (1 of 6 runs)")
+    assert collect.read_sweep(table2_runs).rehearsal.endswith("claims (1 of 6 runs)")
 
 
 def test_text_is_held_to_its_counts_too(dirs):
@@ -154,8 +154,8 @@ def test_text_is_held_to_its_counts_too(dirs):
 
 
 def test_a_campaign_without_a_readable_run_is_told_by_its_name(dirs):
-    assert collect.read_runs(write_grid(dirs[0])).rehearsal is None
-    digits = collect.read_runs(write_grid(dirs[0], data="digits", scale="rehearsal"))
+    assert collect.read_sweep(write_grid(dirs[0])).rehearsal is None
+    digits = collect.read_sweep(write_grid(dirs[0], data="digits", scale="rehearsal"))
     assert digits.rehearsal == "table2-digits holds no readable run"
 
 
@@ -228,7 +228,7 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
     way = {"parameter": "fc.weight[0, 1]", "from_step": 0, "values": [0.0, 1.0]}
     for epoch in range(1, 11):
         run.append_oscillation({"epoch": epoch, "step": epoch, "q_mean": 9.0, "trajectories": [way] * (epoch == 1)})
-    (read,) = collect.read_runs(folder).runs
+    (read,) = collect.read_sweep(folder).runs
     assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0]["values"].tolist() == [0.0, 1.0]
     whole = run.oscillation_file.read_text()
     if damage == "cut":
@@ -240,11 +240,11 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
     else:
         odd = [{"parameter": "fc"}, way | {"values": [1.0, None]}, way] if damage == "trajectory" else 7
         run.append_oscillation({"epoch": 10, "step": 10, "q_mean": 9.0, "trajectories": odd})
-    (read,) = collect.read_runs(folder).runs
+    (read,) = collect.read_sweep(folder).runs
     lacking = ["done, but its final q_mean cannot be read"] if damage in ("cut", "gone") else []
     assert (read.problems, read.status) == ([*words, *lacking], "done")
     assert read.value("q_mean") == (None if lacking else 9.0)
-    told = provenance.problems(collect.read_runs(folder))
+    told = provenance.problems(collect.read_sweep(folder))
     assert [f"figure2-digits/resnet18-sgd-s0: {p}" for p in read.problems] == told
 
 
@@ -252,7 +252,7 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
     folder = write_grid(dirs[0])
     run = finish(folder, make_config("resnet18", "sgdm"), 70.5, epochs=False)
     run.write_result(run.result() | {"top5": None})
-    (read,) = collect.read_runs(folder).runs
+    (read,) = collect.read_sweep(folder).runs
     assert "done, but its final top5 cannot be read" in read.problems and read.value("top1") == 70.5
 
 
@@ -260,8 +260,8 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
     ("content", "words"),
     [
         (b"\xff\xfe\x00name", "not text; plan the grid again"),
-        (b"name: [", "not valid YAML; plan"),
-        (b"name: 2024-99-99", "not valid YAML; plan"),
+        (b"name: [", "not valid YAML"),
+        (b"name: 2024-99-99", "not valid YAML"),
         (b"- table2", "holds no mapping; plan"),
         (b"axes: {model: 5}", "axes: not as `adarem plan` writes it"),
         (b"metrics: top1", "metrics: not as"),
@@ -275,7 +275,7 @@ def test_a_damaged_grid_file_is_one_line(dirs, content, words):
     file.unlink()
     file.mkdir() if content is None else file.write_bytes(content)
     with pytest.raises(UserError) as e:
-        collect.read_runs(file.parent)
+        collect.read_sweep(file.parent)
     assert words in str(e.value) and str(file) in str(e.value) and "\n" not in str(e.value)
 
 
@@ -286,13 +286,13 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
     monkeypatch.setattr(
         collect, "read_campaign", lambda folder, f=collect.read_campaign: read.append(folder) or f(folder)
     )
-    campaigns = collect.Campaigns(dirs[0])
-    assert campaigns.names() == ["table1", "table2"]
+    sweeps = collect.Sweeps(dirs[0])
+    assert sweeps.names() == ["table1", "table2"]
     for _ in range(2):
-        assert len(campaigns.get("table2").runs) == 6 and campaigns.get("table1") is campaigns.get("nothing") is None
+        assert len(sweeps.get("table2").runs) == 6 and sweeps.get("table1") is sweeps.get("nothing") is None
     assert read == [table2_runs, bad]
-    assert campaigns.unreadable == {"table1": f"{bad / 'grid.yaml'}: not text; plan the grid again"}
-    assert campaigns.holds("table2/resnet18-sgdm-s0") and not campaigns.holds("table2/resnet18-sgdm-s9")
+    assert sweeps.unreadable == {"table1": f"{bad / 'grid.yaml'}: not text; plan the grid again"}
+    assert sweeps.holds("table2/resnet18-sgdm-s0") and not sweeps.holds("table2/resnet18-sgdm-s9")
 
 
 @pytest.mark.parametrize(
@@ -325,25 +325,25 @@ def test_folders_that_are_no_runs_are_left_alone(dirs):
     folder = write_grid(dirs[0])
     (folder / "slurm").mkdir()
     (folder / "slurm" / "12_0.out").write_text("hello")
-    assert collect.read_runs(folder).unreadable == []
+    assert collect.read_sweep(folder).unreadable == []
 
 
 def test_finding_the_campaign(dirs):
     runs = dirs[0]
     with pytest.raises(UserError, match=r"no runs of table2 there; type: make reproduce-table2, or adarem launch"):
-        collect.find_campaign("table2", runs, None)
+        collect.find_sweep("table2", runs, None)
     digits = write_grid(runs, data="digits", scale="rehearsal")
-    assert collect.find_campaign("table2", runs, None) == (digits, "")
+    assert collect.find_sweep("table2", runs, None) == (digits, "")
     smoke = write_grid(runs, data="digits", scale="smoke")
     with pytest.raises(UserError, match="table2-digits and table2-digits-smoke"):
-        collect.find_campaign("table2", runs, None)
+        collect.find_sweep("table2", runs, None)
     whole = write_grid(runs)
-    folder, note = collect.find_campaign("table2", runs, None)
+    folder, note = collect.find_sweep("table2", runs, None)
     assert folder == whole and "table2-digits" in note
-    assert collect.find_campaign("table2", runs, "digits")[0] == digits
-    assert collect.find_campaign("table2-digits-smoke", runs, None)[0] == smoke
+    assert collect.find_sweep("table2", runs, "digits")[0] == digits
+    assert collect.find_sweep("table2-digits-smoke", runs, None)[0] == smoke
     with pytest.raises(UserError, match="no runs of table1"):
-        collect.find_campaign("table1", runs, "digits")
+        collect.find_sweep("table1", runs, "digits")
 
 
 def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
@@ -359,8 +359,8 @@ def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
     results.mkdir()
 
     def update(folder):
-        current = collect.read_runs(folder)
-        path.write_text(runs_csv.merged(path, current, collect.Campaigns(runs, current)))
+        current = collect.read_sweep(folder)
+        path.write_text(runs_csv.merged(path, current, collect.Sweeps(runs, current)))
 
     update(one)
     update(two)
@@ -394,6 +394,6 @@ def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
 def test_a_damaged_runs_csv_is_one_line(dirs, table2_runs, content):
     path = dirs[0] / "runs.csv"
     path.write_bytes(content)
-    current = collect.read_runs(table2_runs)
+    current = collect.read_sweep(table2_runs)
     with pytest.raises(UserError, match="runs.csv: not readable as the report's CSV; restore it, or move it away"):
-        runs_csv.merged(path, current, collect.Campaigns(dirs[0], current))
+        runs_csv.merged(path, current, collect.Sweeps(dirs[0], current))

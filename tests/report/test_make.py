@@ -10,7 +10,7 @@ from adarem.report import load as collect
 from adarem.report import make_report
 from adarem.report.claims import ledger
 from adarem.report.figures import draw, figures, trajectories
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -156,7 +156,7 @@ def test_verdicts_whose_runs_are_elsewhere_stay(dirs, table2_runs):
     ("damage", "words"),
     [
         (b"\xff\xfe\x00", "not text; plan the grid again"),
-        (b"name: [", "not valid YAML; plan the grid again"),
+        (b"name: {\n}}", "not valid YAML at line 2; plan the grid again"),
         (b"name: table1\nmetrics: [top1]\naxes: {}", "needs axes.model, axes.optimizer, metrics; plan it again"),
     ],
 )
@@ -227,8 +227,8 @@ def test_a_grid_only_planned_renders(dirs):
 
 
 def table(folder, dirs):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
 def lines_of(fig, panel):
@@ -277,8 +277,8 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
 
 def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
     t = table(table2_runs, dirs)
-    wall, devices = figures._time_panels(t.campaign.runs, figures.CURVES[1])
-    run = t.campaign.runs[0]
+    wall, devices = figures._time_panels(t.sweep.runs, figures.CURVES[1])
+    run = t.sweep.runs[0]
     assert wall[2](run)[-1][0] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
     assert devices[2](run)[-1][0] == pytest.approx(16 * 100 * 110.0 / 3600)
     assert "hours" in wall[1] and devices[1] == "GPU hours"

@@ -8,7 +8,7 @@ def make_report(
 ) -> str:
     """Writes runs.csv, tables/<grid>.{md,csv,tex}, figures and report.html; returns the table and the paths as text.
 
-    Without ``data`` it takes the paper's own setting, else the only campaign of that grid.
+    Without ``data`` it takes the paper's own setting, else the only sweep of that grid.
 
     Raises:
         UserError: no runs of that grid, a damaged grid.yaml or CSV of an earlier report, or a reproduction

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from adarem.report import stats as statistics
-from adarem.report.load import FIGURES, Run, fingerprints, read_run
+from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
 from adarem.report.tables.table import METRICS
 from adarem.run.config import differing_keys
 from adarem.run.errors import UserError
@@ -39,7 +39,7 @@ def _paired_lines(a: Run, b: Run) -> list[str]:
         ]
     out = []
     for metric in ("top1", "top5"):
-        p = statistics.paired(*(of_run[metric] for of_run in bits))
+        p = statistics.compare_images(*(of_run[metric] for of_run in bits))
         out.append(
             f"{METRICS[metric].label}: a − b = {p.difference:+.2f} points, 95 % {p.low:+.2f} to {p.high:+.2f} (paired "
             f"bootstrap over {p.n:,} images); only a right {p.only_a:,}, only b right {p.only_b:,}; McNemar's exact "
@@ -62,7 +62,7 @@ def compare(first: Path, second: Path) -> str:
     rows = [("", "a", "b"), ("run", a.name, b.name), ("status", a.status, b.status)]
     if a.rehearsal or b.rehearsal:
         rows.append(("rehearsal", *("yes" if r.rehearsal else "no" for r in (a, b))))
-    rows += [(k, _figure(a, k), _figure(b, k)) for k in FIGURES if k in a.result or k in b.result]
+    rows += [(k, _figure(a, k), _figure(b, k)) for k in RESULT_METRICS if k in a.result or k in b.result]
     rows.append(("commit", *(str(r.result.get("commit", "—"))[:9] + "+" * bool(r.result.get("dirty")) for r in (a, b))))
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     out = [f"{k.ljust(widths[0])}  {x.rjust(widths[1])}  {y.rjust(widths[2])}".rstrip() for k, x, y in rows]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adarem.report.load import Campaign
+from adarem.report.load import Sweep
 from adarem.run.labels import readable
 
 
@@ -13,7 +13,7 @@ class Labels:
 
     models: Mapping[str, str]
     optimizers: Mapping[str, str]
-    variants: Mapping[str, str]  # in the grid's order, then those off its plan
+    settings: Mapping[str, str]  # in the grid's order, then those off its plan
 
     def model(self, name: str) -> str:
         return self.models.get(name, name)
@@ -21,24 +21,24 @@ class Labels:
     def optimizer(self, name: str) -> str:
         return self.optimizers.get(name, name)
 
-    def variant(self, text: str) -> str:
-        return self.variants.get(text, text)
+    def overrides(self, text: str) -> str:
+        return self.settings.get(text, text)
 
-    def cell(self, optimizer: str, variant: str) -> str:
+    def cell(self, optimizer: str, overrides: str) -> str:
         """An optimizer with its settings: ``AdaRem (λ 0.9)``."""
-        own = self.variant(variant)
+        own = self.overrides(overrides)
         return f"{self.optimizer(optimizer)} ({own})" if own else self.optimizer(optimizer)
 
 
-def labels(campaign: Campaign) -> Labels:
+def labels(sweep: Sweep) -> Labels:
     """The labels that ``plan`` wrote into grid.yaml, those of the runs' own configs, and readable settings."""
-    written: dict[str, dict[str, str]] = campaign.grid.get("labels") or {}
+    written: dict[str, dict[str, str]] = sweep.grid.get("labels") or {}
     models, optimizers = dict(written.get("model", {})), dict(written.get("optimizer", {}))
-    variants = dict(written.get("settings", {}))
+    settings = dict(written.get("settings", {}))
     off_plan = {}
-    for r in campaign.runs:
+    for r in sweep.runs:
         models[r.config.model.name] = r.config.model.label
         optimizers[r.config.optimizer.name] = r.config.optimizer.label
-        if r.variant not in variants:
-            off_plan[r.variant] = readable(r.config.overrides)
-    return Labels(models, optimizers, variants | dict(sorted(off_plan.items())))
+        if r.overrides not in settings:
+            off_plan[r.overrides] = readable(r.config.overrides)
+    return Labels(models, optimizers, settings | dict(sorted(off_plan.items())))

@@ -11,22 +11,22 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from adarem.report.run import FIGURES, OSCILLATION, Run, fingerprints, is_number, read_correct
+from adarem.report.run import OSCILLATION, RESULT_METRICS, Run, fingerprints, is_number, read_correct
 from adarem.run.config import RunConfig, from_dict, hash_of, identity
 from adarem.run.directory import SAFE_YAML, RunDir
 from adarem.run.errors import UserError
 from adarem.run.sweep import OWN_SCALE, directories, folder_name, read_campaign
 
 __all__ = [
-    "FIGURES",
+    "RESULT_METRICS",
     "OSCILLATION",
-    "Campaign",
-    "Campaigns",
+    "Sweep",
+    "Sweeps",
     "Run",
-    "find_campaign",
+    "find_sweep",
     "fingerprints",
     "read_run",
-    "read_runs",
+    "read_sweep",
 ]
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ SHOWN_GAPS = 5  # spans of lost epochs that are named
 
 
 @dataclass
-class Campaign:
+class Sweep:
     """All runs of one grid on one data set at one scale."""
 
     folder: Path
@@ -50,14 +50,14 @@ class Campaign:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Of its readable runs, ``<campaign>/<cell>``."""
+        """Of its readable runs, ``<sweep>/<cell>``."""
         return frozenset(r.name for r in self.runs)
 
     @cached_property
     def rehearsal(self) -> str | None:
         """The rehearsal's line, or None when every run counts as a reproduction.
 
-        A campaign without a readable run is told by its name: the paper's own setting has the grid's.
+        A sweep without a readable run is told by its name: the paper's own setting has the grid's.
         """
         if not self.runs:
             return None if self.grid.get("name", self.name) == self.name else f"{self.name} holds no readable run"
@@ -67,34 +67,34 @@ class Campaign:
         return f"{told[0]} ({len(told)} of {len(self.runs)} runs)"
 
 
-class Campaigns:
-    """The campaigns under ``runs_dir``, each read when it is first asked for and never again."""
+class Sweeps:
+    """The sweeps under ``runs_dir``, each read when it is first asked for and never again."""
 
-    def __init__(self, runs_dir: Path, *read: Campaign) -> None:
+    def __init__(self, runs_dir: Path, *read: Sweep) -> None:
         self.runs_dir = runs_dir
         self.unreadable: dict[str, str] = {}  # name to why, in one line
-        self._read: dict[str, Campaign | None] = {c.name: c for c in read}
+        self._read: dict[str, Sweep | None] = {c.name: c for c in read}
 
     def names(self) -> list[str]:
         """Short ones before long ones, so the paper's own setting before what is named after its differences."""
         return sorted((p.parent.name for p in self.runs_dir.glob("*/grid.yaml")), key=lambda name: (len(name), name))
 
-    def get(self, name: str) -> Campaign | None:
-        """None where there is no such campaign, and where it cannot be read, which ``unreadable`` then tells."""
+    def get(self, name: str) -> Sweep | None:
+        """None where there is no such sweep, and where it cannot be read, which ``unreadable`` then tells."""
         if name not in self._read:
             folder = self.runs_dir / name
             self._read[name] = None
             if name and (folder / "grid.yaml").exists():
                 try:
-                    self._read[name] = read_runs(folder)
+                    self._read[name] = read_sweep(folder)
                 except (UserError, OSError) as e:
                     self.unreadable[name] = str(e)
         return self._read[name]
 
     def holds(self, run: str) -> bool:
-        """Whether ``<campaign>/<cell>`` is there and can be read."""
-        campaign = self.get(run.partition("/")[0])
-        return campaign is not None and run in campaign.names
+        """Whether ``<sweep>/<cell>`` is there and can be read."""
+        sweep = self.get(run.partition("/")[0])
+        return sweep is not None and run in sweep.names
 
 
 def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
@@ -233,8 +233,8 @@ def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
     return found
 
 
-def read_runs(folder: Path) -> Campaign:
-    """Everything under ``runs/<campaign>/``. Raises UserError when the folder has no readable grid.yaml."""
+def read_sweep(folder: Path) -> Sweep:
+    """Everything under ``runs/<sweep>/``. Raises UserError when the folder has no readable grid.yaml."""
     grid, sections = read_campaign(folder), {}
     runs, unreadable = [], []
     for directory in directories(folder):
@@ -246,10 +246,10 @@ def read_runs(folder: Path) -> Campaign:
         if lacking:
             run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
         runs.append(run)
-    return Campaign(folder, grid, runs, unreadable)
+    return Sweep(folder, grid, runs, unreadable)
 
 
-def find_campaign(grid: str, runs_dir: Path, data: str | None, scale: str | None = None) -> tuple[Path, str]:
+def find_sweep(grid: str, runs_dir: Path, data: str | None, scale: str | None = None) -> tuple[Path, str]:
     """The folder of a grid's runs, and a line on the choice where there was one (else empty).
 
     Without ``data``, the paper's own setting goes first, then the only other one.

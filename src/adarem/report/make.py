@@ -1,4 +1,4 @@
-"""`adarem report`: one campaign in, every output file out."""
+"""`adarem report`: one sweep in, every output file out."""
 
 import contextlib
 import gc
@@ -10,7 +10,7 @@ from adarem.report.claims import judge as claims
 from adarem.report.claims import ledger
 from adarem.report.csv_rows import read_rows
 from adarem.report.figures import figures
-from adarem.report.load import Campaign, Campaigns
+from adarem.report.load import Sweep, Sweeps
 from adarem.report.page import page as html
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
@@ -24,11 +24,11 @@ NAMED = 3  # runs that a message spells out
 
 
 def load(folder: Path, results_dir: Path, note: str = "") -> Table:
-    return _table(collect.read_runs(folder), results_dir, note)
+    return _table(collect.read_sweep(folder), results_dir, note)
 
 
-def _table(campaign: Campaign, results_dir: Path, note: str = "") -> Table:
-    return build(campaign, read_paper(campaign.grid.get("paper"), results_dir), note)
+def _table(sweep: Sweep, results_dir: Path, note: str = "") -> Table:
+    return build(sweep, read_paper(sweep.grid.get("paper"), results_dir), note)
 
 
 def refuse_to_overwrite(table: Table, results_dir: Path) -> None:
@@ -38,20 +38,20 @@ def refuse_to_overwrite(table: Table, results_dir: Path) -> None:
         UserError: results/tables/<grid>.csv holds a figure that was reproduced, and this is a rehearsal or lacks runs
             that the figure rests on.
     """
-    path, campaign = results_dir / "tables" / f"{table.name}.csv", table.campaign
+    path, sweep = results_dir / "tables" / f"{table.name}.csv", table.sweep
     reproduced = [row for row in read_rows(path) if row.get("ours") and not row.get("rehearsal")]
     if not reproduced:
         return
-    if campaign.rehearsal:
+    if sweep.rehearsal:
         raise UserError(
-            f"{path}: holds a reproduction, which the rehearsal {campaign.name} must not overwrite "
-            f"({campaign.rehearsal}); give another place with results_dir=results-rehearsal"
+            f"{path}: holds a reproduction, which the rehearsal {sweep.name} must not overwrite "
+            f"({sweep.rehearsal}); give another place with results_dir=results-rehearsal"
         )
     rests_on = dict.fromkeys(run for row in reproduced for run in row.get("runs", "").split())
-    if lacking := sorted(rests_on.keys() - campaign.names):
+    if lacking := sorted(rests_on.keys() - sweep.names):
         named = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
         raise UserError(
-            f"{path}: holds figures of runs that cannot be read in {campaign.folder} ({named}); bring them back, give "
+            f"{path}: holds figures of runs that cannot be read in {sweep.folder} ({named}); bring them back, give "
             "another place with results_dir=…, or remove that file to give its figures up"
         )
 
@@ -71,15 +71,15 @@ def _no_cycles_sought() -> Iterator[None]:
 @_no_cycles_sought()
 def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> str:
     """See adarem.report.make_report."""
-    folder, note = collect.find_campaign(grid, runs_dir, data, scale)
+    folder, note = collect.find_sweep(grid, runs_dir, data, scale)
     table = load(folder, results_dir, note)
     refuse_to_overwrite(table, results_dir)
-    campaigns = Campaigns(runs_dir, table.campaign)
+    sweeps = Sweeps(runs_dir, table.sweep)
     # All that may refuse comes before the first file is written.
-    judged, rehearsed = ledger.judge(campaigns, results_dir)
-    judged, kept = ledger.keep(judged, results_dir / "claims.csv", campaigns)
+    judged, rehearsed = ledger.judge(sweeps, results_dir)
+    judged, kept = ledger.keep(judged, results_dir / "claims.csv", sweeps)
     texts = {
-        "runs.csv": runs_csv.merged(results_dir / "runs.csv", table.campaign, campaigns),
+        "runs.csv": runs_csv.merged(results_dir / "runs.csv", table.sweep, sweeps),
         f"tables/{table.name}.md": tables.markdown(table),
         f"tables/{table.name}.csv": tables.to_csv(table),
         f"tables/{table.name}.tex": latex.latex(table),
@@ -93,23 +93,23 @@ def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scal
     for path in written:
         write_atomically(path, texts[str(path.relative_to(results_dir))])
     written += figures.write_figures(table, results_dir / "figures")
-    written.append(write_page(table, judged, campaigns, results_dir))
+    written.append(write_page(table, judged, sweeps, results_dir))
     told = [f"Claims of the paper: {claims.summary(judged)} (see {results_dir / 'claims.md'})."]
     if kept:
         told.append(
             f"Claims whose runs are not under {runs_dir} stay as an earlier report judged them: {', '.join(kept)}; to "
             f"judge by the runs that are there, remove {results_dir / 'claims.csv'}."
         )
-    told += [f"Problem: {line}" for line in unreadable(campaigns)]
+    told += [f"Problem: {line}" for line in unreadable(sweeps)]
     return tables.screen(table) + "\n".join([*told, "", "Written:", *(f"  {p}" for p in written)]) + "\n"
 
 
-def unreadable(campaigns: Campaigns) -> list[str]:
-    """A line for each other campaign that this report could not read, and so left as it found it."""
-    return [f"{line} ({name} is left as earlier reports have it)" for name, line in campaigns.unreadable.items()]
+def unreadable(sweeps: Sweeps) -> list[str]:
+    """A line for each other sweep that this report could not read, and so left as it found it."""
+    return [f"{line} ({name} is left as earlier reports have it)" for name, line in sweeps.unreadable.items()]
 
 
-def write_page(current: Table, judged: list[claims.Judged], campaigns: Campaigns, results_dir: Path) -> Path:
+def write_page(current: Table, judged: list[claims.Judged], sweeps: Sweeps, results_dir: Path) -> Path:
     """report.html: every table of ``results_dir`` whose runs are here."""
     sections, elsewhere = [], []
     for path in sorted(p for p in (results_dir / "tables").glob("*.csv") if not p.stem.endswith(TIMES)):
@@ -118,18 +118,18 @@ def write_page(current: Table, judged: list[claims.Judged], campaigns: Campaigns
             continue
         try:
             name = next((row.get("campaign", "") for row in read_rows(path)), "")
-            campaign = campaigns.get(name)
-            if campaign is None:
-                elsewhere += [path.stem] if name not in campaigns.unreadable else []
+            sweep = sweeps.get(name)
+            if sweep is None:
+                elsewhere += [path.stem] if name not in sweeps.unreadable else []
                 continue
-            table = _table(campaign, results_dir)
+            table = _table(sweep, results_dir)
         except UserError as e:
-            campaigns.unreadable[path.stem] = str(e)
+            sweeps.unreadable[path.stem] = str(e)
             continue
         sections.append((table, figures.names(table)))
-    sections.sort(key=lambda s: s[0].campaign.rehearsal is not None)  # reproductions first
+    sections.sort(key=lambda s: s[0].sweep.rehearsal is not None)  # reproductions first
     path = results_dir / "report.html"
     drawn = [(table, [results_dir / "figures" / f"{name}.svg" for name in names]) for table, names in sections]
     moved = [f"{name}: its runs are not here; see tables/{name}.md" for name in elsewhere]
-    write_atomically(path, html.render_all(drawn, judged, moved, unreadable(campaigns)))
+    write_atomically(path, html.render_all(drawn, judged, moved, unreadable(sweeps)))
     return path

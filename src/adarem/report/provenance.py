@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from adarem.report.labels import labels
-from adarem.report.load import Campaign, Run, fingerprints
+from adarem.report.load import Run, Sweep, fingerprints
 
 # Settings that a grid varies on purpose, or that name a cell.
 _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
@@ -39,14 +39,14 @@ def _figures(runs: list[Run], key: str) -> list[str]:
     return list(dict.fromkeys(str(r.result[key]) for r in runs if r.result.get(key) is not None))
 
 
-def facts(campaign: Campaign) -> list[tuple[str, str]]:
+def facts(sweep: Sweep) -> list[tuple[str, str]]:
     """The header of a table: (what, text)."""
-    runs = campaign.runs
+    runs = sweep.runs
     if not runs:
         return []
     done = [r for r in runs if r.status == "done"]
     c = runs[0].config
-    out = [("Data", _data(campaign))]
+    out = [("Data", _data(sweep))]
     scales = dict.fromkeys(
         f"{x.epochs} epochs, global batch {x.global_batch_size}" for x in (r.config.scale for r in runs)
     )
@@ -60,8 +60,8 @@ def facts(campaign: Campaign) -> list[tuple[str, str]]:
     world = _figures(done, "world_size") or sorted({str(r.config.cluster.world_size) for r in runs})
     devices = _figures(done, "device") or sorted({r.config.cluster.device for r in runs})
     out.append(("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"))
-    out.append(("Evaluation", _evaluation(campaign)))
-    out.append(("Selection", str(campaign.grid.get("selection", "final epoch"))))
+    out.append(("Evaluation", _evaluation(sweep)))
+    out.append(("Selection", str(sweep.grid.get("selection", "final epoch"))))
     out.append(("Runs", _states(runs)))
     return out
 
@@ -73,8 +73,8 @@ def _states(runs: list[Run]) -> str:
     return ", ".join(f"{n} {s}" for s, n in counts.items())
 
 
-def _data(campaign: Campaign) -> str:
-    r = next((r for r in campaign.runs if r.status == "done"), campaign.runs[0])
+def _data(sweep: Sweep) -> str:
+    r = next((r for r in sweep.runs if r.status == "done"), sweep.runs[0])
     parts = []
     for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
         f = (r.result.get("fingerprint") or {}).get(split) or {}
@@ -84,9 +84,9 @@ def _data(campaign: Campaign) -> str:
     return f"{r.config.data.label}" + (f": {', '.join(parts)}" if parts else "")
 
 
-def _evaluation(campaign: Campaign) -> str:
+def _evaluation(sweep: Sweep) -> str:
     texts = {}
-    for r in campaign.runs:
+    for r in sweep.runs:
         d, e = r.config.data, r.result.get("evaluation") or {}
         if d.kind != "images":
             texts["; ".join(f"{k} {v}" for k, v in e.items()) or "not evaluated yet"] = None
@@ -98,9 +98,9 @@ def _evaluation(campaign: Campaign) -> str:
     return "; or ".join(texts)
 
 
-def warnings(campaign: Campaign) -> list[str]:
+def warnings(sweep: Sweep) -> list[str]:
     """Why the cells of this table may not be alike, one line each; empty when nothing is known against it."""
-    runs, out = campaign.runs, []
+    runs, out = sweep.runs, []
     started = [r for r in runs if r.attempts or r.result]
     done = [r for r in runs if r.status == "done"]
 
@@ -123,8 +123,8 @@ def warnings(campaign: Campaign) -> list[str]:
     differ("Cells were trained on different devices", _groups((r.result.get("device"), r.dir.path.name) for r in done))
     torches = [((a.get("versions") or {}).get("torch"), r.dir.path.name) for r in started for a in r.attempts]
     differ("Cells were trained with different versions of torch", _groups(torches))
-    printed, planned = labels(campaign), campaign.grid.get("labels", {}).get("settings", {})
-    off = _groups((printed.variant(r.variant), r.dir.path.name) for r in runs if r.variant not in planned)
+    printed, planned = labels(sweep), sweep.grid.get("labels", {}).get("settings", {})
+    off = _groups((printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned)
     if off:
         out.append(f"Settings off the grid's own, in rows of their own: {_spell(off)}")
     out += _differing_settings(runs)
@@ -175,10 +175,10 @@ def _counts(done: list[Run]) -> list[str]:
     return [f"{_spell({text: names})}" for text, names in groups.items()]
 
 
-def problems(campaign: Campaign) -> list[str]:
+def problems(sweep: Sweep) -> list[str]:
     """Corrupt, half-written and failed runs by name, one line each."""
-    out = list(campaign.unreadable)
-    for r in campaign.runs:
+    out = list(sweep.unreadable)
+    for r in sweep.runs:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
         if r.status == "failed" and last.get("why") != "done" and (last or not r.problems):

@@ -14,7 +14,7 @@ from adarem.run.errors import UserError
 from adarem.run.schema import variant
 
 # What the report reads of result.json, first in the order of runs.csv.
-FIGURES = (
+RESULT_METRICS = (
     "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
     "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
 )  # fmt: skip
@@ -75,7 +75,7 @@ class Run:
         }[self.status]
 
     @cached_property
-    def variant(self) -> str:
+    def overrides(self) -> str:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
         return variant(self.config.overrides)
 

@@ -6,7 +6,7 @@ import yaml
 
 from adarem.report.claims import judge as claims
 from adarem.report.claims.entries import measure
-from adarem.report.load import read_run, read_runs
+from adarem.report.load import read_run, read_sweep
 from adarem.report.tables.table import read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
@@ -18,17 +18,17 @@ BASE = claims.Claim(
 )
 
 
-def campaign(dirs, adarem, sgdm, adam=(), seeds=None):
+def sweep(dirs, adarem, sgdm, adam=(), seeds=None):
     """Table 2 with these top-1 values, one a seed."""
     folder = write_grid(dirs[0], seeds=seeds or list(range(max(len(adarem), len(sgdm)))))
     for optimizer, values in (("adarem", adarem), ("sgdm", sgdm), ("adam", adam)):
         for seed, value in enumerate(values):
             finish(folder, make_config("resnet18", optimizer, seed), value, loss=5.0 - value / 20)
-    return {"table2": read_runs(folder)}
+    return {"table2": read_sweep(folder)}
 
 
 def again(found):
-    return {name: read_runs(c.folder) for name, c in found.items()}
+    return {name: read_sweep(c.folder) for name, c in found.items()}
 
 
 GAIN = ([71.0, 71.1, 71.2], [70.0, 70.1, 70.2])  # d = 1.0; 90 % ± 2.132 · 0.0816 = 0.174, 95 % ± 2.776 · 0.0816 = 0.227
@@ -69,11 +69,11 @@ LOSS = ([70.0, 70.1, 70.2], [70.1, 70.2, 70.3])  # d = −0.1
     ],
 )
 def test_a_claim_is_judged_by_its_intervals(dirs, change, values, expected):
-    assert claims.judge(replace(BASE, **change), campaign(dirs, *values)).status == expected
+    assert claims.judge(replace(BASE, **change), sweep(dirs, *values)).status == expected
 
 
 def test_the_evidence_holds_the_numbers_and_the_runs(dirs):
-    j = claims.judge(BASE, campaign(dirs, *GAIN))
+    j = claims.judge(BASE, sweep(dirs, *GAIN))
     assert j.evidence == [
         "supported: ResNet-18: AdaRem against SGDM, top1: 71.100 ± 0.100 (n=3) − 70.100 ± 0.100 (n=3) = +1.000, "
         "90 % interval +0.826 to +1.174, one-sided p = 0.00013, 95 % interval +0.773 to +1.227"
@@ -83,7 +83,7 @@ def test_the_evidence_holds_the_numbers_and_the_runs(dirs):
 
 def test_each_of_several_comparisons_passes_uncorrected(dirs):
     """Both are false at most 5 % of the time where the claim is false, so what supports one supports two."""
-    found = campaign(dirs, *GAIN, adam=GAIN[1])
+    found = sweep(dirs, *GAIN, adam=GAIN[1])
     two = replace(BASE, against=("sgdm", "adam"), threshold=0.82)
     assert claims.judge(two, found).status == "supported"
     assert claims.judge(replace(two, threshold=0.83), found).status == "undecided"
@@ -91,7 +91,7 @@ def test_each_of_several_comparisons_passes_uncorrected(dirs):
 
 def test_one_of_several_comparisons_contradicts_only_corrected(dirs):
     """95 % for one comparison, 97.5 % for each of two: t(4) = 3.495 instead of 2.776, 0.285 instead of 0.227."""
-    found = campaign(dirs, *GAIN, adam=[60.0, 60.1, 60.2])
+    found = sweep(dirs, *GAIN, adam=[60.0, 60.1, 60.2])
     one, two = replace(BASE, threshold=1.25), replace(BASE, threshold=1.25, against=("sgdm", "adam"))
     assert claims.judge(one, found).status == "contradicted"
     j = claims.judge(two, found)
@@ -101,7 +101,7 @@ def test_one_of_several_comparisons_contradicts_only_corrected(dirs):
 
 
 def test_a_comparison_that_was_not_run_leaves_the_claim_open(dirs):
-    j = claims.judge(replace(BASE, against=("sgdm", "adam")), campaign(dirs, *GAIN))
+    j = claims.judge(replace(BASE, against=("sgdm", "adam")), sweep(dirs, *GAIN))
     assert j.status == "undecided"
     assert j.evidence[1] == "not run: ResNet-18: AdaRem against Adam, top1: n = 3 and 0; without a figure: Adam: no run"
 
@@ -111,22 +111,22 @@ def test_one_seed_reports_the_paired_test_and_decides_nothing(dirs):
     right = np.arange(1000) < 705
     finish(folder, make_config("resnet18", "sgdm"), 70.5, correct=right)
     finish(folder, make_config("resnet18", "adarem"), 72.5, correct=np.arange(1000) < 725)
-    j = claims.judge(BASE, {"table2": read_runs(folder)})
+    j = claims.judge(BASE, {"table2": read_sweep(folder)})
     assert j.status == "undecided"
     assert "one seed tells nothing of another (the two checkpoints: +2.00" in j.evidence[0]
-    run = next(r.dir for r in read_runs(folder).runs if "sgdm" in r.name)
+    run = next(r.dir for r in read_sweep(folder).runs if "sgdm" in r.name)
     run.write_correct({"top1": ~right, "top5": right})  # another evaluation's
-    j = claims.judge(BASE, {"table2": read_runs(folder)})
+    j = claims.judge(BASE, {"table2": read_sweep(folder)})
     assert j.evidence[0].endswith("= +2.000; one seed tells nothing of another")
 
 
 def test_seeds_that_do_not_differ_decide_nothing(dirs):
     """Two seeds that are right on equally many images are no proof of a deviation of 0."""
-    j = claims.judge(BASE, campaign(dirs, [70.52, 70.52], [70.50, 70.50]))
+    j = claims.judge(BASE, sweep(dirs, [70.52, 70.52], [70.50, 70.50]))
     assert j.status == "undecided"
     assert j.evidence[0].endswith("= +0.020; the seeds did not differ, so there is no test")
     equal = replace(BASE, relation="equal", margin=0.5)
-    assert claims.judge(equal, campaign(dirs, [100 * 310 / 360] * 3, [100 * 310 / 360] * 3)).status == "undecided"
+    assert claims.judge(equal, sweep(dirs, [100 * 310 / 360] * 3, [100 * 310 / 360] * 3)).status == "undecided"
 
 
 def _diverged(run, config):
@@ -179,7 +179,7 @@ def _lost(run, config):
 def test_survivors_decide_nothing(dirs, spoil, named, side, label):
     """Two of three seeds finished: whatever they say, the third has a say too."""
     values = {"adarem": GAIN[0], "sgdm": GAIN[1]} | {side: {"adarem": GAIN[0], "sgdm": GAIN[1]}[side][:2]}
-    found = campaign(dirs, values["adarem"], values["sgdm"])
+    found = sweep(dirs, values["adarem"], values["sgdm"])
     config = make_config("resnet18", side, 2)
     spoil(RunDir(found["table2"].folder / config.cell), config)
     for claim in (BASE, replace(BASE, relation="equal"), replace(BASE, relation="lower")):
@@ -189,7 +189,7 @@ def test_survivors_decide_nothing(dirs, spoil, named, side, label):
 
 
 def test_a_side_that_only_diverged_was_run(dirs):
-    found = campaign(dirs, [], GAIN[1])
+    found = sweep(dirs, [], GAIN[1])
     for seed in range(3):
         diverge(found["table2"].folder, make_config("resnet18", "adarem", seed))
     j = claims.judge(BASE, again(found))
@@ -198,17 +198,17 @@ def test_a_side_that_only_diverged_was_run(dirs):
 
 
 def test_a_complete_comparison_contradicts_whatever_another_lacks(dirs):
-    found = campaign(dirs, *GAIN[::-1], adam=[60.0, 60.1])
+    found = sweep(dirs, *GAIN[::-1], adam=[60.0, 60.1])
     diverge(found["table2"].folder, make_config("resnet18", "adam", 2))
     j = claims.judge(replace(BASE, against=("sgdm", "adam")), again(found))
     assert (j.status, [e.split(":")[0] for e in j.evidence]) == ("contradicted", ["contradicted", "undecided"])
 
 
 def test_different_data_is_never_compared(dirs):
-    found = campaign(dirs, *GAIN)
+    found = sweep(dirs, *GAIN)
     folder = found["table2"].folder
     finish(folder, make_config("resnet18", "sgdm", 3), 70.1, hashes=HASHES | {"val": "e" * 64})
-    j = claims.judge(BASE, {"table2": read_runs(folder)})
+    j = claims.judge(BASE, {"table2": read_sweep(folder)})
     assert (j.status, "made on different data" in j.evidence[0]) == ("undecided", True)
 
 
@@ -218,7 +218,7 @@ def test_settings_that_the_claim_holds_alike(dirs):
         finish(folder, make_config("resnet18", "sgdm", seed), 70.0 + seed / 10)
         finish(folder, make_config("resnet18", "adarem", seed, changed={"optimizer": {"lr": 0.8}}), 71.0 + seed / 10)
     same = replace(BASE, same=("optimizer.lr", "optimizer.weight_decay"))
-    j = claims.judge(same, {"table2": read_runs(folder)})
+    j = claims.judge(same, {"table2": read_sweep(folder)})
     assert j.status == "undecided" and "differ in optimizer.lr," in j.evidence[0]
 
 
@@ -238,7 +238,7 @@ def test_q_is_judged_over_training_and_not_by_its_last_window(dirs):
     for seed in (0, 1):
         _oscillating(folder, "adarem", seed, lambda epoch, s=seed: 10.0 + s + 90.0 * (epoch == 100))
         _oscillating(folder, "sgdm", seed, lambda epoch, s=seed: 20.0 + s - 15.0 * (epoch == 100))
-    found = {"figure2": read_runs(folder)}
+    found = {"figure2": read_sweep(folder)}
     assert measure(found["figure2"].runs[0], "mean_q_mean") == pytest.approx(10.9)
     assert measure(found["figure2"].runs[0], "mean_q_median_with_gradient") == pytest.approx(5.45)
     ledger = {c.id: c for c in claims.read_claims(dirs[1])}
@@ -283,7 +283,7 @@ def networks(dirs, gain, noise=0.1, seeds=2, lost=None, hashes=None, sizes=SIZES
                 seen = hashes if hashes and (i, optimizer, seed) == (2, "sgdm", 0) else HASHES
                 run = finish(folder, config, 70.0 + by + noise * seed, epochs=False, hashes=seen)
                 run.write_result(run.result() | {"parameters": sizes[i]})
-    return of_trend, {"table1": read_runs(folder)}
+    return of_trend, {"table1": read_sweep(folder)}
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_several_settings_of_the_other_side(dirs):
             config = make_config("resnet18", "adarem", seed, grid="lambda", overrides=off_axes)
             finish(folder, config, value + seed / 100, epochs=False)
     claim = {c.id: c for c in claims.read_claims(dirs[1])}["lambda-0.999-suffices"]
-    j = claims.judge(claim, {"lambda": read_runs(folder)})
+    j = claims.judge(claim, {"lambda": read_sweep(folder)})
     assert (j.status, len(j.evidence), len(j.runs)) == ("supported", 3, 8)
 
 

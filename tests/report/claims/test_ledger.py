@@ -9,7 +9,7 @@ from adarem.plan.plan import make_plan
 from adarem.report import make_report
 from adarem.report.claims import judge as claims
 from adarem.report.figures import draw, figures
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.make import load
 from adarem.resources import config_dir
 from tests.support.sweeps import finish
@@ -61,7 +61,7 @@ def test_the_sentences_of_the_paper_are_all_there():
 
 
 def test_a_rehearsal_of_every_grid_yields_verdicts(dirs):
-    found = {grid: read_runs(rehearse(dirs, grid)) for grid in GRIDS}
+    found = {grid: read_sweep(rehearse(dirs, grid)) for grid in GRIDS}
     judged = {c.id: claims.judge(c, found) for c in LEDGER}
     cells = {c.id: len(c.model) * (1 + len(c.against) * max(1, len(c.against_variant))) for c in LEDGER}
     short = {c: (j.status, j.runs) for c, j in judged.items() if j.status == "not run" or len(j.runs) < 2 * cells[c]}

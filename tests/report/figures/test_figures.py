@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from adarem.report.figures import draw, figures, trajectories
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, dirs):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
 def drawn(fig, panel):
@@ -83,7 +83,7 @@ def test_on_a_time_axis_an_epoch_stands_at_its_mean_time(dirs, two_seeds):
             r["top1"] = None
     runs[1].metrics_file.write_text("".join(json.dumps(r) + "\n" for r in lines))
     t = table(folder, dirs)
-    x, y = drawn(draw.curves(t, figures._time_panels(t.campaign.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"].T
+    x, y = drawn(draw.curves(t, figures._time_panels(t.sweep.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"].T
     assert len(x) == 50
     assert (x[0], x[-1]) == pytest.approx((51 * 110 * 2 / 3600, 100 * 110 * 2 / 3600))
     assert y[-1] == pytest.approx(100 - 70.5)
@@ -94,7 +94,7 @@ def test_a_lost_record_ends_the_line_on_a_time_axis(dirs, two_seeds):
     folder, runs = two_seeds
     lose(runs[1], [40])
     t = table(folder, dirs)
-    by_time = drawn(draw.curves(t, figures._time_panels(t.campaign.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"]
+    by_time = drawn(draw.curves(t, figures._time_panels(t.sweep.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"]
     assert len(by_time) == 39 and by_time[-1, 0] == pytest.approx(39 * 110 / 3600)
 
 

@@ -8,7 +8,7 @@ import pytest
 from adarem.report import make_report
 from adarem.report.claims import judge as claims
 from adarem.report.claims import ledger
-from adarem.report.load import Campaigns
+from adarem.report.load import Sweeps
 from adarem.report.make import load
 from adarem.report.page.page import index_entry, render, render_index
 from adarem.report.tables import times
@@ -181,8 +181,8 @@ def test_a_page_of_one_sweep_holds_that_sweep_alone(dirs, tmp_path):
 @pytest.mark.parametrize("width", [1300, 420])
 def test_the_index_lists_every_sweep_and_the_claims(dirs, tmp_path, width):
     tables = [load(dirs[0] / name, dirs[1]) for name in ("table2", "table1-digits")]
-    entries = [index_entry(t, "reproduction <b>", f"{t.campaign.name}/report.html") for t in tables]
-    judged, _ = ledger.judge(Campaigns(dirs[0]), dirs[1])
+    entries = [index_entry(t, "reproduction <b>", f"{t.sweep.name}/report.html") for t in tables]
+    judged, _ = ledger.judge(Sweeps(dirs[0]), dirs[1])
     page = tmp_path / "index.html"
     page.write_text(render_index(entries, judged, ["figure2: cannot be read"]))
     script = """

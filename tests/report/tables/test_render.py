@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from adarem.report import stats as statistics
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.tables import latex
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
@@ -16,8 +16,8 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_grid
 
 
 def table(folder, results):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], results))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], results))
 
 
 def cell_texts(t):
@@ -70,7 +70,7 @@ def test_a_rehearsal_says_so_everywhere(dirs):
     folder = write_grid(dirs[0], data="digits", scale="rehearsal")
     finish(folder, make_config("resnet18", "sgdm", data="digits"), 98.61, 99.9)
     t = table(folder, dirs[1])
-    line = t.campaign.rehearsal
+    line = t.sweep.rehearsal
     assert line and tables.markdown(t).startswith("# REHEARSAL of Table 2")
     assert line in tables.markdown(t) and line in tables.screen(t).replace("\n    ", " ")
     assert tables.screen(t).startswith("REHEARSAL of Table 2")

@@ -6,7 +6,7 @@ import io
 import pytest
 import yaml
 
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.tables import render as tables
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import build, read_paper
@@ -17,8 +17,8 @@ from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, results):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], results))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], results))
 
 
 def text_config(optimizer: str, grid: str, overrides=None):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adarem.report import make_report
-from adarem.report.load import read_runs
+from adarem.report.load import read_sweep
 from adarem.report.tables import times
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
@@ -15,8 +15,8 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_epoc
 
 
 def table(folder, dirs):
-    campaign = read_runs(folder)
-    return build(campaign, read_paper(campaign.grid["paper"], dirs[1]))
+    sweep = read_sweep(folder)
+    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
 def test_a_reproduction_is_held_against_the_papers_sgdm(dirs, table2_runs):

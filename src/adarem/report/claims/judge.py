@@ -12,7 +12,7 @@ import numpy as np
 from adarem.report import stats as statistics
 from adarem.report.claims.entries import Claim, measure, read_claims
 from adarem.report.labels import Labels, labels
-from adarem.report.load import Campaign, Run, fingerprints
+from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.stats import Estimate
 from adarem.run.directory import FINISHED
 
@@ -70,22 +70,22 @@ class _Side:
         return bool(self.values) or any(r.status in ("failed", "diverged") for r in self.runs)
 
 
-def _printed(campaign: Campaign | None) -> Labels:
-    return labels(campaign) if campaign else Labels({}, {}, {})
+def _printed(sweep: Sweep | None) -> Labels:
+    return labels(sweep) if sweep else Labels({}, {}, {})
 
 
-def _side(campaign: Campaign | None, metric: str, model: str, optimizer: str, variant: str = "") -> _Side:
-    label = _printed(campaign).cell(optimizer, variant)
+def _side(sweep: Sweep | None, metric: str, model: str, optimizer: str, variant: str = "") -> _Side:
+    label = _printed(sweep).cell(optimizer, variant)
     cell = (model, optimizer, variant)
-    every = campaign.runs if campaign else []
-    runs = [r for r in every if (r.config.model.name, r.config.optimizer.name, r.variant) == cell]
+    every = sweep.runs if sweep else []
+    runs = [r for r in every if (r.config.model.name, r.config.optimizer.name, r.overrides) == cell]
     if not runs:
         return _Side(label, [], [], [f"{label}: no run"])
     figures = [(r, measure(r, metric)) for r in runs]
     lacking = [
         f"{r.dir.path.name} {r.status}" + f" without {metric}" * (r.status == "done") for r, v in figures if v is None
     ]
-    unread = set(campaign.grid.get("seeds") or [0]) - {r.config.seed for r in runs}
+    unread = set(sweep.grid.get("seeds") or [0]) - {r.config.seed for r in runs}
     lacking += [f"{label}, seed {seed}: no readable run" for seed in sorted(unread)]
     return _Side(label, runs, [v for _, v in figures if v is not None], lacking)
 
@@ -121,7 +121,7 @@ def _paired(c: Claim, sides: Sequence[_Side]) -> str:
     bits = [next((r.correct() for r in s.runs if r.status == "done"), None) for s in sides]
     if not all(bits) or len({len(of_run[c.metric]) for of_run in bits}) > 1:
         return ""
-    p = statistics.paired(*(of_run[c.metric] for of_run in bits))
+    p = statistics.compare_images(*(of_run[c.metric] for of_run in bits))
     return f" (the two checkpoints: {p.difference:+.2f}, {p.low:+.2f} to {p.high:+.2f}, McNemar p = {p.p:.2g})"
 
 
@@ -163,7 +163,7 @@ def _compare(c: Claim, head: str, sides: Sequence[_Side], comparisons: int) -> t
     return status, f"{head}: {text}, {tested}"
 
 
-def _comparisons(c: Claim, ours: Campaign | None, theirs: Campaign | None) -> tuple[Status, list[str], list[Run]]:
+def _comparisons(c: Claim, ours: Sweep | None, theirs: Sweep | None) -> tuple[Status, list[str], list[Run]]:
     """A claim that holds if all of its comparisons do."""
     pairs = []
     for model in c.model:
@@ -181,16 +181,16 @@ def _comparisons(c: Claim, ours: Campaign | None, theirs: Campaign | None) -> tu
     return status, [f"{s}: {line}" for s, line in found], [r for _, sides in pairs for s in sides for r in s.runs]
 
 
-def _order(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str], list[Run]]:
+def _order(c: Claim, sweep: Sweep | None) -> tuple[Status, list[str], list[Run]]:
     """A claim on how a gain over another optimizer, or a figure, goes with the number of parameters."""
-    rows = [[_side(campaign, c.metric, model, o) for o in (c.optimizer, *c.against)] for model in c.model]
+    rows = [[_side(sweep, c.metric, model, o) for o in (c.optimizer, *c.against)] for model in c.model]
     runs = [r for sides in rows for s in sides for r in s.runs]
     sizes, lines, able = [], [], True
     for model, sides in zip(c.model, rows, strict=True):
         size = next((n for s in sides for r in s.runs if (n := r.result.get("parameters"))), None)
         text, of_model = _reading(c, sides)
         sizes.append(size)
-        lines.append(f"{_printed(campaign).model(model)}, {f'{size:,}' if size else 'unknown'} parameters: {text}")
+        lines.append(f"{_printed(sweep).model(model)}, {f'{size:,}' if size else 'unknown'} parameters: {text}")
         able &= of_model and size is not None
     if not c.against and len({fingerprints(r) for r in runs if r.status == "done"}) > 1:
         lines.append("made on different data, not compared")
@@ -207,9 +207,9 @@ def _order(c: Claim, campaign: Campaign | None) -> tuple[Status, list[str], list
     return status, lines, runs
 
 
-def judge(c: Claim, campaigns: Mapping[str, Campaign]) -> Judged:
-    """A claim by the runs of these campaigns, by grid: reproductions, or rehearsals to see that the rule works."""
-    ours, theirs = campaigns.get(c.grid), campaigns.get(c.against_grid or c.grid)
+def judge(c: Claim, sweeps: Mapping[str, Sweep]) -> Judged:
+    """A claim by the runs of these sweeps, by grid: reproductions, or rehearsals to see that the rule works."""
+    ours, theirs = sweeps.get(c.grid), sweeps.get(c.against_grid or c.grid)
     in_order = c.relation == "grows_as_models_shrink"
     status, lines, runs = _order(c, ours) if in_order else _comparisons(c, ours, theirs)
     return Judged(
@@ -231,7 +231,7 @@ def summary(judged: list[Judged]) -> str:
 
 
 def markdown(judged: list[Judged], rehearsed: list[str]) -> str:
-    """The ledger; ``rehearsed`` names campaigns that exist and are no evidence."""
+    """The ledger; ``rehearsed`` names sweeps that exist and are no evidence."""
     out = ["# The paper's claims", "", f"{len(judged)} claims: {summary(judged)}.", ""]
     if rehearsed:
         out += [f"Rehearsals are there and are no evidence: {', '.join(rehearsed)}.", ""]

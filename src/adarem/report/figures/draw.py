@@ -160,8 +160,8 @@ def _scale(ax: "Axes", panel: Panel, in_view: dict[str, np.ndarray]) -> None:
 def by_cell(table: Table) -> dict[tuple[str, str, str], list[Run]]:
     """Runs by (model, optimizer, variant)."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
-    for r in table.campaign.runs:
-        groups.setdefault((r.config.model.name, r.config.optimizer.name, r.variant), []).append(r)
+    for r in table.sweep.runs:
+        groups.setdefault((r.config.model.name, r.config.optimizer.name, r.overrides), []).append(r)
     return groups
 
 
@@ -187,7 +187,7 @@ def curves(
             for name in table.columns:
                 for k, variant in enumerate(variants):
                     label = table.labels.cell(name, variant if len(variants) > 1 else "")
-                    label = (table.labels.variant(variant) or label) if alone else label
+                    label = (table.labels.overrides(variant) or label) if alone else label
                     style = palette[k % len(palette)] if alone else STYLES.get(name, ("#666666", "-"))
                     label = textwrap.shorten(label, LONGEST_LABEL, placeholder=" …")
                     in_view[label] = _line(ax, runs.get((model, name, variant), []), panel, name, label, k, style)
@@ -216,12 +216,12 @@ def frame(
     """
     from matplotlib.figure import Figure
 
-    rehearsal = table.campaign.rehearsal
+    rehearsal = table.sweep.rehearsal
     variants = {row[1] for row in table.rows} or {""}
     several = len(variants) > 1
     if not several and (only := next(iter(variants))):
-        title = textwrap.shorten(f"{title} ({table.labels.variant(only)})", LONGEST_TITLE, placeholder=" …)")
-    entries = len({(r.config.optimizer.name, r.variant) for r in table.campaign.runs})
+        title = textwrap.shorten(f"{title} ({table.labels.overrides(only)})", LONGEST_TITLE, placeholder=" …)")
+    entries = len({(r.config.optimizer.name, r.overrides) for r in table.sweep.runs})
     head = HEAD + 0.2 * (max(1, math.ceil(entries / (WIDE_LEGEND if several else LEGEND))) - 1)
     told = textwrap.wrap(caption, 125)
     stamped = 0.45 if rehearsal else 0.05

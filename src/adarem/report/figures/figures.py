@@ -89,11 +89,11 @@ def _time_panels(runs: list[Run], of: Panel) -> list[Panel]:
 
 def is_q(table: Table) -> bool:
     """Whether the grid is about oscillation, Figures 1 and 2."""
-    return "q_mean" in table.campaign.grid["metrics"]
+    return "q_mean" in table.sweep.grid["metrics"]
 
 
 def _curves_name(table: Table) -> str:
-    return str(table.campaign.grid.get("figure") or f"{table.name}-curves")
+    return str(table.sweep.grid.get("figure") or f"{table.name}-curves")
 
 
 def _parts(table: Table) -> list[tuple[str, list[str], str]]:
@@ -127,8 +127,8 @@ def names(table: Table) -> list[str]:
 
 def write_figures(table: Table, folder: Path) -> list[Path]:
     """The paper's figures of this grid: Figures 1 and 2 for Q, else the curves, with those against time beside them."""
-    data = next((r.config.data.label for r in table.campaign.runs), "")
-    stamp = "REHEARSAL of " if table.campaign.rehearsal else ""
+    data = next((r.config.data.label for r in table.sweep.runs), "")
+    stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
     if is_q(table):
         figures = [
             trajectories.over_training(table, f"{stamp}Figure 1. One parameter's way through training"),
@@ -141,7 +141,7 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
 
 
 def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
-    runs, name = table.campaign.runs, _curves_name(table)
+    runs, name = table.sweep.runs, _curves_name(table)
     panels = TEXT if any(r.config.data.kind != "images" for r in runs) else CURVES
     wall, devices = _time_panels(runs, panels[1])
     what = panels[1].title

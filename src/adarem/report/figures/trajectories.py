@@ -60,7 +60,7 @@ def _first_runs(table: Table) -> list[Run]:
 
     The seed is the first that every optimizer has; which parameters are watched depends on it.
     """
-    runs = sorted((r for r in table.campaign.runs if ways(r)), key=lambda r: (r.variant != "", r.config.seed))
+    runs = sorted((r for r in table.sweep.runs if ways(r)), key=lambda r: (r.overrides != "", r.config.seed))
     own = [of for name in table.columns if (of := [r for r in runs if r.config.optimizer.name == name])]
     shared = set.intersection(*({r.config.seed for r in of} for of in own)) if own else set()
     if shared:

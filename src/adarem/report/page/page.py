@@ -83,7 +83,7 @@ def render_all(
 
 def index_entry(table: Table, standing: str, href: str) -> IndexEntry:
     """What the index shows of a sweep: title, standing, link and table."""
-    return IndexEntry(table.campaign.name, table.title, table.campaign.rehearsal, standing, href, paper_table(table))
+    return IndexEntry(table.sweep.name, table.title, table.sweep.rehearsal, standing, href, paper_table(table))
 
 
 def render_index(entries: Sequence[IndexEntry], judged: Sequence[Judged], unreadable: Sequence[str] = ()) -> str:

@@ -105,7 +105,7 @@ class ClaimsSection:
 
 def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
     """Everything of one sweep. ``figures``: SVG files, embedded; those that are not there are left out."""
-    sweep = table.campaign
+    sweep = table.sweep
     found = dict(tables.sections(table))
     header, rows, notes = fairness_sheet(table)
     failures = provenance.problems(sweep)
@@ -149,7 +149,7 @@ def _cells(table: Table) -> SortableTable:
 
 
 def _cell_row(table: Table, cell: Cell) -> list[str | PageCell]:
-    overrides = table.labels.variant(cell.variant)
+    overrides = table.labels.overrides(cell.overrides)
     network = table.labels.model(cell.model)
     return [
         f"{network} ({overrides})" if overrides else network,
@@ -157,7 +157,7 @@ def _cell_row(table: Table, cell: Cell) -> list[str | PageCell]:
         table.labels.optimizer(cell.optimizer),
         PageCell(cell.paper or "—", "best" if cell.best_in_paper else ""),
         PageCell(cell.ours, "best" if cell.best else ""),
-        tables.difference_text(cell, table.campaign.rehearsal is not None),
+        tables.difference_text(cell, table.sweep.rehearsal is not None),
         cell.n,
         cell.verdict,
         ", ".join(r.dir.path.name for r in cell.runs) or "—",

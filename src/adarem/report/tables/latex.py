@@ -17,7 +17,7 @@ def _tex(text: str) -> str:
 
 def latex(table: Table) -> str:
     """A ``table`` float for a document that loads booktabs."""
-    c = table.campaign
+    c = table.sweep
     caption = _tex(f"{table.title}. " + "; ".join(f"{k}: {v}" for k, v in provenance.facts(c)[:4]) + ".")
     if c.rehearsal:
         caption = rf"\textbf{{REHEARSAL, not a reproduction.}} {_tex(c.rehearsal)}. " + caption
@@ -26,7 +26,7 @@ def latex(table: Table) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.campaign.name}}}",
+        rf"\label{{tab:{table.sweep.name}}}",
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
         r"\toprule",

@@ -29,7 +29,7 @@ class Line:
 def lines(table: Table) -> list[Line]:
     """The paper's value, ours, the difference and n for every row; the verdict too unless it is a rehearsal."""
     out = []
-    rehearsal = table.campaign.rehearsal is not None
+    rehearsal = table.sweep.rehearsal is not None
     for row in table.rows:
         cells = [table.cell(row, o) for o in table.columns]
         label = table.row_label(row)
@@ -48,7 +48,7 @@ def kinds(table: Table) -> list[str]:
     """Which lines a row has: no verdict on a rehearsal, and ours alone where the paper has no numbers."""
     if not table.paper.values:
         return ["ours", "n"]
-    return ["paper", "ours", "difference", "n"] + ([] if table.campaign.rehearsal else ["verdict"])
+    return ["paper", "ours", "difference", "n"] + ([] if table.sweep.rehearsal else ["verdict"])
 
 
 def difference_text(c: Cell, rehearsal: bool) -> str:
@@ -65,21 +65,21 @@ def _signed(x: float) -> str:
 def legend(table: Table) -> list[str]:
     """How to read the table, in sentences."""
     out = []
-    if table.campaign.rehearsal and table.paper.values:
+    if table.sweep.rehearsal and table.paper.values:
         out.append(
             "A rehearsal: the paper's values are of other data, so the differences, in brackets, measure nothing "
             "and no verdict is drawn."
         )
-    unit = METRICS[table.campaign.grid["metrics"][0]].unit
+    unit = METRICS[table.sweep.grid["metrics"][0]].unit
     out.append(
         "Ours: mean ± sample standard deviation over n finished seeds (no ± with one seed). "
         + (f"Difference: ours − paper{f', in {unit}' if unit else ''}. " if table.paper.values else "")
         + "Bold: best of its row. "
         "— is not finished, div. diverged, ep k/N still training."
     )
-    if not table.campaign.rehearsal and table.paper.values:
+    if not table.sweep.rehearsal and table.paper.values:
         out.append(statistics.VERDICT_RULE)
-        off = [table.labels.variant(v) for v in dict.fromkeys(variant for _, variant, _ in table.rows) if v]
+        off = [table.labels.overrides(v) for v in dict.fromkeys(variant for _, variant, _ in table.rows) if v]
         if off:
             out.append(
                 f"No verdict on rows with settings off the grid's own ({'; '.join(off)}): the paper's value is not of "
@@ -91,7 +91,7 @@ def legend(table: Table) -> list[str]:
 def power_notes(table: Table) -> list[str]:
     """The smallest difference that this number of seeds could have shown, one line a metric."""
     out = []
-    for metric in table.campaign.grid["metrics"]:
+    for metric in table.sweep.grid["metrics"]:
         cells = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
         if not cells:
             continue
@@ -127,7 +127,7 @@ def test_notes(table: Table) -> list[str]:
 def oscillation_notes(table: Table) -> list[str]:
     """What stands behind Q, one line a run: the paper's mean, and that of the parameters with and without gradient."""
     out = []
-    for r in table.campaign.runs:
+    for r in table.sweep.runs:
         q, idle = r.value("q_mean"), r.value("share_without_gradient")
         mean, median = r.value("q_mean_with_gradient"), r.value("q_median_with_gradient")
         if None in (q, idle, mean, median):
@@ -135,20 +135,20 @@ def oscillation_notes(table: Table) -> list[str]:
         left_out, of_idle = r.value("share_left_out") or 0.0, r.value("q_mean_without_gradient")
         idle_mean = f" (mean q {of_idle:.2f})" if of_idle is not None else ""
         out.append(
-            f"{table.labels.cell(r.config.optimizer.name, r.variant)}, seed {r.config.seed}: Q = {q:.2f} over all that "
-            f"moved (the paper's definition; d = 0: {100 * left_out:.2f} %); {100 * idle:.1f} % of the parameters got "
-            f"no gradient in the window{idle_mean}; over the others mean {mean:.2f}, median {median:.2f}"
+            f"{table.labels.cell(r.config.optimizer.name, r.overrides)}, seed {r.config.seed}: Q = {q:.2f} over all "
+            f"that moved (the paper's definition; d = 0: {100 * left_out:.2f} %); {100 * idle:.1f} % of the parameters "
+            f"got no gradient in the window{idle_mean}; over the others mean {mean:.2f}, median {median:.2f}"
         )
     return out
 
 
 def sections(table: Table) -> list[tuple[str, list[str]]]:
     """(heading, lines) of what stands under a table; empty ones left out."""
-    c = table.campaign
+    c = table.sweep
     runs = []
     for cell in table.cells:
         if cell.metric == c.grid["metrics"][0]:
-            of = f"{table.labels.model(cell.model)}, {table.labels.cell(cell.optimizer, cell.variant)}"
+            of = f"{table.labels.model(cell.model)}, {table.labels.cell(cell.optimizer, cell.overrides)}"
             runs += [f"{of}: {r.name}: {r.status}, {_trace(r)}" for r in cell.runs]
     found = [
         ("Warnings", provenance.warnings(c)),
@@ -168,7 +168,7 @@ def _trace(run) -> str:
 
 def markdown(table: Table) -> str:
     """The whole table with its header, warnings, tests and runs."""
-    c = table.campaign
+    c = table.sweep
     out = [f"# {table.title}", ""]
     if c.rehearsal:
         out += [f"> **REHEARSAL, not a reproduction.** {c.rehearsal}.", ""]
@@ -220,14 +220,14 @@ def to_csv(table: Table) -> str:
         w.writerow(
             {
                 "table": table.name,
-                "campaign": table.campaign.name,
-                "rehearsal": table.campaign.rehearsal or "",
+                "campaign": table.sweep.name,
+                "rehearsal": table.sweep.rehearsal or "",
                 "data": config.data.name if config else "",
                 "scale": config.scale.name if config else "",
                 "model": c.model,
                 "optimizer": c.optimizer,
-                "variant": c.variant,
-                "label": f"{table.labels.model(c.model)}, {table.labels.cell(c.optimizer, c.variant)}",
+                "variant": c.overrides,
+                "label": f"{table.labels.model(c.model)}, {table.labels.cell(c.optimizer, c.overrides)}",
                 "metric": c.metric,
                 "paper": c.paper,
                 "ours": f"{s.mean:.4f}" if s else "",
@@ -255,7 +255,7 @@ def screen(table: Table, width: int | None = None) -> str:
 
     An optimizer a line here, whatever the paper's layout: that fits 80 columns without cutting a number.
     """
-    c = table.campaign
+    c = table.sweep
     width = width or max(80, min(120, shutil.get_terminal_size((100, 24)).columns))
     shown = kinds(table)
     of_row: dict[str, dict[str, Line]] = {}

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adarem.report.load import FIGURES, OSCILLATION, Campaign, Campaigns, Run, fingerprints
+from adarem.report.load import OSCILLATION, RESULT_METRICS, Run, Sweep, Sweeps, fingerprints
 from adarem.run.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def runs_frame(runs: list[Run]) -> "pd.DataFrame":
         last = r.attempts[-1] if r.attempts else {}
         train, val = fingerprints(r)
         row = {"run": r.name, "campaign": r.dir.path.parent.name, "status": r.status, "seed": r.config.seed}
-        row |= {"rehearsal": r.rehearsal or "", "variant": r.variant}
-        row |= {k: r.result.get(k, "") for k in FIGURES}
+        row |= {"rehearsal": r.rehearsal or "", "variant": r.overrides}
+        row |= {k: r.result.get(k, "") for k in RESULT_METRICS}
         row |= {k: q for k in OSCILLATION if (q := r.value(k)) is not None}
         row |= {"commit": r.result.get("commit", last.get("commit", ""))}
         row |= {"dirty": r.result.get("dirty", last.get("dirty", ""))}
@@ -41,10 +41,10 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def merged(path: Path, current: Campaign, campaigns: Campaigns) -> str:
-    """runs.csv anew: the rows of ``current`` and of every campaign in the file that is there.
+def merged(path: Path, current: Sweep, sweeps: Sweeps) -> str:
+    """runs.csv anew: the rows of ``current`` and of every sweep in the file that is there.
 
-    Those of other campaigns are made again from their runs, or kept where these are not here or cannot be read.
+    Those of other sweeps are made again from their runs, or kept where these are not here or cannot be read.
 
     Raises:
         UserError: the file that is there is not one that the report wrote.
@@ -54,8 +54,8 @@ def merged(path: Path, current: Campaign, campaigns: Campaigns) -> str:
     frames = [runs_frame(current.runs)]
     for name, rows in _rows(path):
         if name != current.name:
-            campaign = campaigns.get(name)
-            frames.append(runs_frame(campaign.runs) if campaign else rows)
+            sweep = sweeps.get(name)
+            frames.append(runs_frame(sweep.runs) if sweep else rows)
     frames = [f for f in frames if len(f)]
     if not frames:
         return ""
@@ -64,7 +64,7 @@ def merged(path: Path, current: Campaign, campaigns: Campaigns) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, "pd.DataFrame"]]:
-    """Campaigns with their rows; none while there is no file."""
+    """Sweeps with their rows; none while there is no file."""
     import pandas as pd
 
     if not path.exists() or not path.stat().st_size:

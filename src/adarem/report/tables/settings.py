@@ -67,7 +67,7 @@ class Search:
 
 def search_of(table: Table) -> Search | None:
     """Read from the search's run directories beside the table's own; None where the table rests on no search."""
-    c = table.campaign
+    c = table.sweep
     if not c.grid.get("winners") or not c.runs:
         return None
     own = c.runs[0].config
@@ -87,7 +87,7 @@ def search_of(table: Table) -> Search | None:
 
 def _on_text(table: Table, search: Search | None) -> str:
     """OF_TEXT with what was searched here."""
-    if table.campaign.grid.get("search"):
+    if table.sweep.grid.get("search"):
         told = "Ours are this table's rows, as many configurations for each optimizer."
     elif search is None:
         told = "No search of ours stands behind this table."
@@ -125,15 +125,15 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
 def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
     """Header, one row an optimizer and variant, and notes on what the paper leaves open."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
-    runs, search = table.campaign.runs, search_of(table)
+    runs, search = table.sweep.runs, search_of(table)
     rows, most = [], 0
     for o in table.columns:
         seen: dict[str, Run] = {}
         for r in (r for r in runs if r.config.optimizer.name == o):
-            seen.setdefault(r.variant, r)
+            seen.setdefault(r.overrides, r)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' * (len(seen) > 1)}{search.told(o) if search else ''}"
-        rows += [_row(r, table.paper.stated, table.labels.cell(o, r.variant), tried) for r in seen.values()]
+        rows += [_row(r, table.paper.stated, table.labels.cell(o, r.overrides), tried) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."

@@ -10,9 +10,9 @@ from typing import Any
 
 from adarem.report import stats as statistics
 from adarem.report.labels import Labels, labels
-from adarem.report.load import Campaign, Run, fingerprints
+from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.paper import Stated, read_stated
-from adarem.report.stats import Comparison, Summary
+from adarem.report.stats import Comparison, Summary, TwoSamples
 from adarem.resources import paper_file
 from adarem.run import labels as names
 from adarem.run.errors import UserError
@@ -64,7 +64,7 @@ class Cell:
 
     model: str
     optimizer: str
-    variant: str  # settings off the grid's axes
+    overrides: str  # settings off the grid's axes
     metric: str
     paper: str  # as printed in the paper; "" where it has none
     runs: list[Run]
@@ -115,7 +115,7 @@ class Cell:
 class Table:
     """Everything that a table's renderers need."""
 
-    campaign: Campaign
+    sweep: Sweep
     paper: Paper
     cells: list[Cell]
     labels: Labels
@@ -125,26 +125,26 @@ class Table:
 
     @property
     def name(self) -> str:
-        return str(self.campaign.grid.get("name", self.campaign.name))
+        return str(self.sweep.grid.get("name", self.sweep.name))
 
     @property
     def heading(self) -> str:
         """What the grid calls itself, else ``Table 2`` as the paper has it, else its name in words: ``Figure 2``."""
         words = names.heading(self.name)
-        return str(self.campaign.grid.get("heading") or self.paper.source or words)
+        return str(self.sweep.grid.get("heading") or self.paper.source or words)
 
     @property
     def title(self) -> str:
-        text = f"{self.heading}. {self.campaign.grid.get('title', '')}".rstrip(". ")
-        return f"REHEARSAL of {text}" if self.campaign.rehearsal else text
+        text = f"{self.heading}. {self.sweep.grid.get('title', '')}".rstrip(". ")
+        return f"REHEARSAL of {text}" if self.sweep.rehearsal else text
 
     def cell(self, row: tuple[str, str, str], optimizer: str) -> Cell:
-        return next(c for c in self.cells if (c.model, c.variant, c.metric) == row and c.optimizer == optimizer)
+        return next(c for c in self.cells if (c.model, c.overrides, c.metric) == row and c.optimizer == optimizer)
 
     def row_label(self, row: tuple[str, str, str]) -> str:
         model, variant, metric = row
         text = f"{self.labels.model(model)} {METRICS[metric].label}"
-        own = self.labels.variant(variant)
+        own = self.labels.overrides(variant)
         return f"{text} ({own})" if own else text
 
     @cached_property
@@ -168,14 +168,14 @@ class Table:
                     twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
                     if a.data == b.data and not twice:
                         found.append((self.row_label(row), *map(self.labels.optimizer, (a.optimizer, b.optimizer))))
-                        pairs.append((a.values, b.values))
-        varied = [v for v in self.campaign.grid.get("labels", {}).get("settings", {}) if v]
+                        pairs.append(TwoSamples(a.values, b.values))
+        varied = [v for v in self.sweep.grid.get("labels", {}).get("settings", {}) if v]
         for a, b in itertools.product(able(self.cells), able(self.cells)):
             alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)
-            if alike and a.variant in varied and b.variant == "":
+            if alike and a.overrides in varied and b.overrides == "":
                 row = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
-                found.append((row, *(self.labels.cell(c.optimizer, c.variant) for c in (a, b))))
-                pairs.append((a.values, b.values))
+                found.append((row, *(self.labels.cell(c.optimizer, c.overrides) for c in (a, b))))
+                pairs.append(TwoSamples(a.values, b.values))
         return [(*f, t) for f, t in zip(found, statistics.welch(pairs), strict=True)]
 
     @property
@@ -209,28 +209,28 @@ def _mark_best(cells: list[Cell]) -> None:
         c.best = comparable and c.summary is not None and round(c.summary.mean, 2) == pick(shown)
 
 
-def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
-    """The table of a campaign, whatever is finished of it.
+def build(sweep: Sweep, paper: Paper, note: str = "") -> Table:
+    """The table of a sweep, whatever is finished of it.
 
     Raises:
         UserError: grid.yaml lacks axes or metrics, or names a metric that no table knows.
     """
-    grid: dict[str, Any] = campaign.grid
+    grid: dict[str, Any] = sweep.grid
     axes = grid.get("axes")
     if not isinstance(axes, dict) or not {"model", "optimizer"} <= axes.keys() or not grid.get("metrics"):
-        raise UserError(f"{campaign.folder / 'grid.yaml'}: needs axes.model, axes.optimizer, metrics; plan it again")
+        raise UserError(f"{sweep.folder / 'grid.yaml'}: needs axes.model, axes.optimizer, metrics; plan it again")
     if unknown := [m for m in grid["metrics"] if m not in METRICS]:
-        raise UserError(f"{campaign.folder / 'grid.yaml'}: metrics: {unknown[0]}: valid: {', '.join(METRICS)}")
-    runs = campaign.runs
+        raise UserError(f"{sweep.folder / 'grid.yaml'}: metrics: {unknown[0]}: valid: {', '.join(METRICS)}")
+    runs = sweep.runs
     models = _ordered(list(axes["model"]), {r.config.model.name for r in runs})
     optimizers = _ordered(list(axes["optimizer"]), {r.config.optimizer.name for r in runs})
-    printed = labels(campaign)
-    there = {r.variant for r in runs} or {""}
-    variants = [v for v in dict.fromkeys(["", *printed.variants]) if v in there]
+    printed = labels(sweep)
+    there = {r.overrides for r in runs} or {""}
+    variants = [v for v in dict.fromkeys(["", *printed.settings]) if v in there]
     seeds = len(grid.get("seeds") or [0])
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for r in runs:
-        by_cell.setdefault((r.config.model.name, r.variant, r.config.optimizer.name), []).append(r)
+        by_cell.setdefault((r.config.model.name, r.overrides, r.config.optimizer.name), []).append(r)
     cells, rows = [], []
     for model in models:
         for variant in variants:
@@ -242,21 +242,21 @@ def build(campaign: Campaign, paper: Paper, note: str = "") -> Table:
                     own = by_cell.get((model, variant, o), [])
                     value = paper.values.get((model, o, metric), "")
                     cells.append(Cell(model, o, variant, metric, value, own, max(len(own), seeds)))
-    table = Table(campaign, paper, cells, printed, rows, optimizers, note)
+    table = Table(sweep, paper, cells, printed, rows, optimizers, note)
     _mark_data(cells)
     for row in rows:
         _mark_best([table.cell(row, o) for o in optimizers])
     for c in cells:
-        c.verdict = _verdict(c, campaign.rehearsal is not None)
+        c.verdict = _verdict(c, sweep.rehearsal is not None)
     return table
 
 
 def _verdict(c: Cell, rehearsal: bool) -> str:
     """None, "—", on a rehearsal and on settings off the grid's own, which the paper's value is not of."""
-    if rehearsal or not c.paper or c.variant:
+    if rehearsal or not c.paper or c.overrides:
         return "—"
     if c.mixed:
         return "mixed data"
     diverged = sum(r.status == "diverged" for r in c.runs)
     lower = METRICS[c.metric].lower_is_better
-    return statistics.verdict(c.values, float(c.paper), planned=c.planned, diverged=diverged, lower_is_better=lower)[0]
+    return statistics.verdict(c.values, float(c.paper), planned=c.planned, diverged=diverged, lower_is_better=lower)

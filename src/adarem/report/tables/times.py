@@ -43,7 +43,7 @@ class Reached:
 
     model: str
     optimizer: str
-    variant: str
+    overrides: str
     target: Target
     seeds: int  # that finished
     reached: int
@@ -68,7 +68,7 @@ def unit(runs: Sequence[Run]) -> tuple[str, float]:
 
 def metric(table: Table) -> str:
     """The figure that is followed over the epochs: top-1, or the validation perplexity."""
-    text = table.campaign.runs and table.campaign.runs[0].config.data.kind == "text"
+    text = table.sweep.runs and table.sweep.runs[0].config.data.kind == "text"
     return "val_perplexity" if text else "top1"
 
 
@@ -79,13 +79,13 @@ def _curve(run: Run, name: str) -> np.ndarray:
 def of_paper(table: Table) -> bool:
     """Whether the targets are the paper's: a reproduction of a table that has SGDM's top-1."""
     stated = any((o, m) == ("sgdm", "top1") for _, o, m in table.paper.values)
-    return table.campaign.rehearsal is None and stated and metric(table) == "top1"
+    return table.sweep.rehearsal is None and stated and metric(table) == "top1"
 
 
 def _cells(table: Table) -> list[Cell]:
     """Every cell once, whatever the table's metrics: its own, and those with settings off the grid that there are."""
-    first = table.campaign.grid["metrics"][0]
-    return [c for c in table.cells if c.metric == first and (c.runs or not c.variant)]
+    first = table.sweep.grid["metrics"][0]
+    return [c for c in table.cells if c.metric == first and (c.runs or not c.overrides)]
 
 
 def targets(table: Table, model: str, data: str = "") -> list[Target]:
@@ -132,7 +132,7 @@ def _reached(c: Cell, followed: str, target: Target) -> Reached:
     epochs, wall, devices = (None if math.isnan(x) else x for x in means)
     diverged = sum(r.status == "diverged" for r in c.runs)
     return Reached(
-        c.model, c.optimizer, c.variant, target, len(done), len(hit), unknown, diverged, state, epochs, wall, devices
+        c.model, c.optimizer, c.overrides, target, len(done), len(hit), unknown, diverged, state, epochs, wall, devices
     )
 
 
@@ -149,16 +149,16 @@ def reached(table: Table) -> list[Reached]:
 
 def rows(table: Table) -> tuple[list[str], list[list[str]]]:
     """Header and printed lines."""
-    word, factor = unit(table.campaign.runs)
+    word, factor = unit(table.sweep.runs)
     header = ["Network", "Optimizer", f"{METRICS[metric(table)].label} to reach", "Epochs"]
-    header += [f"Wall time ({word})", f"{device(table.campaign.runs)} {word}", "Seeds"]
+    header += [f"Wall time ({word})", f"{device(table.sweep.runs)} {word}", "Seeds"]
 
     def number(value: float | None, text: str) -> str:
         return "—" if value is None else format(value, text)
 
     printed = []
     for r in reached(table):
-        cell = [table.labels.model(r.model), table.labels.cell(r.optimizer, r.variant), r.target.text]
+        cell = [table.labels.model(r.model), table.labels.cell(r.optimizer, r.overrides), r.target.text]
         cell += [number(r.epochs, ".4g") if r.reached else r.state]
         cell += [number(h and h * factor, ".2f") for h in (r.wall_hours, r.device_hours)]
         apart = [f"{n} {word}" for n, word in ((r.unknown, "unknown"), (r.diverged, "div.")) if n]
@@ -173,8 +173,8 @@ def rule(table: Table) -> str:
 def markdown(table: Table) -> str:
     """The table as a page of its own."""
     header, printed = rows(table)
-    stamp = table.campaign.rehearsal
-    out = [f"# {'REHEARSAL of ' if stamp else ''}Time to accuracy: {table.campaign.grid.get('title', table.name)}", ""]
+    stamp = table.sweep.rehearsal
+    out = [f"# {'REHEARSAL of ' if stamp else ''}Time to accuracy: {table.sweep.grid.get('title', table.name)}", ""]
     if stamp:
         out += [f"> **REHEARSAL, not a reproduction.** {stamp}.", ""]
     if printed:
@@ -182,9 +182,9 @@ def markdown(table: Table) -> str:
         out += ["| " + " | ".join(r) + " |" for r in printed]
     else:
         out.append("There is no target: no cell has finished yet, or only with seeds on different data.")
-    devices = sorted({str(r.result["device"]) for r in table.campaign.runs if r.result.get("device")})
+    devices = sorted({str(r.result["device"]) for r in table.sweep.runs if r.result.get("device")})
     out += ["", rule(table), "", f"Devices: {', '.join(devices) or 'no run has finished'}."]
-    if warnings := provenance.warnings(table.campaign):
+    if warnings := provenance.warnings(table.sweep):
         out += ["", "## Warnings", "", *(f"- {w}" for w in warnings)]
     return "\n".join(out) + "\n"
 
@@ -198,13 +198,13 @@ def to_csv(table: Table) -> str:
          "state", "epochs", "wall_hours", "device_hours", "device", "seeds_reached", "seeds_finished",
          "seeds_unknown", "seeds_diverged"]
     )  # fmt: skip
-    c = table.campaign
+    c = table.sweep
     for r in reached(table):
-        label = f"{table.labels.model(r.model)}, {table.labels.cell(r.optimizer, r.variant)}"
+        label = f"{table.labels.model(r.model)}, {table.labels.cell(r.optimizer, r.overrides)}"
         state = "reached" if r.reached else r.state
         numbers = ["" if x is None else f"{x:.6g}" for x in (r.epochs, r.wall_hours, r.device_hours)]
         w.writerow(
-            [table.name, c.name, c.rehearsal or "", r.model, r.optimizer, r.variant, label, metric(table),
+            [table.name, c.name, c.rehearsal or "", r.model, r.optimizer, r.overrides, label, metric(table),
              r.target.text, f"{r.target.value:.4f}", state, *numbers, device(c.runs), r.reached, r.seeds,
              r.unknown, r.diverged]
         )  # fmt: skip
