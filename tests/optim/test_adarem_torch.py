@@ -3,7 +3,6 @@
 import copy
 import io
 import math
-import os
 import pickle
 from unittest import mock
 
@@ -418,57 +417,6 @@ def test_grad_scaler(cls, flags):
     assert scaler.get_scale() == 2.0
     assert scaled.state[parameters(scaled)[0]]["step"].item() == 4
     assert_same(plain, scaled)
-
-
-def test_fused_needs_a_compiler(monkeypatch, tmp_path):
-    monkeypatch.setattr(adarem.optim.kernels.cpu.shutil, "which", lambda name: None)
-    monkeypatch.setattr(adarem.optim.kernels.cpu, "library", adarem.optim.kernels.cpu.library.__wrapped__)
-    assert not adarem.optim.kernels.cpu.available()
-    optimizer = build(AdaRem, FLAGS["fused"])
-    with pytest.raises(RuntimeError, match=r"`fused=True` on the CPU needs a C\+\+ compiler: install g\+\+"):
-        train(optimizer, 1)
-    train(build(AdaRem), 1)
-
-
-def test_fused_names_what_the_compiler_said(monkeypatch, tmp_path):
-    broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\necho 'fatal: no disk' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(RuntimeError, match="could not compile cpu_kernel.cpp: fatal: no disk"):
-        adarem.optim.kernels.cpu.library.__wrapped__()
-
-
-def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    adarem.optim.kernels.cpu.library.__wrapped__()
-    (kept,) = (tmp_path / "adarem").iterdir()
-    stamp = os.stat(kept).st_mtime_ns
-    adarem.optim.kernels.cpu.library.__wrapped__()
-    assert os.stat(kept).st_mtime_ns == stamp
-
-
-def test_fused_refuses_what_it_cannot_do():
-    z = torch.ones(2, dtype=torch.complex64, requires_grad=True)
-    optimizer = AdaRem([z], fused=True)
-    z.grad = torch.ones_like(z)
-    with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point Tensors"):
-        optimizer.step()
-
-
-def test_fused_refuses_wrapped_tensors():
-    from torch.distributed.tensor import DTensor, init_device_mesh
-
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        p = nn.Parameter(DTensor.from_local(torch.ones(4), init_device_mesh("cpu", (1,))))
-        optimizer = AdaRem([p], fused=True)
-        p.grad = torch.ones_like(p)
-        with pytest.raises(RuntimeError, match="`fused=True` does not support DTensor"):
-            optimizer.step()
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def test_fused_is_off_unless_asked_for():

@@ -130,7 +130,7 @@ def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[
             model,
             lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
-            hyper=config.optimizer.hyper,
+            hparams=config.optimizer.hyper,
             steps_per_epoch=task.steps_per_epoch,
             example_input=task.example_input().to(world.device),
             decay_norm_and_bias=config.train.decay_norm_and_bias,
