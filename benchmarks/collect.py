@@ -111,7 +111,7 @@ def measure_parts(runs_dir: Path, results_dir: Path) -> list[tuple[str, float, f
     def mark(what: str) -> None:
         marks.append((what, time.perf_counter(), time.process_time()))
 
-    from adarem.report.figures import figures
+    from adarem.report.figures.write import write_figures
     from adarem.report.make import load
     from adarem.report.tables import render as tables
 
@@ -121,7 +121,7 @@ def measure_parts(runs_dir: Path, results_dir: Path) -> list[tuple[str, float, f
     mark("collect")
     tables.markdown(table)
     mark("tabulate (Markdown)")
-    figures.write_figures(table, results_dir / "figures")
+    write_figures(table, results_dir / "figures")
     mark("draw")
     return [
         (what, wall - before, cpu - cpu_before)

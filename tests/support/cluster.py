@@ -1,6 +1,6 @@
 """A real Slurm cluster of two nodes on one machine: munged, slurmctld and two slurmd in folders and ports of their own.
 
-python tests/slurm/cluster.py     starts one and opens a shell in it, to try things by hand
+python -m tests.support.cluster     starts one and opens a shell in it, to try things by hand
 """
 
 import contextlib
@@ -244,7 +244,8 @@ def cluster() -> Iterator[Cluster]:
             left = subprocess.run(jobs, env=env, capture_output=True, text=True).stdout.split()
             if left:
                 subprocess.run(["scancel", "--full", "--signal=KILL", *left], env=env)
-                time.sleep(2)
+                with contextlib.suppress(RuntimeError):  # their daemons end them otherwise
+                    _until(lambda: not subprocess.run(jobs, env=env, capture_output=True).stdout.strip(), "Slurm", 10)
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
                 try:

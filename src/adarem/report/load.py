@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import yaml
 
-from adarem.report.run import OSCILLATION, RESULT_METRICS, Run, fingerprints, is_number, read_correct
+from adarem.report.run import OSCILLATION, RESULT_METRICS, Run, Trajectory, fingerprints, is_number, read_correct
 from adarem.run.config import RunConfig, from_dict, hash_of, identity
 from adarem.run.directory import SAFE_YAML, RunDir
 from adarem.run.errors import UserError
@@ -23,6 +23,7 @@ __all__ = [
     "Sweep",
     "Sweeps",
     "Run",
+    "Trajectory",
     "find_sweep",
     "fingerprints",
     "read_run",
@@ -136,22 +137,33 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
     return columns
 
 
-def _trajectories(windows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Takes the trajectories out of the windows, ``values`` as arrays; and the number of those that can't be read."""
+def _trajectories(windows: Sequence[dict[str, Any]]) -> tuple[list[Trajectory], int]:
+    """Takes the trajectories out of the windows; and the number of those that cannot be read."""
     found, damaged = [], 0
     for window in windows:
-        told = window.pop("trajectories", None) or []
-        for t in told if isinstance(told, list) else [told]:
-            try:
-                values = np.array(t["values"], dtype=float)
-                whole = values.ndim == 1 and len(values) > 1 and np.isfinite(values).all()
-                whole = whole and isinstance(t["parameter"], str) and isinstance(t["from_step"], int)
-            except (TypeError, KeyError, ValueError, IndexError):
-                whole = False
-            if whole:
-                found.append(t | {"values": values})
-            damaged += not whole
+        held = window.pop("trajectories", None) or []
+        for record in held if isinstance(held, list) else [held]:
+            trajectory = _trajectory(record)
+            if trajectory is None:
+                damaged += 1
+            else:
+                found.append(trajectory)
     return found, damaged
+
+
+def _trajectory(record: object) -> Trajectory | None:
+    if not isinstance(record, dict):
+        return None
+    parameter, from_step = record.get("parameter"), record.get("from_step")
+    try:
+        values = np.array(record.get("values"), dtype=float)
+    except (TypeError, ValueError):
+        return None
+    if values.ndim != 1 or len(values) < 2 or not np.isfinite(values).all():
+        return None
+    if not isinstance(parameter, str) or not isinstance(from_step, int):
+        return None
+    return Trajectory(parameter, from_step, values)
 
 
 def _spans(epochs: np.ndarray) -> str:

@@ -9,7 +9,7 @@ from adarem.report import load as collect
 from adarem.report.claims import judge as claims
 from adarem.report.claims import ledger
 from adarem.report.csv_rows import read_rows
-from adarem.report.figures import figures
+from adarem.report.figures.write import figure_names, is_about_oscillation, write_figures
 from adarem.report.load import Sweep, Sweeps
 from adarem.report.page import page as html
 from adarem.report.tables import latex, times
@@ -86,13 +86,13 @@ def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scal
         "claims.csv": claims.to_csv(judged),
         "claims.md": claims.markdown(judged, rehearsed),
     }
-    if not figures.is_q(table):
+    if not is_about_oscillation(table):
         texts[f"tables/{table.name}{TIMES}.md"] = times.markdown(table)
         texts[f"tables/{table.name}{TIMES}.csv"] = times.to_csv(table)
     written = [results_dir / name for name, text in texts.items() if text]
     for path in written:
         write_atomically(path, texts[str(path.relative_to(results_dir))])
-    written += figures.write_figures(table, results_dir / "figures")
+    written += write_figures(table, results_dir / "figures")
     written.append(write_page(table, judged, sweeps, results_dir))
     told = [f"Claims of the paper: {claims.summary(judged)} (see {results_dir / 'claims.md'})."]
     if kept:
@@ -114,7 +114,7 @@ def write_page(current: Table, judged: list[claims.Judged], sweeps: Sweeps, resu
     sections, elsewhere = [], []
     for path in sorted(p for p in (results_dir / "tables").glob("*.csv") if not p.stem.endswith(TIMES)):
         if path.stem == current.name:
-            sections.append((current, figures.names(current)))
+            sections.append((current, figure_names(current)))
             continue
         try:
             name = next((row.get("campaign", "") for row in read_rows(path)), "")
@@ -126,7 +126,7 @@ def write_page(current: Table, judged: list[claims.Judged], sweeps: Sweeps, resu
         except UserError as e:
             sweeps.unreadable[path.stem] = str(e)
             continue
-        sections.append((table, figures.names(table)))
+        sections.append((table, figure_names(table)))
     sections.sort(key=lambda s: s[0].sweep.rehearsal is not None)  # reproductions first
     path = results_dir / "report.html"
     drawn = [(table, [results_dir / "figures" / f"{name}.svg" for name in names]) for table, names in sections]

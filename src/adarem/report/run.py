@@ -1,17 +1,21 @@
 """One run as it stood when it was read: its figures, curves and hours, and what of its records is lost."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adarem.report.seen import not_genuine
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.schema import variant
+
+FloatArray: TypeAlias = NDArray[np.float64]
 
 # What the report reads of result.json, first in the order of runs.csv.
 RESULT_METRICS = (
@@ -28,6 +32,15 @@ PARTS = {
 }
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """The values of one parameter over a span of steps: before the first step, and after each."""
+
+    parameter: str
+    from_step: int
+    values: FloatArray
+
+
 @dataclass
 class Run:
     """One run directory as it stood when it was read."""
@@ -39,7 +52,7 @@ class Run:
     result: dict[str, Any]  # empty unless done or diverged
     attempts: list[dict[str, Any]]
     columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
-    trajectories: list[Any]  # of single parameters over spans of steps, where oscillation was tracked
+    trajectories: Sequence[Trajectory]  # of single parameters over spans of steps, where oscillation was tracked
     progress: dict[str, Any]
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 

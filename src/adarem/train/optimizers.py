@@ -11,6 +11,7 @@ from adarem.optim import AdaRem, AdaRemS, param_groups
 from adarem.optim.kernels.fused import available
 from adarem.run.build import nearest
 from adarem.run.catalog import OPTIMIZERS
+from adarem.run.errors import UserError
 
 
 def build_optimizer(
@@ -40,22 +41,23 @@ def build_optimizer(
         decay_norm_and_bias (bool, optional): False exempts parameters of at most one dimension from weight decay.
 
     Raises:
-        ValueError: an unknown name or setting, with the nearest valid one; a missing setting; a value out of range, in
+        UserError: an unknown name or setting, with the nearest valid one; a missing setting.
+        ValueError: a value out of range, in
             torch's wording.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"optimizer.name={name}: unknown optimizer; {nearest(name, OPTIMIZERS)}")
+        raise UserError(f"optimizer.name={name}: unknown optimizer; {nearest(name, OPTIMIZERS)}")
     known = OPTIMIZERS[name].hparams
     hparams = {"decay_every": "epoch", **hparams} if "decay_every" in known else dict(hparams)
     for key in hparams:
         if key not in known:
             valid = ["lr", "weight_decay", *known]
-            raise ValueError(f"optimizer.{key}: {name} has no such setting; {nearest(key, valid)}")
+            raise UserError(f"optimizer.{key}: {name} has no such setting; {nearest(key, valid)}")
     for key in known:
         if key not in hparams:
-            raise ValueError(f"optimizer.{key}: missing; add it to the settings of {name}")
+            raise UserError(f"optimizer.{key}: missing; add it to the settings of {name}")
     if name == "adarem_s" and example_input is None:
-        raise ValueError("adarem_s needs example_input to find the scale-invariant parameters")
+        raise UserError("adarem_s needs example_input to find the scale-invariant parameters")
     groups = param_groups(
         model,
         example_input if name == "adarem_s" else None,
@@ -83,7 +85,7 @@ def build_optimizer(
             steps = {**hparams, "decay_every": steps_per_epoch if hparams["decay_every"] == "epoch" else 1}
             adarem = AdaRem if name == "adarem" else AdaRemS
             return adarem(groups, lr=lr, weight_decay=weight_decay, fused=fused, **steps)
-    raise ValueError(f"optimizer.name={name}: in the catalog, but not built here; add it to build_optimizer")
+    raise UserError(f"optimizer.name={name}: in the catalog, but not built here; add it to build_optimizer")
 
 
 def _adabound(groups: list[dict[str, Any]], lr: float, weight_decay: float, hparams: Mapping[str, Any]) -> Optimizer:
