@@ -17,7 +17,8 @@ from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.tables.table import Cell, Table
+from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
 
 TAIL_LINES = 15
