@@ -90,18 +90,17 @@ def _report(args: argparse.Namespace) -> int:
     from adarem.report import make_report
 
     chosen = _settings(
-        args.settings, {"grid": "table2", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
+        args.settings, {"grid": "", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
     )
-    print(
-        make_report(
-            grid=chosen["grid"],
-            runs_dir=Path(chosen["runs_dir"]),
-            results_dir=Path(chosen["results_dir"]),
-            data=chosen["data"] or None,
-            scale=chosen["scale"] or None,
-        )
+    report = make_report(
+        grid=chosen["grid"] or None,
+        runs_dir=Path(chosen["runs_dir"]),
+        results_dir=Path(chosen["results_dir"]),
+        data=chosen["data"] or None,
+        scale=chosen["scale"] or None,
     )
-    return exitcodes.OK
+    print(report.text)
+    return exitcodes.USER_ERROR if report.failed else exitcodes.OK
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -186,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     train = verb("train", _train, "train one run directory, or go on with it (one rank: torchrun or srun starts them)")
     train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    report = verb("report", _report, "build a grid's table and figures from its run directories")
+    report = verb("report", _report, "make the tables and figures of all sweeps, or of one grid")
     report.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
     )

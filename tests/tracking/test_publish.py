@@ -134,11 +134,11 @@ def test_publish_logs_the_reports_table_and_figures(tmp_path: Path) -> None:
     assert (run_record.job_type, run_record.run_group) == ("report", "table2-digits · report")
     assert list(run_record.tags) == ["table2-digits", "rehearsal"] and run_record.notes == f"REHEARSAL: {REHEARSAL}"
     logged = {key.split("/_type")[0] for row in history(run) for key in row if key.endswith("/_type")}
-    drawn = {f"figures/{f.stem}" for f in (results / "figures").glob("*.png")}
+    drawn = {f"figures/{f.stem}" for f in (results / folder.name / "figures").glob("*.png")}
     assert drawn >= {"figures/figure4", "figures/table2-time"}
     assert logged == {"table"} | drawn
     table = json.loads(next(folder.glob("wandb/offline-run-*/files/media/table/*.table.json")).read_text())
-    with open(results / "tables" / "table2.csv", newline="") as f:
+    with open(results / folder.name / "table.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     assert table["columns"] == list(rows[0]) and len(table["data"]) == len(rows) == 12
     adarem = next(dict(zip(table["columns"], r, strict=True)) for r in table["data"] if "adarem" in r and "top1" in r)
@@ -163,29 +163,34 @@ def test_a_reproduction_carries_no_stamp_of_a_rehearsal(tmp_path: Path) -> None:
     assert list(run_record.tags) == ["table2"]
 
 
-def test_publish_refuses_the_table_of_another_campaign(tmp_path: Path) -> None:
-    rehearsal, genuine = campaign(tmp_path), campaign(tmp_path, data="imagenet")
+def test_publish_refuses_a_sweep_without_a_report(tmp_path: Path) -> None:
+    rehearsal, full = campaign(tmp_path), campaign(tmp_path, data="imagenet")
     results = report_on(rehearsal, tmp_path, data="digits", scale=None)
-    command = f"adarem report grid=table2 data=imagenet runs_dir={tmp_path / 'runs'} results_dir={results}"
-    with pytest.raises(UserError, match="is the table of table2-digits, not of table2; make it: ") as told:
-        publish(genuine, results, "offline")
-    assert f"`{command}`" in str(told.value)
-    assert not (genuine / "wandb").exists()
-    report_on(genuine, tmp_path, data="imagenet", scale=None)
-    with pytest.raises(UserError, match="is the table of table2, not of table2-digits; make it"):
-        publish(rehearsal, results, "offline")
+    command = f"adarem report grid=table2 runs_dir={tmp_path / 'runs'} results_dir={results}"
+    with pytest.raises(UserError) as raised:
+        publish(full, results, "offline")
+    assert str(raised.value) == f"{results / 'table2/manifest.json'}: no such file; `{command}` writes it"
+    assert not (full / "wandb").exists()
+
+
+def test_publish_sends_no_file_from_outside_of_the_results(tmp_path: Path) -> None:
+    folder = campaign(tmp_path)
+    results = report_on(folder, tmp_path, data="digits", scale=None)
+    path = results / folder.name / "manifest.json"
+    path.write_text(path.read_text().replace("figures/figure4.png", "../../secret.png"))
+    with pytest.raises(UserError, match="manifest.json: files.figures.0: .*needs a path inside of"):
+        publish(folder, results, "offline")
 
 
 def test_publish_needs_the_report_whole(tmp_path: Path) -> None:
     folder, results = campaign(tmp_path), tmp_path / "results"
-    with pytest.raises(UserError, match=r"table2.csv: no such file; `adarem report grid=table2 data=digits .*` writes"):
+    with pytest.raises(UserError, match=r"manifest.json: no such file; `adarem report grid=table2-digits .*` writes"):
         publish(folder, results, "offline")
     report_on(folder, tmp_path, data="digits", scale=None)
-    path = results / "tables" / "table2.csv"
+    path = results / folder.name / "table.csv"
     text = path.read_text()
     for damaged, told in (
-        (text.splitlines()[0] + "\n", "holds no cell of a campaign"),
-        (text.replace(",campaign,", ",folder,"), "holds no cell of a campaign"),
+        (text.splitlines()[0] + "\n", "holds no cell"),
         (text.rstrip()[:-60] + "\n", "not a table as the report writes it"),
         (text.replace("71.2500", "71.x5"), "not a table as the report writes it"),
     ):
@@ -193,7 +198,7 @@ def test_publish_needs_the_report_whole(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=told):
             publish(folder, results, "offline")
     path.write_text(text)
-    (results / "figures" / "figure4.png").unlink()
+    (results / folder.name / "figures" / "figure4.png").unlink()
     with pytest.raises(UserError, match=r"figure4.png: no such file; `adarem report .*` draws it"):
         publish(folder, results, "offline")
 
@@ -467,7 +472,7 @@ def test_the_saved_report_lays_the_papers_figures_out(saved: Callable[..., dict[
     assert table["config"]["panel2Config"]["exp"]["fromOp"]["inputs"]["key"]["val"] == "table"
     keys = [key for f in figures for key in f["config"]["mediaKeys"]]
     assert keys[0] == "figures/figure5" and "figures/table1-time" in keys
-    assert sorted(keys) == sorted(f"figures/{f.stem}" for f in (tmp_path / "results" / "figures").glob("*.png"))
+    assert sorted(keys) == sorted(f"figures/{f.stem}" for f in (tmp_path / "results").glob("*/figures/*.png"))
     of_campaign, trained = ("run", "tags", "IN", ["table1-digits"]), ("run", "jobType", "=", "train")
     for row, network, drawn in zip(
         rows,
@@ -498,7 +503,7 @@ def test_what_a_server_or_its_lack_refuses_is_one_line(tmp_path: Path, server: S
         (("workspace",), server.environment, "--entity: needed, your wandb user or team"),
         (("report", results, "--entity=someone"), {"HOME": str(tmp_path)}, "`wandb login` stores a key"),
         (("workspace", "--entity=someone"), {"HOME": str(tmp_path)}, "`wandb login` stores a key"),
-        (("report", "--results-dir=/nowhere", "--entity=someone"), server.environment, "figure4.png: no such file"),
+        (("report", "--results-dir=/nowhere", "--entity=someone"), server.environment, "manifest.json: no such file"),
     ):
         done = adarem_command("wandb", arguments[0], str(folder), *arguments[1:], **environment)
         assert done.returncode == exitcodes.USER_ERROR, done.stderr

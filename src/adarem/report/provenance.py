@@ -1,10 +1,12 @@
 """Where a table's numbers come from, and whether its cells may be compared."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
+from adarem.run.sweep import cell_name
 
 # Settings that a grid varies on purpose, or that name a cell.
 _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
@@ -187,3 +189,17 @@ def problems(sweep: Sweep) -> list[str]:
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
     return out
+
+
+def missing(sweep: Sweep) -> list[str]:
+    """The runs with the grid's own settings that were planned and whose directory is gone, one line each."""
+    axes = sweep.grid["axes"]
+    if len(axes) > 2 or sweep.grid.get("search") or sweep.grid.get("variants"):
+        return []  # which settings each run has, the grid alone does not say
+    names = (
+        cell_name(model, optimizer, seed, {})
+        for model, optimizer in itertools.product(axes["model"], axes["optimizer"])
+        for seed in sweep.grid.get("seeds") or [0]
+    )
+    gone = [name for name in names if not (sweep.folder / name).is_dir()]
+    return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]

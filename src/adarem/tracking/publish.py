@@ -9,11 +9,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from adarem.report.manifest import FILE, Manifest, read_manifest
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.labels import heading
-from adarem.run.sweep import OWN_SCALE, read_campaign, runs_in
+from adarem.run.sweep import runs_in
 from adarem.tracking.sync import mirror, shown_name, shown_tag, wandb_mode
 
 # Of a table's CSV; empty where there is no number.
@@ -80,27 +80,26 @@ def publish(folder: Path, results_dir: Path, mode: str | None) -> None:
     The run's id is the campaign's: publishing again goes on with the same run.
 
     Raises:
-        UserError: the last report made is not this campaign's, or wandb refuses.
+        UserError: there is no report of this sweep, a file that it wrote is gone or damaged, or wandb refuses.
     """
-    grid, config = read_campaign(folder), configs_in(folder)[0]
-    rows, figures = _table(folder, grid, results_dir), published_figures(folder, grid, results_dir)
-    rehearsal = rows[0]["rehearsal"]
+    config, manifest = configs_in(folder)[0], published(folder, results_dir)
+    rows, figures = _table(folder, results_dir, manifest), published_figures(folder, results_dir, manifest)
+    rehearsal = manifest.standing.reason if manifest.standing.kind == "rehearsal" else ""
     import wandb
 
     logged: dict[str, Any] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
     logged["table"] = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    title = grid.get("heading") or heading(grid["name"])
     try:
         session = wandb.init(
             project=config.wandb.project,
             entity=config.wandb.entity,
             id=hashlib.sha256(f"{folder.name}/report".encode()).hexdigest()[:12],
-            name=shown_name(f"{'REHEARSAL of ' if rehearsal else ''}{title}: table and figures"),
+            name=shown_name(f"{'REHEARSAL of ' if rehearsal else ''}{manifest.heading}: table and figures"),
             group=shown_name(f"{folder.name} · report"),
             job_type="report",
             tags=[shown_tag(folder.name), *(["rehearsal"] if rehearsal else [])],
             notes=f"REHEARSAL: {rehearsal}" if rehearsal else None,
-            config={"campaign": folder.name, "grid": grid["name"], "rehearsal": rehearsal or None},
+            config={"campaign": folder.name, "grid": manifest.grid, "rehearsal": rehearsal or None},
             dir=str(folder),
             mode=_sending(config, mode),
             resume="allow",
@@ -126,9 +125,18 @@ def _refused(error: Exception) -> UserError:
     return UserError(f"wandb: {first}; `wandb login` stores a key, --mode=offline needs none")
 
 
-def _table(folder: Path, grid: dict[str, Any], results_dir: Path) -> list[dict[str, Any]]:
-    """The rows of the table that the last report wrote; only those of this very campaign."""
-    path, command = results_dir / "tables" / f"{grid['name']}.csv", _report_command(folder, grid, results_dir)
+def published(folder: Path, results_dir: Path) -> Manifest:
+    """What the report wrote of a sweep. Raises UserError where there is no report of it."""
+    path = results_dir / folder.name / FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `{_report_command(folder, results_dir)}` writes it")
+    return read_manifest(path)
+
+
+def _table(folder: Path, results_dir: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """The rows of the sweep's table.csv."""
+    name = next(name for name in manifest.files.table if name.endswith(".csv"))
+    path, command = results_dir / folder.name / name, _report_command(folder, results_dir)
     try:
         with open(path, newline="", encoding="utf-8") as f:
             rows = [{k: _value(k, v) for k, v in row.items()} for row in csv.DictReader(f, strict=True)]
@@ -136,31 +144,22 @@ def _table(folder: Path, grid: dict[str, Any], results_dir: Path) -> list[dict[s
         raise UserError(f"{path}: no such file; `{command}` writes it") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path}: not a table as the report writes it; `{command}` writes it anew") from None
-    if not rows or not {"campaign", "rehearsal"} <= rows[0].keys():
-        raise UserError(f"{path}: holds no cell of a campaign; `{command}` writes it anew")
-    of = {row["campaign"] for row in rows}
-    if of != {folder.name}:
-        raise UserError(f"{path}: is the table of {', '.join(sorted(of))}, not of {folder.name}; make it: `{command}`")
+    if not rows:
+        raise UserError(f"{path}: holds no cell; `{command}` writes it anew")
     return rows
 
 
-def published_figures(folder: Path, grid: dict[str, Any], results_dir: Path) -> list[Path]:
-    """The figures that the report draws of the grid, and what it puts beside each: ``figure1-parameters``."""
-    own = ["figure1", "figure2"] if "q_mean" in grid["metrics"] else []
-    found = []
-    for name in own or [grid.get("figure") or f"{grid['name']}-curves", f"{grid['name']}-time"]:
-        path = results_dir / "figures" / f"{name}.png"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `{_report_command(folder, grid, results_dir)}` draws it")
-        found += [path, *sorted(path.parent.glob(f"{name}-*.png"))]
+def published_figures(folder: Path, results_dir: Path, manifest: Manifest) -> list[Path]:
+    """The PNG files of the sweep's figures."""
+    found = [results_dir / folder.name / name for name in manifest.files.figures if name.endswith(".png")]
+    if gone := next((path for path in found if not path.is_file()), None):
+        raise UserError(f"{gone}: no such file; `{_report_command(folder, results_dir)}` draws it")
     return found
 
 
-def _report_command(folder: Path, grid: dict[str, Any], results_dir: Path) -> str:
-    """What makes this campaign's report, and no other's."""
-    data, scale = grid.get("data", ""), grid.get("scale", "")
-    words = [f"grid={grid['name']}", *([f"data={data}"] if data else [])]
-    words += [f"scale={scale}"] if scale and scale != OWN_SCALE.get(data, "rehearsal") else []
+def _report_command(folder: Path, results_dir: Path) -> str:
+    """What makes this sweep's report, and no other's."""
+    words = [f"grid={folder.name}"]
     words += [f"runs_dir={folder.parent}"] if folder.parent != Path("runs").absolute() else []
     words += [f"results_dir={results_dir}"] if results_dir != Path("results") else []
     return shlex.join(["adarem", "report", *words])

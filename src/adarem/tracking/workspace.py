@@ -12,7 +12,7 @@ from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
 from adarem.run.schema import variant
 from adarem.run.sweep import read_campaign
-from adarem.tracking.publish import configs_in, published_figures
+from adarem.tracking.publish import configs_in, published, published_figures
 from adarem.tracking.sync import network_key, shown_tag
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def save(folder: Path, kind: str, entity: str | None, results_dir: Path | None =
         raise UserError("--entity: needed, your wandb user or team; or set wandb.entity when the grid is planned")
     if kind == "report":
         assert results_dir is not None
-        figures = published_figures(folder, campaign.grid, results_dir)
+        figures = published_figures(folder, results_dir, published(folder, results_dir))
         view = report(campaign, owner, [f.stem for f in figures])
     else:
         view = workspace(campaign, owner)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from adarem.report.figures import draw, figures, trajectories
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 

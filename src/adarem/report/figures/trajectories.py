@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -42,17 +42,8 @@ class Way:
 
 
 def ways(run: Run) -> list[Way]:
-    """What ``oscillation.jsonl`` holds of single parameters, in the order of the run; damaged entries left out."""
-    return [w for t in run.trajectories if (w := _way(t)) is not None]
-
-
-def _way(record: Any) -> Way | None:
-    try:
-        values = np.asarray(record["values"], dtype=float)
-        way = Way(str(record["parameter"]), int(record["from_step"]), values)
-    except (TypeError, KeyError, ValueError, IndexError):
-        return None
-    return way if values.ndim == 1 and len(values) > 1 else None
+    """What ``oscillation.jsonl`` holds of single parameters, in the order of the run."""
+    return [Way(t.parameter, t.from_step, t.values) for t in run.trajectories]
 
 
 def _first_runs(table: Table) -> list[Run]:
