@@ -77,3 +77,14 @@ def test_status_answers_as_json(adarem_command: Command, tmp_path: Path) -> None
     done = adarem_command("status", f"runs_dir={tmp_path}", "--json")
     assert done.returncode == 0, done.stderr
     assert "planned" in json.dumps(json.loads(done.stdout))
+
+
+def test_help_says_what_each_action_of_wandb_does(adarem_command: Command) -> None:
+    text = " ".join(adarem_command("wandb", "--help").stdout.split())
+    for action, does in (
+        ("replay", "send runs again"), ("publish", "log the table and figures"), ("workspace", "save a workspace"),
+        ("report", "save a report"),
+    ):  # fmt: skip
+        assert f"{action} {does}" in text
+    assert "--mode" in adarem_command("wandb", "publish", "--help").stdout
+    assert "--mode" not in adarem_command("wandb", "workspace", "--help").stdout

@@ -1,4 +1,4 @@
-"""``python -m adarem``."""
+"""``python -m adarem``: the command line, without the installed script."""
 
 import sys
 

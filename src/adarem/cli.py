@@ -1,43 +1,161 @@
-"""The command line. Each verb is imported when it is asked for, so that none pays for another's libraries."""
+"""The command line. Each verb's modules are imported when it is asked for: none waits for another's libraries."""
 
 import argparse
 import errno
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from adarem.run import exitcodes
 from adarem.run.errors import RankLost, UserError
-from adarem.run.files import SICK
 
-# Disk full or read-only, no permission, over quota, the file system gone: no fault of the program.
-_OF_THE_PLACE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, *SICK)
+_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
 _WANDB = {
-    "replay": "send runs again from their directories: what ran without wandb, or an older version mirrored",
-    "publish": "log the table and figures that `adarem report` wrote, as one run beside the others",
+    "replay": "send runs again from their directories: runs without wandb, or sent by an older version",
+    "publish": "log the table and figures that `adarem report` wrote, as one run next to the others",
     "workspace": "save a workspace on the server: the paper's figures, live, seeds averaged",
     "report": "save a report on the server: the published table and figures, then the paper's figures, live",
 }
-_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
 
 
-def _plan(args: argparse.Namespace) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the words after ``adarem``; None: those of this process.
+
+    Returns:
+        An exit code of ``adarem.run.exitcodes``.
+    """
+    args = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = args.run
+    try:
+        return run(args)
+    except UserError as e:
+        # Of a job's ranks, one per node prints it: a node may lack what the first one has.
+        first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+        if not e.reported and (args.verb != "train" or first):
+            line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
+            print(f"adarem {args.verb}: {line}", file=sys.stderr)
+        return exitcodes.FAILED if e.retryable else exitcodes.USER_ERROR
+    except RankLost:
+        return exitcodes.FAILED
+    except BrokenPipeError:  # `adarem plan ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exitcodes.FAILED
+    except OSError as e:
+        return _file_system_error(args.verb, e)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        if argv is None and args.verb == "train":
+            # This process ends now. Slurm may repeat its warning while the interpreter restores the default handlers,
+            # which would kill it and hide its exit code.
+            for number in (signal.SIGUSR1, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _file_system_error(verb: str, error: OSError) -> int:
+    """One line for a full, read-only, forbidden or failing file system; any other error is the program's: raised."""
+    from adarem.run.files import SICK
+
+    refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+    if error.errno not in (*refused, *SICK):
+        raise error
+    place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    print(f"adarem {verb}: {place}{error.strerror}; fix that, then rerun the command", file=sys.stderr)
+    return exitcodes.FAILED if error.errno in SICK else exitcodes.USER_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
+    prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint next to them")
+    plan = verb("plan", _plan, "show a grid's runs and make their directories")
+    launch = verb("launch", _launch, "plan a grid, then start every run that is not finished, here or on Slurm")
+    status = verb("status", _status, "show the state of every run of a grid")
+    train = verb("train", _train, "train one run directory, or continue it (as one rank: torchrun or srun starts them)")
+    report = verb("report", _report, "make the tables and figures of all sweeps, or of one grid")
+    compare = verb("compare", _compare, "two finished runs next to each other, and image by image with the paired test")
+    wandb = verb("wandb", _wandb, "send runs, tables, figures and their layout to Weights & Biases; see docs/wandb.md")
+
+    cores = len(os.sched_getaffinity(0))
+    prepare.add_argument("--workers", type=int, default=cores, help="processes (default: all cores)")
+    prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and record their names")
+    prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
+    prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
+    plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")
+    launch.add_argument("--dry-run", action="store_true", help="print the exact commands, start nothing")
+    status.add_argument("--json", action="store_true", help="for programs")
+    for with_overrides in (doctor, prepare, plan, launch):
+        with_overrides.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES)
+    status.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs")
+    report.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
+    )
+    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    compare.add_argument("run_a", type=Path, metavar="RUN_A")
+    compare.add_argument("run_b", type=Path, metavar="RUN_B")
+    _add_wandb_actions(wandb)
+    return parser
+
+
+def _add_wandb_actions(wandb: argparse.ArgumentParser) -> None:
+    actions = wandb.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, text in _WANDB.items():
+        action = actions.add_parser(name, help=text, description=text)
+        action.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep's runs, for instance runs/table2")
+        if name in ("replay", "publish"):
+            action.add_argument("--mode", choices=("online", "offline"), help="default: as the runs' config says")
+        else:
+            action.add_argument("--entity", help="your wandb user or team; default: wandb.entity of the runs")
+        if name in ("publish", "report"):
+            action.add_argument("--results-dir", type=Path, default=Path("results"), help="where the report is")
+
+
+def _settings(pairs: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """``key=value`` words of the verbs that read run directories and do not compose configs.
+
+    Raises:
+        UserError: a word without ``=``, or another key than those of ``defaults``.
+    """
+    from adarem.run.config import nearest
+
+    chosen = dict(defaults)
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in defaults:
+            raise UserError(f"{pair!r}: not a setting of this command; {nearest(key, defaults)}")
+        chosen[key] = value
+    return chosen
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from adarem.doctor import doctor
+
+    if not args.overrides:
+        return doctor(None)
     from adarem.plan.plan import make_plan
 
-    plan = make_plan(args.overrides)
-    if not args.dry_run:
-        plan.write()
-    print(plan.describe())
-    return exitcodes.OK
+    return doctor(make_plan(args.overrides).cells[0].config)
 
 
 def _prepare(args: argparse.Namespace) -> int:
     from adarem.run.directory import RunDir
 
     if len(args.overrides) == 1 and RunDir(Path(args.overrides[0])).config_file.is_file():
-        data = RunDir(Path(args.overrides[0])).config().data  # the launcher asks so: what the run will read
+        data = RunDir(Path(args.overrides[0])).config().data  # the launcher's form: the data that this run will read
     else:
         from adarem.plan.plan import make_plan
 
@@ -64,17 +182,21 @@ def _prepare(args: argparse.Namespace) -> int:
     return exitcodes.OK
 
 
+def _plan(args: argparse.Namespace) -> int:
+    from adarem.plan.plan import make_plan
+
+    plan = make_plan(args.overrides)
+    if not args.dry_run:
+        plan.write()
+    print(plan.describe())
+    return exitcodes.OK
+
+
 def _launch(args: argparse.Namespace) -> int:
     from adarem.launch.launch import launch
     from adarem.plan.plan import make_plan
 
     return launch(make_plan(args.overrides), dry_run=args.dry_run)
-
-
-def _train(args: argparse.Namespace) -> int:
-    from adarem.train.train import train
-
-    return train(args.run_dir)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -84,6 +206,12 @@ def _status(args: argparse.Namespace) -> int:
     return status(
         runs_dir=Path(chosen["runs_dir"]), grid=chosen["grid"] or None, data=chosen["data"] or None, as_json=args.json
     )
+
+
+def _train(args: argparse.Namespace) -> int:
+    from adarem.train.train import train
+
+    return train(args.run_dir)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -103,16 +231,6 @@ def _report(args: argparse.Namespace) -> int:
     return exitcodes.USER_ERROR if report.failed else exitcodes.OK
 
 
-def _doctor(args: argparse.Namespace) -> int:
-    from adarem.doctor import doctor
-
-    if not args.overrides:
-        return doctor(None)
-    from adarem.plan.plan import make_plan
-
-    return doctor(make_plan(args.overrides).cells[0].config)
-
-
 def _compare(args: argparse.Namespace) -> int:
     from adarem.report.compare import compare
 
@@ -121,118 +239,32 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _wandb(args: argparse.Namespace) -> int:
-    folder = Path(os.path.abspath(args.folder))  # "." has no name, and the campaign's is in every wandb run
-    if args.action == "replay":
-        from adarem.tracking.publish import replay
+    sweep = Path(os.path.abspath(args.folder))  # "." has no name, and every wandb run holds the sweep's
+    match args.action:
+        case "replay":
+            return _replay(sweep, args)
+        case "publish":
+            from adarem.tracking.publish import publish
 
-        done, problems = replay(folder, args.mode)
-        for problem in problems:
-            print(f"adarem wandb: not replayed: {problem}", file=sys.stderr)
-        print(f"{done} runs of {args.folder} replayed" + (f", {len(problems)} not" if problems else ""))
-        return exitcodes.USER_ERROR if problems else exitcodes.OK
-    if args.action == "publish":
-        from adarem.tracking.publish import publish
+            publish(sweep, args.results_dir, args.mode)
+            print(f"{args.folder}: table and figures published")
+        case "workspace":
+            from adarem.tracking.workspace import save_workspace
 
-        publish(folder, args.results_dir, args.mode)
-        print(f"table and figures of {args.folder} published")
-        return exitcodes.OK
-    from adarem.tracking import workspace
+            print(save_workspace(sweep, args.entity))
+        case "report":
+            from adarem.tracking.workspace import save_report
 
-    print(workspace.save(folder, args.action, args.entity, getattr(args, "results_dir", None)))
+            print(save_report(sweep, args.entity, args.results_dir))
     return exitcodes.OK
 
 
-def _settings(pairs: Sequence[str], defaults: dict[str, str]) -> dict[str, str]:
-    """``key=value`` words of the verbs that read run directories and so know nothing of Hydra."""
-    from adarem.run.config import nearest
+def _replay(sweep: Path, args: argparse.Namespace) -> int:
+    from adarem.tracking.replay import replay
 
-    chosen = dict(defaults)
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or key not in defaults:
-            raise UserError(f"{pair!r}: not a setting of this command; {nearest(key, defaults)}")
-        chosen[key] = value
-    return chosen
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, run, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        return added
-
-    doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
-    prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint beside them")
-    prepare.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (default: all cores)"
-    )
-    prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and record their names")
-    prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
-    prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
-    plan = verb("plan", _plan, "show a grid's cells and make their run directories")
-    plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")
-    launch = verb("launch", _launch, "plan a grid, then start every cell that is not finished, here or on Slurm")
-    launch.add_argument("--dry-run", action="store_true", help="print the exact commands, start nothing")
-    for with_overrides in (doctor, prepare, plan, launch):
-        with_overrides.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES)
-    status = verb("status", _status, "show where every cell of a grid stands")
-    status.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs")
-    status.add_argument("--json", action="store_true", help="for programs")
-    train = verb("train", _train, "train one run directory, or go on with it (one rank: torchrun or srun starts them)")
-    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    report = verb("report", _report, "make the tables and figures of all sweeps, or of one grid")
-    report.add_argument(
-        "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
-    )
-    compare = verb("compare", _compare, "two finished runs side by side, and image by image with the paired test")
-    compare.add_argument("run_a", type=Path, metavar="RUN_A")
-    compare.add_argument("run_b", type=Path, metavar="RUN_B")
-    mirror = verb("wandb", _wandb, "send runs, tables, figures and their layout to Weights & Biases; see docs/wandb.md")
-    actions = mirror.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, text in _WANDB.items():
-        action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("folder", type=Path, metavar="FOLDER", help="a grid's runs, for instance runs/table2")
-        if name in ("replay", "publish"):
-            action.add_argument("--mode", choices=("online", "offline"), help="default: as the runs' config says")
-        else:
-            action.add_argument("--entity", help="your wandb user or team; default: wandb.entity of the runs")
-        if name in ("publish", "report"):
-            action.add_argument("--results-dir", type=Path, default=Path("results"), help="where the report lies")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except UserError as e:
-        # Of a job's ranks, one per node prints it: a node may lack what the first one has.
-        first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
-        if not e.reported and (args.verb != "train" or first):
-            line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
-            print(f"adarem {args.verb}: {line}", file=sys.stderr)
-        return exitcodes.FAILED if e.retryable else exitcodes.USER_ERROR
-    except RankLost:
-        return exitcodes.FAILED
-    except BrokenPipeError:  # `adarem plan ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exitcodes.FAILED
-    except OSError as e:
-        if e.errno not in _OF_THE_PLACE:
-            raise
-        place = f"{os.fsdecode(e.filename)}: " if isinstance(e.filename, str | bytes) else ""
-        print(f"adarem {args.verb}: {place}{e.strerror}; mend that and start again", file=sys.stderr)
-        return exitcodes.FAILED if e.errno in SICK else exitcodes.USER_ERROR
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        if argv is None and args.verb == "train":
-            # This process ends now. Slurm may repeat its warning, and the interpreter is about to restore the
-            # handlers that kill.
-            for number in (signal.SIGUSR1, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
+    replayed = replay(sweep, args.mode)
+    for problem in replayed.problems:
+        print(f"adarem wandb: not sent: {problem}", file=sys.stderr)
+    failures = f", {len(replayed.problems)} not" if replayed.problems else ""
+    print(f"{args.folder}: {replayed.sent} runs sent{failures}")
+    return exitcodes.USER_ERROR if replayed.problems else exitcodes.OK

@@ -11,7 +11,7 @@ import pytest
 
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
-from adarem.tracking import sync as mirror
+from adarem.tracking import sync
 from tests.support.processes import wait_for
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -71,16 +71,16 @@ def test_training_ends_as_if_there_were_no_wandb(
     for key, value in {"WANDB_BASE_URL": server, "WANDB_API_KEY": KEY, "ADAREM_TEST_MARK": mark}.items():
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(mirror, "_FINISH_SECONDS", 4.0)
+    monkeypatch.setattr(sync, "_FINISH_SECONDS", 4.0)
     waited = []
-    close = mirror.Mirror.close
+    close = sync.SyncProcess.close
 
-    def timed(self: mirror.Mirror) -> None:
+    def timed(self: sync.SyncProcess) -> None:
         began = time.monotonic()
         close(self)
         waited.append(time.monotonic() - began)
 
-    monkeypatch.setattr(mirror.Mirror, "close", timed)
+    monkeypatch.setattr(sync.SyncProcess, "close", timed)
     code, err = train_here(run.path)
     assert code == exitcodes.OK and run.status() == "done" and "Traceback" not in err
     assert len(waited) == 1 and waited[0] < 4 + 10  # the time that the mirror is given at the end
@@ -97,4 +97,4 @@ def test_training_ends_as_if_there_were_no_wandb_when_its_log_cannot_be_opened(
     (run.path / "wandb.log").mkdir()
     assert train_here(run.path)[0] == 0
     assert run.status() == "done"
-    assert "not mirrored to wandb ([Errno 21] Is a directory" in run.log_file.read_text()
+    assert "wandb: not copied there ([Errno 21] Is a directory" in run.log_file.read_text()

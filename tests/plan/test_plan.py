@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from adarem.launch.launch import _report_arguments
+from adarem.launch.commands import report_arguments
 from adarem.plan.plan import METRICS, make_plan
 from adarem.report.load import Sweeps
 from adarem.report.tables.table import METRICS as of_report
@@ -102,7 +102,7 @@ def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
     assert make_plan(["data=digits", runs, "scale.epochs=3"]).folder.name == "table2-digits"
     for plan in (trial, make_plan(paper)):
         plan.write()
-        asked = dict(word.split("=") for word in _report_arguments(plan))
+        asked = dict(word.split("=") for word in report_arguments(plan))
         assert Sweeps(tmp_path).matching(asked["grid"], asked["data"], asked["scale"]) == [plan.folder.name]
 
 

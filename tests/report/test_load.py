@@ -257,8 +257,8 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
     ("content", "words"),
     [
         (b"\xff\xfe\x00name", "not text; plan the grid again"),
-        (b"name: [", "not valid YAML; plan"),
-        (b"name: 2024-99-99", "not valid YAML; plan"),
+        (b"name: [", "not valid YAML"),
+        (b"name: 2024-99-99", "not valid YAML"),
         (b"- table2", "holds no mapping; plan"),
         (b"axes: {model: 5}", "axes: not as `adarem plan` writes it"),
         (b"metrics: top1", "metrics: not as"),

@@ -183,7 +183,7 @@ def test_a_sweep_without_a_readable_run_is_refused(dirs, table2_runs):
     ("damage", "words"),
     [
         (b"\xff\xfe\x00", "not text; plan the grid again"),
-        (b"name: [", "not valid YAML; plan the grid again"),
+        (b"name: {\n}}", "not valid YAML at line 2; plan the grid again"),
         (b"name: table1\nmetrics: [top1]\naxes: {}", "needs axes.model, axes.optimizer, metrics; plan it again"),
     ],
 )

@@ -37,8 +37,8 @@ def test_config_comes_back_as_planned(run: RunDir) -> None:
     ("text", "message"),
     [
         ("grid: [", r"not valid YAML at line [12]"),
-        ("just words", "needs a mapping"),
-        ("", "needs a mapping"),
+        ("just words", "holds no mapping"),
+        ("", "holds no mapping"),
         ("grid: table2", "cell: missing"),
         ("!!python/object/apply:os.system ['touch pwned']", "not valid YAML"),
     ],

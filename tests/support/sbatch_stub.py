@@ -1,8 +1,8 @@
-"""Stands in for .venv/bin/python in tests of launching: a rank, torchrun or a report without torch, in 0.1 s.
+"""Takes the place of .venv/bin/python in tests of launching: a rank, torchrun or a report without torch, in 0.1 s.
 
-What a rank does stands in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "diverge" | "wait" |
-"stubborn"}. A waiting rank acts as the trainer does on a signal: a checkpoint, a word on why, exit code 75; started
-again, it finishes. A stubborn one ignores signals, and so does its child, which is in a session of its own.
+What a rank does is in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "diverge" | "wait" | "stubborn"}.
+A waiting rank acts as the trainer does on a signal: a checkpoint, a recorded reason, exit code 75; started again, it
+finishes. A stubborn one ignores signals, and so does its child, which is in a session of its own.
 """
 
 import json
@@ -39,7 +39,7 @@ def train(run: RunDir) -> int:
         )
     if do == "fail":
         while rank and len(run.attempts()) <= int(os.environ.get("SLURM_RESTART_COUNT", 0)):
-            time.sleep(0.05)  # the first to fail ends the others, and rank 0 is to tell of its start first
+            time.sleep(0.05)  # the first to fail ends the others, and rank 0 records its start first
         run.log_file.write_text("why it failed")
         return exitcodes.FAILED
     if do == "diverge":
@@ -52,8 +52,11 @@ def train(run: RunDir) -> int:
     if do == "wait" and not resumed:
         while not asked:
             time.sleep(0.05)
-        time.sleep(0.5)  # every rank has heard of it
-        (run.path / "signals").write_text(json.dumps(asked))
+        (run.path / f"asked{rank}").touch()
+        while not all((run.path / f"asked{r}").exists() for r in range(world)):
+            time.sleep(0.05)  # the first to end ends the others, which may not have got the signal yet
+        time.sleep(0.5)  # for a second signal, which the tests would see
+        (run.path / f"signals{rank}").write_text(json.dumps(asked))
         if rank == 0:
             run.checkpoints.mkdir()
             checkpoint.touch()
@@ -67,7 +70,7 @@ def train(run: RunDir) -> int:
 
 def main(argv: list[str]) -> int:
     assert argv[0] == "-m"
-    if argv[1] == "adarem.launch.slurm.jobs" or argv[2] == "prepare":
+    if argv[1] == "adarem.launch.slurm.requeue" or argv[2] == "prepare":
         os.execv(sys.executable, [sys.executable, *argv])
     if argv[1] == "adarem.launch.torchrun":
         argv = argv[argv.index("-m", 1) :]

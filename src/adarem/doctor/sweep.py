@@ -10,7 +10,7 @@ from pathlib import Path
 from adarem.data import check_prepared, fingerprint
 from adarem.data.text.corpus import read_corpus
 from adarem.doctor.check import Check, ask
-from adarem.launch.slurm import jobs as slurm_jobs
+from adarem.launch.slurm import commands as slurm_commands
 from adarem.run.config import RunConfig, TextConfig
 from adarem.run.errors import UserError
 
@@ -39,9 +39,9 @@ def slurm(config: RunConfig | None) -> Iterator[Check]:
         # Slurm itself says whether it would take such a job: account, limits, GPUs, everything that the site checks.
         job = f"{config.cluster.nodes} nodes x {config.cluster.ranks_per_node} ranks"
         with tempfile.TemporaryDirectory() as place:
-            array = slurm_jobs.array_command(Path(place), "test", 1, config.cluster, None)
+            array = slurm_commands.array_command(Path(place), "test", 1, config.cluster, None)
             yield _taken("slurm job", job, array, "cluster.nodes, cluster.time, cluster.account, ...")
-            report = slurm_jobs.report_command(Path(place), [], config.cluster, after=[])
+            report = slurm_commands.report_command(Path(place), [], config.cluster, after=[])
             what = "the report, and the job that writes the data,"
             yield _taken("slurm report", what, report, "cluster.aux_partition, cluster.aux_extra, cluster.account")
 

@@ -1,4 +1,5 @@
-"""``adarem launch`` and ``adarem status``: starts what is not finished, here or on Slurm, and says where it stands.
+"""``adarem launch`` and ``adarem status``: starts what is not finished, here or on Slurm, and shows the state of runs.
 
-In: run directories. Out: processes and jobs. Imports run, plan and data's check that a data set is prepared; no torch.
+In: run directories. Out: processes and jobs. Imports run, resources, data (is a data set prepared?) and plan's types;
+no torch, and no Hydra.
 """

@@ -1,4 +1,4 @@
-"""torchrun as it is, but with one line instead of a traceback, and with the exit code of the rank that ended first.
+"""torchrun, with one line in place of a traceback and with the exit code of the rank that ended first.
 
 python -m adarem.launch.torchrun --standalone --nproc-per-node=2 -m adarem train RUN_DIR
 """
@@ -10,13 +10,13 @@ import time
 
 from adarem.run import exitcodes
 
-_SHUTDOWN_SECONDS = 120
-_SAID_ITSELF = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
+_SHUTDOWN_SECONDS = 120  # from a signal to a rank's checkpoint: at most an evaluation and a step
+_REPORTED_BY_THE_RANK = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
 
 
 def main(argv: list[str]) -> int:
+    """Runs torchrun with these arguments; returns an exit code, 128 + the signal for a rank that a signal killed."""
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torchrun's own logger
-    # How long ranks have from a signal to their checkpoint: an evaluation and a step at the most.
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SHUTDOWN_SECONDS))
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     except ChildFailedError as e:
         rank, failure = e.get_first_failure()
         code = failure.exitcode
-        if code not in _SAID_ITSELF:
+        if code not in _REPORTED_BY_THE_RANK:
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
             when = time.strftime("%H:%M:%S", time.localtime(failure.timestamp))
             print(f"rank {rank} (pid {failure.pid}) ended first: {how} at {when}", file=sys.stderr)

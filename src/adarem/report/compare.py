@@ -39,7 +39,7 @@ def _paired_lines(a: Run, b: Run) -> list[str]:
         ]
     out = []
     for metric in ("top1", "top5"):
-        p = statistics.paired(*(of_run[metric] for of_run in bits))
+        p = statistics.compare_images(*(of_run[metric] for of_run in bits))
         out.append(
             f"{METRICS[metric].label}: a − b = {p.difference:+.2f} points, 95 % {p.low:+.2f} to {p.high:+.2f} (paired "
             f"bootstrap over {p.n:,} images); only a right {p.only_a:,}, only b right {p.only_b:,}; McNemar's exact "

@@ -33,6 +33,11 @@ class Files(BaseModel):
     page: Paths
 
     @property
+    def csv(self) -> str:
+        """The table with bare numbers."""
+        return next(name for name in self.table if name.endswith(".csv"))
+
+    @property
     def all(self) -> tuple[str, ...]:
         return (*self.table, *self.time, *self.runs, *self.figures, *self.page)
 

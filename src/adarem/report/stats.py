@@ -1,19 +1,21 @@
-"""Numbers from numbers: seeds, intervals, paired tests, power. Knows nothing of runs or files.
+"""Statistics of plain numbers: summaries of seeds, intervals, tests, power. Imports nothing of runs or files.
 
 Accuracies are in percent, so differences are in points. ``scipy`` and ``statsmodels`` do the mathematics.
 
-Seeds that all gave the same figure tell nothing of the noise, and not that it is 0: where nothing varies there is no
-interval, no test and no power.
+Seeds that all gave the same value do not show that the noise is 0: where nothing varies there is no interval, no test
+and no power.
 """
 
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
 
@@ -36,13 +38,12 @@ VERDICT_RULE = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Seeds of one cell. ``sd`` (n − 1 in the denominator) and ``half_width`` (95 %, t) are None when n = 1;
-    ``half_width`` also when the seeds did not differ."""
+    """The seeds of one cell."""
 
     n: int
     mean: float
-    sd: float | None
-    half_width: float | None
+    sd: float | None  # n − 1 in the denominator; None with one seed
+    half_width: float | None  # of the mean's 95 % t interval; None with one seed or seeds that do not differ
 
     def text(self, digits: int = 2) -> str:
         """``70.61 ± 0.12``: mean and sample standard deviation; never ± with one seed."""
@@ -66,68 +67,76 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(x.size, float(x.mean()), sd, half_width)
 
 
-def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
-    """Pooled sample deviation over cells and its degrees of freedom; None when no cell has two seeds."""
+class PooledDeviation(NamedTuple):
+    sd: float
+    degrees_of_freedom: int
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> PooledDeviation | None:
+    """Sample deviation pooled over cells; None when no cell has two seeds."""
     several = [g for g in groups if len(g) >= 2]
     freedom = sum(len(g) - 1 for g in several)
     if freedom == 0:
         return None
-    return math.sqrt(sum((len(g) - 1) * variance(g) for g in several) / freedom), freedom
+    return PooledDeviation(math.sqrt(sum((len(g) - 1) * variance(g) for g in several) / freedom), freedom)
 
 
 def smallest_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Difference of means that a two-sided t-test at ``alpha`` shows with ``power``, n seeds each.
+    """Difference of means that a two-sided t-test at ``alpha`` detects with ``power``, n seeds each.
 
-    None if n < 2 or if the seeds did not differ.
+    None if n < 2 or if the seeds do not differ.
     """
     if n < 2 or sd == 0:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # of the solver, on its way to a solution
         effect = TTestIndPower().solve_power(effect_size=None, nobs1=n, alpha=alpha, power=power, ratio=1.0)
     return float(np.squeeze(effect)) * sd
 
 
-def verdict(
-    values: Sequence[float], paper: float, *, planned: int, diverged: int, lower_is_better: bool
-) -> tuple[Verdict, float | None]:
-    """The verdict of VERDICT_RULE and the half-width h that it rests on (None where the seeds give none)."""
+def verdict(values: Sequence[float], paper: float, *, planned: int, diverged: int, lower_is_better: bool) -> Verdict:
+    """The verdict of VERDICT_RULE on the values of the finished seeds."""
     if diverged:
-        return "diverged", None
+        return "diverged"
     if len(values) < max(planned, 1):
-        return "pending", None
+        return "pending"
     s = summarize(values)
     if not s.sd:
-        return "underpowered", None
+        return "underpowered"
     h = float(stats.t.ppf(0.975, s.n - 1)) * s.sd * math.sqrt(1 + 1 / s.n)
     d = s.mean - paper
     if max(abs(d - h), abs(d + h)) <= MARGIN:
-        return "reproduced", h
+        return "reproduced"
     if abs(d) > h:
-        return ("better" if (d < 0) == lower_is_better else "worse"), h
-    return ("within noise" if h <= MARGIN else "underpowered"), h
+        return "better" if (d < 0) == lower_is_better else "worse"
+    return "within noise" if h <= MARGIN else "underpowered"
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A weighted sum of means: its standard error by Welch, each group with its own variance, and the degrees of
-    freedom by Satterthwaite."""
+    """A weighted sum of means."""
 
     value: float
-    error: float
-    freedom: float
+    standard_error: float  # Welch's: each group has its own variance
+    degrees_of_freedom: float  # Satterthwaite's
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        h = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
-        return self.value - h, self.value + h
+    def interval(self, confidence: float) -> Interval:
+        """The two-sided t interval."""
+        h = float(stats.t.ppf(0.5 + confidence / 2, self.degrees_of_freedom)) * self.standard_error
+        return Interval(self.value - h, self.value + h)
 
     def p_outside(self, low: float, high: float) -> float:
         """The larger of two one-sided p, against a true value of at most ``low`` and against one of at least ``high``.
 
         Below 0.05 where the 90 % interval lies between the two. Either may be infinite.
         """
-        tails = stats.t.sf([(self.value - low) / self.error, (high - self.value) / self.error], self.freedom)
-        return float(max(tails))
+        distances = np.array([self.value - low, high - self.value]) / self.standard_error
+        return float(np.max(stats.t.sf(distances, self.degrees_of_freedom)))
 
 
 def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate | None:
@@ -148,11 +157,12 @@ def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Est
 def slope(x: Sequence[float], samples: Sequence[Sequence[Sequence[float]]]) -> Estimate | None:
     """Slope of the least-squares line through each x's mean, or difference of means where it has two samples.
 
-    Every x counts alike, so the slope is a fixed contrast of the means and its error is the seeds' alone. Weights of
-    1/SE² from two or three seeds favour whatever varied little by chance, and then find slopes that are not there.
+    Every x counts alike, so the slope is a fixed contrast of the means and its error is that of the seeds. Weights of
+    1/SE² from two or three seeds favour whatever varies little by chance, and then find slopes that do not exist.
     """
     centred = np.asarray(x, dtype=float) - np.mean(x)
-    groups, weights = [], []
+    groups: list[Sequence[float]] = []
+    weights: list[float] = []
     for of_x, w in zip(samples, centred / (centred**2).sum(), strict=True):
         groups += of_x
         weights += [float(w), -float(w)][: len(of_x)]
@@ -161,12 +171,12 @@ def slope(x: Sequence[float], samples: Sequence[Sequence[Sequence[float]]]) -> E
 
 @dataclass(frozen=True)
 class Comparison:
-    """Welch's t-test of two cells; all but the difference are None where neither's seeds differed."""
+    """Welch's t-test of two cells; all but the difference are None where the seeds of neither cell differ."""
 
     difference: float
     half_width: float | None = None  # 95 %
     p: float | None = None
-    adjusted: float | None = None  # Holm's p over the tests of the table
+    adjusted: float | None = None  # p by Holm's correction over the tests of the table
 
     @property
     def text(self) -> str:
@@ -177,17 +187,24 @@ class Comparison:
         return f"{difference} ± {self.half_width:.2f} (95 %), p = {self.p:.2g}, Holm {self.adjusted:.2g}"
 
 
-def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Comparison]:
-    """Welch's t for every pair (a, b), difference = mean(a) − mean(b), each of two seeds or more.
+class TwoSamples(NamedTuple):
+    """The values of two cells, two seeds or more each."""
 
-    Holm's correction runs over the pairs that have a test.
+    a: Sequence[float]
+    b: Sequence[float]
+
+
+def welch(comparisons: Sequence[TwoSamples]) -> list[Comparison]:
+    """Welch's t-test of every two samples, difference = mean(a) − mean(b).
+
+    Holm's correction runs over those that have a test.
     """
-    found = [contrast(pair, (1, -1)) for pair in pairs]
-    raw = [2 * float(stats.t.sf(abs(e.value) / e.error, e.freedom)) for e in found if e]
-    # With fewer than two nothing is to correct; multipletests sweeps the whole heap, half a second with many runs.
+    found = [contrast(samples, (1, -1)) for samples in comparisons]
+    raw = [2 * float(stats.t.sf(abs(e.value) / e.standard_error, e.degrees_of_freedom)) for e in found if e]
+    # One test needs no correction, and multipletests runs the garbage collector: half a second with many runs read.
     adjusted = iter(zip(raw, multipletests(raw, method="holm")[1] if len(raw) > 1 else raw, strict=True))
     out = []
-    for (a, b), e in zip(pairs, found, strict=True):
+    for (a, b), e in zip(comparisons, found, strict=True):
         if e is None:
             out.append(Comparison(float(np.mean(a) - np.mean(b))))
             continue
@@ -197,15 +214,15 @@ def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Comp
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Two runs on the same images, image by image. ``only_a``: right in a and wrong in b."""
+class ImageComparison:
+    """Two runs evaluated on the same images, compared image by image."""
 
-    n: int
+    n: int  # images
     accuracy_a: float  # percent
     accuracy_b: float
-    only_a: int
+    only_a: int  # images that a gets right and b gets wrong
     only_b: int
-    p: float  # McNemar, exact
+    p: float  # McNemar's test, exact
     low: float  # 95 % bootstrap interval of accuracy_a − accuracy_b, points
     high: float
 
@@ -214,16 +231,23 @@ class Paired:
         return 100.0 * (self.only_a - self.only_b) / self.n
 
 
-def paired(a: np.ndarray, b: np.ndarray, *, resamples: int = 10_000, seed: int = 0) -> Paired:
-    """McNemar's exact test and a percentile bootstrap over images, for two boolean arrays of one entry an image.
+def compare_images(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], *, resamples: int = 10_000, seed: int = 0
+) -> ImageComparison:
+    """McNemar's exact test and a percentile bootstrap over images.
 
-    Resampling n images with replacement draws the counts (only_a, only_b, agree) from a multinomial, so the bootstrap
-    needs no pass over the images.
+    Args:
+        a: which images the first run gets right, in the order of the data set.
+        b: the same of the second run.
     """
-    assert a.shape == b.shape and a.dtype == b.dtype == bool and a.size > 0
+    assert a.shape == b.shape and a.dtype == b.dtype == np.bool_ and a.size > 0
     n, only_a, only_b = a.size, int((a & ~b).sum()), int((~a & b).sum())
-    p = float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
+    p = float(mcnemar([[int((a & b).sum()), only_a], [only_b, int((~a & ~b).sum())]], exact=True).pvalue)
+    # n images drawn with replacement have counts (only_a, only_b, agree) of this multinomial: the distribution that
+    # scipy.stats.bootstrap samples, without a pass over n · resamples images (5 · 10⁸ for ImageNet).
     shares = np.array([only_a, only_b, n - only_a - only_b]) / n
     draws = np.random.default_rng(seed).multinomial(n, shares, size=resamples)
     low, high = np.percentile(100.0 * (draws[:, 0] - draws[:, 1]) / n, [2.5, 97.5])
-    return Paired(n, 100.0 * a.mean(), 100.0 * b.mean(), only_a, only_b, p, float(low), float(high))
+    return ImageComparison(
+        n, float(100.0 * a.mean()), float(100.0 * b.mean()), only_a, only_b, p, float(low), float(high)
+    )

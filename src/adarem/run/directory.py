@@ -21,13 +21,11 @@ import yaml
 from adarem.run import locks
 from adarem.run.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
 from adarem.run.errors import UserError
-from adarem.run.files import append_line, read_json, read_lines, write_atomically
+from adarem.run.files import SAFE_YAML as SAFE_YAML
+from adarem.run.files import append_line, read_json, read_lines, read_yaml, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
-
-# libyaml where PyYAML has it: ten times faster, which `adarem status` and the report feel.
-SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
@@ -119,16 +117,8 @@ class RunDir:
 
     def config(self) -> RunConfig:
         """Raises UserError when config.yaml is missing, damaged or of another version."""
-        try:
-            raw = yaml.load(self.config_file.read_text(), Loader=SAFE_YAML)
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{self.config_file}: not text; remove the run and plan it again") from None
-        except yaml.YAMLError as e:
-            where = getattr(e, "problem_mark", None)
-            line = f" at line {where.line + 1}" if where else ""
-            raise UserError(f"{self.config_file}: not valid YAML{line}; remove the run and plan it again") from None
+        absent = f"{self.path}: no config.yaml there, so no run; `adarem plan` makes runs"
+        raw = read_yaml(self.config_file, "remove the run and plan it again", absent=absent)
         try:
             return from_dict(raw)
         except UserError as e:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and lines that are whole or known to be broken. Standard library only."""
+"""Files that are complete or absent, and lines that are complete or known to be broken; YAML, JSON and JSON lines."""
 
 import contextlib
 import errno
@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from adarem.run.errors import UserError
 
@@ -108,4 +110,35 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
+    return value
+
+
+# libyaml where PyYAML has it: ten times faster, which `adarem status` and the report feel.
+SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str, object]:
+    """The mapping that a YAML file holds.
+
+    Args:
+        remedy: what to do about a damaged file, which ends the message.
+        absent: the complete message where there is no such file.
+
+    Raises:
+        UserError: the file is absent, cannot be read, is no text, no YAML or no mapping.
+    """
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_YAML)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(absent or f"{path}: no such file; {remedy}") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or {remedy}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not text; {remedy}") from None
+    except (yaml.YAMLError, ValueError) as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}: not valid YAML{where}; {remedy}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds no mapping; {remedy}")
     return value

@@ -4,37 +4,28 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+from adarem.run.catalog import SYMBOLS
 from adarem.run.config import RunConfig
-from adarem.run.schema import variant
+from adarem.run.sweep import SweepLabels, heading, overrides_text
 
-# Settings whose own name is not what one reads.
-SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
+__all__ = ["heading", "readable", "shortened", "table_cell"]
 
 
 def readable(settings: Mapping[str, Any]) -> str:
-    """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.run.schema.variant``."""
+    """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.run.sweep.overrides_text``."""
     words = ((k.rsplit(".", 1)[-1], v) for k, v in sorted(settings.items()))
     return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {v}" for k, v in words)
 
 
-def table_cell(config: RunConfig, grid: Mapping[str, Any]) -> str:
+def table_cell(config: RunConfig, labels: SweepLabels) -> str:
     """The cell of its table that a run is one seed of: ``ResNet-18 · AdaRem``, ``ResNet-18 · AdaRem (λ 0.9)``.
 
     Args:
-        grid: of grid.yaml, whose labels of settings go before ``readable``; may be empty.
+        labels: the sweep's own, which replace ``readable`` where they name the settings.
     """
-    labelled = (grid.get("labels") or {}).get("settings") or {}
-    settings = labelled.get(variant(config.overrides), readable(config.overrides))
+    settings = labels.overrides.get(overrides_text(config.overrides), readable(config.overrides))
     cell = f"{config.model.label} · {config.optimizer.label}"
     return f"{cell} ({settings})" if settings else cell
-
-
-def heading(grid: str) -> str:
-    """``Table 2`` for the grid table2, ``Table 3 search``; what is neither a table nor a figure keeps its name."""
-    for kind in ("table", "figure"):
-        if grid.startswith(kind) and grid.removeprefix(kind)[:1].isdigit():
-            return f"{kind.title()} {grid.removeprefix(kind)}".replace("_", " ")
-    return grid.replace("_", " ")
 
 
 def shortened(text: str, longest: int) -> str:

@@ -7,43 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# Networks known by name, beside timm:NAME and torchvision:NAME. train.models.library builds these; a test compares.
-MODELS = (
-    "resnet18",
-    "resnet50",
-    "mobilenet_v2_1.0",
-    "mobilenet_v2_0.5",
-    "shufflenet_v2_1.0",
-    "shufflenet_v2_0.5",
-)
+from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS, Range
 
-# Hyper-parameters that each optimizer takes beside lr and weight_decay, with the closed range of legal values
-# (None: a switch or a choice). The trainer's table takes exactly these; a test compares them.
+# Views of the catalog under their names of before, until every caller asks the catalog.
+MODELS = IMAGE_NETWORKS
 HYPER: dict[str, dict[str, tuple[float, float] | None]] = {
-    "sgd": {},
-    "sgdm": {"momentum": (0, 1), "dampening": (0, 1), "nesterov": None},
-    "adam": {"beta1": (0, 1), "beta2": (0, 1), "eps": (0, 1)},
-    "adamw": {"beta1": (0, 1), "beta2": (0, 1), "eps": (0, 1)},
-    "adabound": {"beta1": (0, 1), "beta2": (0, 1), "final_lr": (0, 1e6), "gamma": (0, 1), "eps": (0, 1)},
-    "rmsprop": {"alpha": (0, 1), "eps": (0, 1), "momentum": (0, 1)},
-    "adarem": {"beta": (0, 1), "lam": (0, 1), "decay_every": None, "eps": (0, 1), "scope": None},
-    "adarem_s": {
-        "beta": (0, 1),
-        "lam": (0, 1),
-        "decay_every": None,
-        "eps": (0, 1),
-        "scope": None,
-        "sphere": None,
-        "slr": None,
-    },
+    name: {k: (h.low, h.high) if isinstance(h, Range) else None for k, h in optimizer.hparams.items()}
+    for name, optimizer in OPTIMIZERS.items()
 }
-
-
-# Epochs, global batch, factor on the base rate: section 4.1.1; section 4.2 and the code of Merity et al. 2017
-PAPER_SCALES = {"imagenet": (100, 1024, 1.0), "ptb": (100, 20, 1.0)}
-# Images or tokens (end-of-sentence included) of train, val and test.
-GENUINE_COUNTS = {"imagenet": (1281167, 50000), "ptb": (929589, 73760, 82430)}
-AWD_LSTM = (3, 1150, 400)  # layers, hidden, embedding of Merity et al. 2017
 
 
 def variant(settings: Mapping[str, Any]) -> str:
@@ -239,20 +210,9 @@ class RunConfig:
     @property
     def rehearsal(self) -> str | None:
         """None for a run that counts as a reproduction (the paper's data and scale), else one line on what it is."""
-        scale = (self.scale.epochs, self.scale.global_batch_size, self.scale.lr_factor)
-        genuine = not self.data.embedded and scale == PAPER_SCALES.get(self.data.name)
-        if isinstance(self.model, LstmConfig):
-            genuine &= (self.model.layers, self.model.hidden, self.model.embedding) == AWD_LSTM
-        counts: tuple[int | None, ...] = (self.data.expected_train, self.data.expected_val)
-        if isinstance(self.data, TextConfig):
-            counts += (self.data.expected_test,)
-        genuine &= counts == GENUINE_COUNTS.get(self.data.name)  # what the data are held against
-        if genuine:
-            return None
-        return (
-            f"{self.data.label}, {self.scale.epochs} epochs, global batch {self.scale.global_batch_size}: "
-            "shows that the pipeline works, says nothing about the paper's claims"
-        )
+        from adarem.run.reproduction import standing_of_run  # which imports this module
+
+        return standing_of_run(self, None).rehearsal
 
 
 @dataclass(frozen=True)

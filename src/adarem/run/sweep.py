@@ -1,45 +1,225 @@
-"""A campaign: the runs of one grid on one set of data, ``runs/<campaign>/``, and the names of its cells.
+"""A sweep: the runs of one grid on one data set at one scale, ``runs/<sweep>/``; what was planned, and all names.
 
-Standard library and yaml only.
+``SweepSpec`` is the grid from the file in ``configs/grid`` to the report: plan makes it from that file and the user's
+overrides, ``grid.yaml`` in the sweep's folder holds it, and every reader parses that file into it.
 """
 
+import dataclasses
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
+from adarem.run.build import build
+from adarem.run.catalog import DATA_SETS, default_scale
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_yaml, write_atomically
 
-# The scale at which a set of data is used where nothing else is said; any other goes into a campaign's name.
-OWN_SCALE = {"imagenet": "paper", "ptb": "paper_text", "pydoc": "rehearsal_text"}
+Scalar: TypeAlias = str | int | float | bool
+Settings: TypeAlias = Mapping[str, Scalar]  # dotted key to value: {"optimizer.lam": 0.9}
+
+# Of grid.yaml. Files of before have no such key; 2: typed ``paper``, ``overrides`` and ``settings_from``.
+FORMAT = 2
 
 
-def folder_name(grid: str, data: str, scale: str) -> str:
+@dataclass(frozen=True)
+class PaperPart:
+    """The part of the paper that a grid repeats."""
+
+    source: str  # in the paper's own words: "Table 2", "Section 4.2"
+    values: str | None = None  # file in results/paper/ with its numbers; None: the paper prints none
+
+
+@dataclass(frozen=True)
+class SweepLabels:
+    """What tables print instead of internal names."""
+
+    model: Mapping[str, str] = field(default_factory=dict)
+    optimizer: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)  # by ``overrides_text``
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A grid: what runs there are, and what the report makes of them."""
+
+    name: str  # of the grid: "table2"
+    axes: Mapping[str, tuple[str, ...]]  # key to its values; model and optimizer are always there
+    metrics: tuple[str, ...]  # of ``catalog.METRICS``; the first is the primary one
+    title: str = ""
+    heading: str | None = None  # goes before the title; None: the paper's source, else the name in words
+    paper: PaperPart | None = None  # None: no paper is behind it, it is a study
+    figure: str | None = None
+    selection: str = "final epoch"  # how the reported epoch and settings are chosen, in words
+    seeds: tuple[int, ...] = (0,)
+    settings: tuple[str, ...] = ()  # overrides of every run, as on the command line
+    overrides: Mapping[str, Settings] = field(default_factory=dict)  # label to settings off the axes
+    search: Mapping[str, Mapping[str, tuple[Scalar, ...]]] = field(default_factory=dict)  # optimizer to further axes
+    settings_from: str | None = None  # the grid of a search, whose best settings are taken
+    data: str | None = None  # set by plan; None in files of before
+    scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
+    labels: SweepLabels = field(default_factory=SweepLabels)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.axes.get("model", ())
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        return self.axes.get("optimizer", ())
+
+    @property
+    def printed_heading(self) -> str:
+        """What the grid calls itself, else the paper's name of it, else its own name in words."""
+        return self.heading or (self.paper.source if self.paper and self.paper.values else heading(self.name))
+
+
+# Keys of before and of now, at the top and of labels.
+RENAMED = {"variants": "overrides", "winners": "settings_from"}
+_RENAMED_LABELS = {"settings": "overrides"}
+# Grids of the paper for which it prints no numbers: their files of before say ``paper: null``, as those of a study do.
+_PARTS_WITHOUT_NUMBERS = {
+    "figure2": "Figures 1 and 2",
+    "lambda": "Section 4.1.1",
+    "table3_search": "Section 4.2",
+}
+
+
+def spec_from_dict(raw: Mapping[str, object]) -> SweepSpec:
+    """A grid from the plain mapping of grid.yaml, of this format or of the one before.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed key.
+    """
+    new = {k: v for k, v in raw.items() if k != "format"}
+    if raw.get("format") is None:
+        for old, key in RENAMED.items():
+            if old in new:
+                new[key] = new.pop(old)
+        labels = new.get("labels")
+        if isinstance(labels, Mapping):
+            new["labels"] = {_RENAMED_LABELS.get(str(k), k): v for k, v in labels.items()}
+        name, paper = str(new.get("name")), new.get("paper")
+        if isinstance(paper, str):
+            new["paper"] = {"source": heading(name), "values": paper}
+        elif paper is None and name in _PARTS_WITHOUT_NUMBERS:
+            new["paper"] = {"source": _PARTS_WITHOUT_NUMBERS[name]}
+    empty = [k for k in ("title", "seeds", "settings", "overrides", "search", "labels") if new.get(k, ...) is None]
+    return build(SweepSpec, {k: v for k, v in new.items() if k not in empty})
+
+
+def spec_to_dict(spec: SweepSpec) -> dict[str, object]:
+    """The plain form, as grid.yaml holds it; what is empty is left out. ``spec_from_dict`` reads it back."""
+    raw = {k: _plain(v) for k, v in dataclasses.asdict(spec).items()}
+    keep = ("name", "title", "paper", "metrics", "axes", "seeds", "labels")
+    order = ("name", "heading", "title", "paper", "figure", "metrics", "selection", "axes", "overrides", "search")
+    ordered = dict.fromkeys((*order, *raw))
+    return {"format": FORMAT} | {k: raw[k] for k in ordered if k in keep or raw[k] not in (None, [], {}, "")}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
+def write_sweep(folder: Path, spec: SweepSpec) -> None:
+    """Writes grid.yaml into ``runs/<sweep>/``."""
+    text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
+        spec_to_dict(spec), sort_keys=False, allow_unicode=True
+    )
+    write_atomically(folder / "grid.yaml", text)
+
+
+def read_sweep(folder: Path) -> SweepSpec:
+    """What was planned in ``runs/<sweep>/``.
+
+    Raises:
+        UserError: the folder was not made by ``adarem plan``, or its grid.yaml is damaged.
+    """
+    path = folder / "grid.yaml"
+    raw = read_yaml(path, "plan the grid again", absent=f"{folder}: no grid.yaml there; `adarem plan` makes it")
+    try:
+        return spec_from_dict(raw)
+    except UserError as e:
+        raise UserError(f"{path}: {e}; plan the grid again") from None
+
+
+def runs_in(folder: Path) -> list[RunDir]:
+    """The runs of one sweep, in order of name."""
+    if not folder.is_dir():
+        return []
+    return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
+
+
+def directories(folder: Path) -> list[RunDir]:
+    """Whatever under ``runs/<sweep>/`` holds a file of a run, in order of name; Slurm's logs and the like do not."""
+    runs = [RunDir(p) for p in sorted(folder.iterdir()) if p.is_dir()]
+    return [
+        r
+        for r in runs
+        if any(f.exists() for f in (r.config_file, r.attempts_file, r.metrics_file, r.result_file, r.checkpoints))
+    ]
+
+
+def sweep_name(grid: str, data: str, scale: str) -> str:
     """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
     words = [grid]
-    if data not in ("imagenet", "ptb"):
+    if data not in DATA_SETS or DATA_SETS[data].in_folder_name:
         words.append(data)
-    if scale != OWN_SCALE.get(data, "rehearsal"):
+    if scale != default_scale(data):
         words.append(scale)
     return "-".join(words)
 
 
-def campaign_scale(data: str, scale: str, reproduces: bool) -> str:
-    """The scale in a campaign's name: ``trial`` where the name would be a reproduction's and a cell of it is none.
+def scale_in_name(data: str, scale: str, reproduces: bool) -> str:
+    """The scale in a sweep's name: ``trial`` where the name would be a reproduction's and a run of it is none.
 
-    One shorter run in ``runs/table2`` would make a rehearsal of the whole table.
+    One shorter run in ``runs/table2`` would make a rehearsal of the complete table.
     """
-    of_paper = data in ("imagenet", "ptb") and scale == OWN_SCALE[data]
+    of_paper = data in DATA_SETS and not DATA_SETS[data].in_folder_name and scale == default_scale(data)
     return "trial" if of_paper and not reproduces else scale
 
 
+_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
+
+
+def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, object]) -> str:
+    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
+    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
+    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
+    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
+
+
+def overrides_text(settings: Mapping[str, object]) -> str:
+    """What sets a run apart from the grid's own, by settings off the axes: ``lam=0.9, weight_decay=0.0005``, else
+    empty."""
+    return ", ".join(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(settings.items()))
+
+
+def heading(grid: str) -> str:
+    """``Table 2`` for the grid table2, ``Table 3 search``; what is neither a table nor a figure keeps its name."""
+    for kind in ("table", "figure"):
+        if grid.startswith(kind) and grid.removeprefix(kind)[:1].isdigit():
+            return f"{kind.title()} {grid.removeprefix(kind)}".replace("_", " ")
+    return grid.replace("_", " ")
+
+
+# Names of before, until every caller has the new ones.
+folder_name, campaign_scale, cell_name = sweep_name, scale_in_name, run_name
+OWN_SCALE = {name: known.default_scale for name, known in DATA_SETS.items()}
+
+
 def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
-    """Keeps the grid's title, axes, layout and selection rule beside its runs, for the report."""
+    """As ``write_sweep``, of a plain mapping of before; goes when nobody calls it any more."""
     text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
         grid, sort_keys=False, allow_unicode=True
     )
@@ -47,22 +227,19 @@ def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
 
 
 def read_campaign(folder: Path) -> dict[str, Any]:
-    """Raises UserError when the folder was not made by ``adarem plan``, or its grid.yaml is damaged."""
+    """As ``read_sweep``, with the keys of before; goes when nobody calls it any more."""
     path = folder / "grid.yaml"
-    try:
-        grid = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no grid.yaml there; `adarem plan` makes it") from None
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); mend that, or plan the grid again") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text; plan the grid again") from None
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"{path}: not valid YAML; plan the grid again") from None
-    if not isinstance(grid, dict):
-        raise UserError(f"{path}: holds no mapping; plan the grid again")
+    grid: dict[str, Any] = dict(
+        read_yaml(path, "plan the grid again", absent=f"{folder}: no grid.yaml there; `adarem plan` makes it")
+    )
     if wrong := [k for k, fits in _FITS.items() if k in grid and not fits(grid[k])]:
         raise UserError(f"{path}: {wrong[0]}: not as `adarem plan` writes it; plan the grid again")
+    if grid.pop("format", None) is not None:
+        for old, new in RENAMED.items():
+            if new in grid:
+                grid[old] = grid.pop(new)
+        grid["paper"] = (grid.get("paper") or {}).get("values")
+        grid["labels"]["settings"] = grid["labels"].pop("overrides", {})
     return grid
 
 
@@ -79,33 +256,3 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "heading": lambda v: v is None or isinstance(v, str),
     "labels": lambda v: isinstance(v, dict) and all(isinstance(of, dict) for of in v.values()),
 }
-
-
-_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
-
-
-def cell_name(model: str, optimizer: str, seed: int, overrides: dict[str, Any]) -> str:
-    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
-    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
-    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
-    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
-
-
-def runs_in(folder: Path) -> list[RunDir]:
-    """The runs of one campaign, in order of name."""
-    if not folder.is_dir():
-        return []
-    return [RunDir(p) for p in sorted(folder.iterdir()) if (p / "config.yaml").exists()]
-
-
-def directories(folder: Path) -> list[RunDir]:
-    """Whatever under ``runs/<campaign>/`` holds a file of a run, in order of name; Slurm's logs and the like do not."""
-    runs = [RunDir(p) for p in sorted(folder.iterdir()) if p.is_dir()]
-    return [
-        r
-        for r in runs
-        if any(f.exists() for f in (r.config_file, r.attempts_file, r.metrics_file, r.result_file, r.checkpoints))
-    ]

@@ -1,35 +1,24 @@
-"""A saved wandb workspace and a saved wandb report of one campaign, laid out as the paper's figures.
+"""``adarem wandb workspace`` and ``report``: a sweep's runs laid out as the paper's figures, saved on wandb's server.
 
-Built from the campaign's grid and configs alone; nothing is sent before ``save``.
+Built from the sweep's grid and configs alone; nothing is sent before ``save``.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
-from adarem.run.schema import variant
-from adarem.run.sweep import read_campaign
-from adarem.tracking.publish import configs_in, published, published_figures
-from adarem.tracking.sync import network_key, shown_tag
+from adarem.run.sweep import SweepSpec, overrides_text, read_sweep
+from adarem.tracking.naming import network_key, shown_tag
+from adarem.tracking.publish import configs_in, published_figures, report_of
 
 if TYPE_CHECKING:
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-# An optimizer's colour in the report's figures.
-COLORS = {
-    "sgdm": "#000000",
-    "adam": "#E69F00",
-    "adamw": "#56B4E9",
-    "adabound": "#009E73",
-    "rmsprop": "#CC79A7",
-    "adarem": "#D55E00",
-    "adarem_s": "#0072B2",
-    "sgd": "#7F7F7F",
-}
+    from wandb_workspaces.reports.v2.interface import Report
+    from wandb_workspaces.workspaces import Workspace
 
 _FINAL_IMAGES = {"Final top-1 (%)": "top1", "Best top-1 (%)": "best_top1", "Final top-5 (%)": "top5"}
 _FINAL_TEXT = {
@@ -43,21 +32,23 @@ _WIDTH = 24  # of a saved report, in columns
 
 
 @dataclass(frozen=True)
-class Campaign:
-    """What is laid out: the grid and the configs of its runs, in the table's order."""
+class Layout:
+    """What is laid out: a sweep's grid and the configs of its runs, in the table's order."""
 
-    name: str
-    grid: dict[str, Any]
-    configs: list[RunConfig]
+    name: str  # of the sweep
+    spec: SweepSpec
+    configs: Sequence[RunConfig]
 
     @property
     def title(self) -> str:
         """``REHEARSAL of Table 2. Test accuracy of ResNet-18 under six optimizers (table2-digits)``."""
-        text = f"{self.grid.get('heading') or heading(self.grid['name'])}. {self.grid.get('title', '')}".rstrip(". ")
-        return f"{'REHEARSAL of ' if self.rehearsal else ''}{text} ({self.name})"
+        text = f"{self.spec.printed_heading}. {self.spec.title}".rstrip(". ")
+        stamp = "REHEARSAL of " if self.rehearsal else ""
+        return f"{stamp}{text} ({self.name})"
 
     @property
     def rehearsal(self) -> str | None:
+        """Why the runs are no reproduction."""
         return next((c.rehearsal for c in self.configs if c.rehearsal), None)
 
     @property
@@ -82,44 +73,48 @@ class Campaign:
         """Cells in the colours of the report's figures; further settings of one optimizer take wandb's own."""
         first: dict[tuple[str, str], str] = {}
         for c in self.configs:
-            first.setdefault((c.model.name, c.optimizer.name), table_cell(c, self.grid))
-        return {cell: COLORS[optimizer] for (_, optimizer), cell in first.items() if optimizer in COLORS}
+            first.setdefault((c.model.name, c.optimizer.name), table_cell(c, self.spec.labels))
+        return {cell: OPTIMIZERS[name].color for (_, name), cell in first.items() if name in OPTIMIZERS}
 
 
 @dataclass(frozen=True)
-class Row:
-    """Panels side by side."""
+class PanelRow:
+    """Panels next to each other."""
 
     name: str
     panels: list[Any]
-    network: str | None = None  # label of the one that they are of
+    network: str | None = None  # label of the network whose runs alone it shows
 
 
-def read(folder: Path) -> Campaign:
-    """Raises UserError when the folder is no campaign, or has no run whose config can be read."""
-    grid = read_campaign(folder)
-    models, optimizers = ((grid.get("axes") or {}).get(axis, []) for axis in ("model", "optimizer"))
+def read_layout(sweep: Path) -> Layout:
+    """Raises UserError when the folder is no sweep, or has no run whose config can be read."""
+    spec = read_sweep(sweep)
 
-    def place(c: RunConfig) -> tuple[Any, ...]:
-        return (*_place(models, c.model.name), *_place(optimizers, c.optimizer.name), variant(c.overrides), c.seed)
+    def order(c: RunConfig) -> tuple[Any, ...]:
+        return (
+            *_position(spec.models, c.model.name),
+            *_position(spec.optimizers, c.optimizer.name),
+            overrides_text(c.overrides),
+            c.seed,
+        )
 
-    return Campaign(folder.name, grid, sorted(configs_in(folder), key=place))
+    return Layout(sweep.name, spec, sorted(configs_in(sweep), key=order))
 
 
-def _place(axis: list[str], name: str) -> tuple[int, str]:
-    """Where a value of an axis stands, those off the plan at the end."""
+def _position(axis: Sequence[str], name: str) -> tuple[int, str]:
+    """Sorts by the place on an axis; values that are not on it come last."""
     return (axis.index(name) if name in axis else len(axis)), name
 
 
-def workspace(campaign: Campaign, entity: str) -> "ws.Workspace":
-    """A view of the campaign's runs: the paper's figures, a line a cell of the table, averaged over its seeds."""
+def workspace(layout: Layout, entity: str) -> "Workspace":
+    """A view of the sweep's runs: the paper's figures, one line per cell of the table, averaged over its seeds."""
     _, ws = _packages()
-    figures = ["top1", "top5", "best_top1"] if campaign.images else ["perplexity", "val_perplexity"]
-    figures += ["q_mean"] if campaign.tracks_oscillation else []
-    return ws.Workspace(
+    metrics = ["top1", "top5", "best_top1"] if layout.images else ["perplexity", "val_perplexity"]
+    metrics += ["q_mean"] if layout.tracks_oscillation else []
+    view: Workspace = ws.Workspace(
         entity=entity,
-        project=campaign.project,
-        name=campaign.title,
+        project=layout.project,
+        name=layout.title,
         sections=[
             ws.Section(
                 name=row.name,
@@ -127,29 +122,30 @@ def workspace(campaign: Campaign, entity: str) -> "ws.Workspace":
                 is_open=True,
                 layout_settings=ws.SectionLayoutSettings(columns=len(row.panels), rows=1),
             )
-            for row in _rows(campaign)
+            for row in _rows(layout)
         ],
-        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(campaign.configs))),
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=max(10, len(layout.configs))),
         runset_settings=ws.RunsetSettings(
-            filters=_runs(campaign),
+            filters=_runs(layout),
             groupby=[ws.Config("table_cell")],
-            group_colors=dict(campaign.colors),
-            pinned_columns=[f"summary:{k}" for k in (*figures, "status")],
+            group_colors=layout.colors,
+            pinned_columns=[f"summary:{k}" for k in (*metrics, "status")],
         ),
     )
+    return view
 
 
-def report(campaign: Campaign, entity: str, figures: list[str]) -> "wr.Report":
+def report(layout: Layout, entity: str, figures: Sequence[str]) -> "Report":
     """A document: the published table and figures, then the workspace's rows.
 
     Args:
         figures: names of the published ones, in their order.
     """
-    wr, ws = _packages()
-    published = wr.Runset(entity, campaign.project, "Report", filters=_runs(campaign, kind="report"))
+    wr, _ = _packages()
+    published = wr.Runset(entity, layout.project, "Report", filters=_runs(layout, kind="report"))
     blocks = [
         wr.H1("Table and figures"),
-        wr.P(f"As the last `adarem wandb publish` of {campaign.name} logged them."),
+        wr.P(f"As the last `adarem wandb publish` of {layout.name} logged them."),
         wr.PanelGrid(
             runsets=[published],
             panels=[
@@ -165,34 +161,35 @@ def report(campaign: Campaign, entity: str, figures: list[str]) -> "wr.Report":
         wr.H1("Runs"),
         wr.P("A line is a cell of the table: the mean over its seeds, with a band of one standard deviation."),
     ]
-    if campaign.rehearsal:
-        blocks.insert(0, wr.CalloutBlock(f"REHEARSAL, not a reproduction. {campaign.rehearsal}."))
+    if layout.rehearsal:
+        blocks.insert(0, wr.CalloutBlock(f"REHEARSAL, not a reproduction. {layout.rehearsal}."))
     cell = wr.Config("table_cell")
-    for row in _rows(campaign):
+    for row in _rows(layout):
         runs = wr.Runset(
             entity,
-            campaign.project,
+            layout.project,
             row.name,
-            filters=_runs(campaign, row.network),
+            filters=_runs(layout, row.network),
             groupby=["config.table_cell"],
         )
         for i, panel in enumerate(row.panels):
             width = _WIDTH // len(row.panels)
             panel.layout = wr.Layout(i * width, 0, width, 8)
-        colors = {wr.RunsetGroup(row.name, (wr.RunsetGroupKey(cell, k),)): v for k, v in campaign.colors.items()}
+        colors = {wr.RunsetGroup(row.name, (wr.RunsetGroupKey(cell, k),)): v for k, v in layout.colors.items()}
         blocks += [wr.H2(row.name), wr.PanelGrid(runsets=[runs], panels=row.panels, custom_run_colors=colors)]
-    return wr.Report(
+    view: Report = wr.Report(
         entity=entity,
-        project=campaign.project,
-        title=shortened(campaign.title, _LONGEST_TITLE),
-        description=campaign.rehearsal or "",
+        project=layout.project,
+        title=shortened(layout.title, _LONGEST_TITLE),
+        description=layout.rehearsal or "",
         blocks=blocks,
         width="fluid",
     )
+    return view
 
 
-def _rows(campaign: Campaign) -> list[Row]:
-    """A row a network as in Figures 4 and 5; final and best figures; Q where it is tracked; throughput."""
+def _rows(layout: Layout) -> list[PanelRow]:
+    """A row for each network as in Figures 4 and 5; final and best metrics; Q where it is tracked; throughput."""
     wr, _ = _packages()
 
     def curve(title: str, key: str, x: str = "epoch", log_y: bool = False) -> Any:
@@ -205,20 +202,19 @@ def _rows(campaign: Campaign) -> list[Row]:
             smoothing_factor=0,
             groupby_aggfunc="mean",
             groupby_rangefunc="stddev",
-            max_runs_to_show=max(10, len(campaign.configs)),
+            max_runs_to_show=max(10, len(layout.configs)),
         )
 
-    def bars(title: str, key: str) -> Any:
-        return wr.BarPlot(title=title, metrics=[key], max_bars_to_show=max(10, len(campaign.configs)))
+    def bars(titles: Mapping[str, str]) -> list[Any]:
+        most = max(10, len(layout.configs))
+        return [wr.BarPlot(title=title, metrics=[key], max_bars_to_show=most) for title, key in titles.items()]
 
-    images, q = campaign.images, campaign.tracks_oscillation
-    what, key, log = (
-        ("Test error (%)", "test_error", False) if images else ("Validation perplexity", "val_perplexity", True)
-    )
-    figure = heading(campaign.grid.get("figure") or "")
-    of_paper = f" ({figure})" if figure.startswith("Figure ") and "q_mean" not in campaign.grid["metrics"] else ""
+    images, q = layout.images, layout.tracks_oscillation
+    what, key = ("Test error (%)", "test_error") if images else ("Validation perplexity", "val_perplexity")
+    figure = heading(layout.spec.figure or "")
+    of_paper = f" ({figure})" if figure.startswith("Figure ") and "q_mean" not in layout.spec.metrics else ""
     rows = [
-        Row(
+        PanelRow(
             f"{label}{of_paper}",
             [
                 curve("Train loss", f"{own}/train_loss", log_y=True),
@@ -227,62 +223,78 @@ def _rows(campaign: Campaign) -> list[Row]:
             ],
             label,
         )
-        for label, own in campaign.networks.items()
+        for label, own in layout.networks.items()
     ]
     if q:
         mean = curve("Q, mean of l / d (all that moved)", "oscillation/q_mean")
         median = curve("Median of l / d (with a gradient)", "oscillation/q_median_with_gradient")
-        rows.append(Row("Oscillation (Figure 2)", [mean, median]))
+        rows.append(PanelRow("Oscillation (Figure 2)", [mean, median]))
     final = _FINAL_IMAGES if images else _FINAL_TEXT
     last = {"Q in the last window": "q_mean"} if q else {}
-    rows.append(Row("Final and best", [bars(title, name) for title, name in (final | last).items()]))
+    rows.append(PanelRow("Final and best", bars(final | last)))
     unit = "images" if images else "tokens"
     rate = curve(f"{unit.title()} a second", f"train/{unit}_per_s")
     wait = curve("Share of training spent waiting for data", "train/data_wait")
-    rows.append(Row("Throughput", [rate, wait, curve("Learning rate", "train/lr")]))
+    rows.append(PanelRow("Throughput", [rate, wait, curve("Learning rate", "train/lr")]))
     return rows
 
 
-def _runs(campaign: Campaign, network: str | None = None, kind: str = "train") -> Any:
-    """The campaign's runs, those of one network where it is named; by tags, which wandb filters whatever is in them."""
+def _runs(layout: Layout, network: str | None = None, kind: Literal["train", "report"] = "train") -> Any:
+    """A filter for the sweep's runs, those of one network where it is named. By tags: wandb filters any tag's text."""
     _, ws = _packages()
-    tags = [campaign.name, *([network] if network else [])]
+    tags = [layout.name, *([network] if network else [])]
     return ws.And(*(ws.Tags().isin([shown_tag(t)]) for t in tags), ws.Metric("JobType") == kind)
 
 
-def save(folder: Path, kind: str, entity: str | None, results_dir: Path | None = None) -> str:
-    """Sends a campaign's workspace or report to the server; returns its address.
+def save_workspace(sweep: Path, entity: str | None) -> str:
+    """Sends a sweep's workspace to the server; returns its address.
 
     Args:
-        kind: workspace or report.
         entity: wandb user or team, in place of the config's.
-        results_dir: where a report's figures lie, whose names it needs.
 
     Raises:
-        UserError: nobody to save it for, no figures yet, or the server cannot be reached or refuses.
+        UserError: there is no entity, or the server cannot be reached or refuses.
     """
-    campaign = read(folder)
-    owner = entity or campaign.configs[0].wandb.entity
+    layout = read_layout(sweep)
+    return _save(workspace(layout, _entity(layout, entity)))
+
+
+def save_report(sweep: Path, entity: str | None, results_dir: Path) -> str:
+    """Sends a sweep's report to the server; returns its address.
+
+    Args:
+        entity: wandb user or team, in place of the config's.
+        results_dir: where `adarem report` wrote the figures, whose names the report refers to.
+
+    Raises:
+        UserError: there is no entity, there are no figures, or the server cannot be reached or refuses.
+    """
+    layout = read_layout(sweep)
+    owner = _entity(layout, entity)
+    figures = published_figures(sweep, results_dir, report_of(sweep, results_dir))
+    return _save(report(layout, owner, [f.stem for f in figures]))
+
+
+def _entity(layout: Layout, asked: str | None) -> str:
+    owner = asked or layout.configs[0].wandb.entity
     if not owner:
-        raise UserError("--entity: needed, your wandb user or team; or set wandb.entity when the grid is planned")
-    if kind == "report":
-        assert results_dir is not None
-        figures = published_figures(folder, results_dir, published(folder, results_dir))
-        view = report(campaign, owner, [f.stem for f in figures])
-    else:
-        view = workspace(campaign, owner)
+        raise UserError("--entity: missing; give your wandb user or team, or set wandb.entity when the grid is planned")
+    return owner
+
+
+def _save(view: Any) -> str:
     try:
-        return view.save().url
-    except Exception as e:  # of wandb, of its packages below, and bare ones of wandb-workspaces
+        return str(view.save().url)
+    except Exception as e:  # of wandb, of the packages that it uses, and bare ones of wandb-workspaces
         first = next(iter(str(e).splitlines()), type(e).__name__).rstrip(".")
         raise UserError(f"wandb: {first}; `wandb login` stores a key, and the runs must be online first") from None
 
 
 def _packages() -> tuple[Any, Any]:
-    """wandb_workspaces' reports and workspaces. Raises UserError where it is not installed."""
+    """wandb_workspaces' modules of reports and of workspaces. Raises UserError where it is not installed."""
     try:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError:
-        raise UserError("wandb-workspaces is not installed; .venv/bin/pip install wandb-workspaces") from None
+        raise UserError("wandb-workspaces: not installed; .venv/bin/pip install wandb-workspaces") from None
     return wr, ws

@@ -15,7 +15,7 @@ from adarem.run import exitcodes
 from adarem.run.config import RunConfig, TextConfig, config_hash, identity
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
-from adarem.tracking.sync import Mirror
+from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
 from adarem.train.console import duration
@@ -77,9 +77,9 @@ def _train(run: RunDir, config: RunConfig, world: World, stop: StopRequest, atte
     """Trains to an end that all ranks come to, records it and returns its exit code."""
     trainer, notes = _build(run, config, world)
     if attempt.display is not None:
-        mirror = Mirror(run, config)
-        stack.callback(mirror.close)
-        for note in [*notes, *filter(None, [mirror.problem])]:
+        wandb_copy = SyncProcess(run, config)
+        stack.callback(wandb_copy.close)
+        for note in [*notes, *filter(None, [wandb_copy.problem])]:
             attempt.display.note(note)
     try:
         evaluation = trainer.fit(stop, attempt.display.show if attempt.display else lambda record: None)

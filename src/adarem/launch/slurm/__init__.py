@@ -1,4 +1,4 @@
-"""What Slurm is asked: sbatch lines, the queue, whether a job that ended starts again.
+"""The Slurm side of a launch: sbatch lines, the queue, submission, and whether a job that ended starts again.
 
-In: a sweep's folder. Out: jobs. The only place that calls Slurm's programs.
+In: a sweep's folder and its runs. Out: jobs. The only package that calls Slurm's programs.
 """

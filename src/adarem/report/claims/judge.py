@@ -107,7 +107,7 @@ def _paired(c: Claim, sides: Sequence[_Side]) -> str:
     bits = [next((r.correct() for r in s.runs if r.status == "done"), None) for s in sides]
     if not all(bits) or len({len(of_run[c.metric]) for of_run in bits}) > 1:
         return ""
-    p = statistics.paired(*(of_run[c.metric] for of_run in bits))
+    p = statistics.compare_images(*(of_run[c.metric] for of_run in bits))
     return f" (the two checkpoints: {p.difference:+.2f}, {p.low:+.2f} to {p.high:+.2f}, McNemar p = {p.p:.2g})"
 
 

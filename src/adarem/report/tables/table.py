@@ -12,7 +12,7 @@ from adarem.report import stats as statistics
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.paper import Stated, read_stated
-from adarem.report.stats import Comparison, Summary
+from adarem.report.stats import Comparison, Summary, TwoSamples
 from adarem.resources import paper_file
 from adarem.run import labels as names
 from adarem.run.errors import UserError
@@ -167,14 +167,14 @@ class Table:
                     twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
                     if a.data == b.data and not twice:
                         found.append((self.row_label(row), *map(self.labels.optimizer, (a.optimizer, b.optimizer))))
-                        pairs.append((a.values, b.values))
+                        pairs.append(TwoSamples(a.values, b.values))
         varied = [v for v in self.sweep.grid.get("labels", {}).get("settings", {}) if v]
         for a, b in itertools.product(able(self.cells), able(self.cells)):
             alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)
             if alike and a.overrides in varied and b.overrides == "":
                 row = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
                 found.append((row, *(self.labels.cell(c.optimizer, c.overrides) for c in (a, b))))
-                pairs.append((a.values, b.values))
+                pairs.append(TwoSamples(a.values, b.values))
         return [(*f, t) for f, t in zip(found, statistics.welch(pairs), strict=True)]
 
     @property
@@ -258,4 +258,4 @@ def _verdict(c: Cell, rehearsal: bool) -> str:
         return "mixed data"
     diverged = sum(r.status == "diverged" for r in c.runs)
     lower = METRICS[c.metric].lower_is_better
-    return statistics.verdict(c.values, float(c.paper), planned=c.planned, diverged=diverged, lower_is_better=lower)[0]
+    return statistics.verdict(c.values, float(c.paper), planned=c.planned, diverged=diverged, lower_is_better=lower)

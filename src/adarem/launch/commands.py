@@ -1,0 +1,75 @@
+"""The `adarem` commands that a launch is made of: train, prepare, report, publish, and their environment."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adarem.run.config import ClusterConfig
+from adarem.run.directory import RunDir
+
+if TYPE_CHECKING:  # a launch of a plan that is made needs no Hydra
+    from adarem.plan.plan import Plan
+
+
+def train_command(run: RunDir, ranks: int) -> list[str]:
+    """torchrun with ``ranks`` processes on this machine, under the Python that runs this."""
+    torchrun = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
+    return [*torchrun, "-m", "adarem", "train", str(run.path)]
+
+
+def prepare_command(run: RunDir) -> list[str]:
+    """Writes the data set that the run reads."""
+    return [sys.executable, "-m", "adarem", "prepare", str(run.path)]
+
+
+def report_command(plan: "Plan") -> list[str]:
+    """Makes the report of the plan's sweep."""
+    return [sys.executable, "-m", "adarem", "report", *report_arguments(plan)]
+
+
+def report_arguments(plan: "Plan") -> list[str]:
+    """The ``key=value`` words by which `adarem report` finds the plan's sweep."""
+    return [
+        f"grid={plan.grid['name']}",
+        f"data={plan.grid['data']}",
+        f"scale={plan.grid['scale']}",
+        f"runs_dir={plan.runs_dir}",
+        f"results_dir={plan.results_dir}",
+    ]
+
+
+def publish_command(sweep: Path, results_dir: Path) -> list[str]:
+    """Sends the sweep's report to wandb."""
+    return [sys.executable, "-m", "adarem", "wandb", "publish", str(sweep), f"--results-dir={results_dir}"]
+
+
+def after_setup(cluster: ClusterConfig, command: list[str]) -> list[str]:
+    """The command in a shell that has run ``cluster.setup`` before; without a setup the command itself."""
+    return ["bash", "-c", f'{cluster.setup}\nexec "$@"', "bash", *command] if cluster.setup else command
+
+
+def environment(cluster: ClusterConfig) -> dict[str, str]:
+    """This process's environment, with the number of threads that the config asks for."""
+    env = dict(os.environ)
+    if cluster.threads_per_rank > 0:
+        env["OMP_NUM_THREADS"] = str(cluster.threads_per_rank)
+    return env
+
+
+def publishes(plan: "Plan") -> bool:
+    """Whether wandb gets the table and the figures too."""
+    return plan.cells[0].config.wandb.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled"
+
+
+def make_report(plan: "Plan") -> None:
+    """Makes and prints the report, then publishes it, in child processes: their failure is not the launch's."""
+    command = report_command(plan)
+    if subprocess.run(command).returncode:
+        print(f"report: not made; rerun it alone: {shlex.join(command)}", file=sys.stderr)
+    elif publishes(plan):
+        command = publish_command(plan.folder, plan.results_dir)
+        if subprocess.run(command).returncode:
+            print(f"wandb: table and figures not published; rerun it alone: {shlex.join(command)}", file=sys.stderr)

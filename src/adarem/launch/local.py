@@ -1,0 +1,113 @@
+"""A launch on this machine: one run after another, each under torchrun."""
+
+import os
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from adarem.launch.commands import (
+    after_setup,
+    environment,
+    make_report,
+    prepare_command,
+    report_command,
+    train_command,
+)
+from adarem.launch.preparation import unprepared
+from adarem.launch.signal_forwarding import run_forwarding_signals
+from adarem.launch.snapshot import outcome
+from adarem.run import exitcodes
+from adarem.run.directory import FINISHED, RunDir
+from adarem.run.errors import UserError
+
+if TYPE_CHECKING:
+    from adarem.plan.plan import Cell, Plan
+
+
+def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
+    """Prepares the data, trains the runs in the plan's order, makes the report.
+
+    Returns:
+        OK; FAILED when a run failed; REQUEUE when a signal stopped the launch; the exit code of `adarem prepare` when
+        the data could not be prepared.
+
+    Raises:
+        UserError: a run asks for more than one node.
+    """
+    for planned in plan.cells:
+        nodes = planned.config.cluster.nodes
+        if nodes > 1:
+            raise UserError(f"cluster.nodes={nodes}: this machine is one node; give cluster.nodes=1 or cluster=slurm")
+    if dry_run:
+        _print_commands(plan)
+        return exitcodes.OK
+    plan.write()
+    if code := _prepare(plan):
+        return code
+    return _train(plan)
+
+
+def _unfinished(plan: "Plan") -> list["Cell"]:
+    return [planned for planned in plan.cells if planned.run.status() not in FINISHED]
+
+
+def _command(planned: "Cell") -> list[str]:
+    cluster = planned.config.cluster
+    return after_setup(cluster, train_command(planned.run, cluster.ranks_per_node))
+
+
+def _print_commands(plan: "Plan") -> None:
+    to_train = _unfinished(plan)
+    commands = [prepare_command(run) for run in unprepared(to_train).values()]
+    for command in (*commands, *map(_command, to_train), report_command(plan)):
+        print(shlex.join(command))
+
+
+def _prepare(plan: "Plan") -> int:
+    for run in unprepared(_unfinished(plan)).values():
+        end = run_forwarding_signals(prepare_command(run), dict(os.environ))
+        if end.code:
+            print(f"data: not prepared, exit code {end.code}; nothing was trained", file=sys.stderr)
+            if end.stopped:
+                return exitcodes.REQUEUE
+            return end.code if end.code == exitcodes.USER_ERROR else exitcodes.FAILED
+    return exitcodes.OK
+
+
+def _train(plan: "Plan") -> int:
+    failed: list[RunDir] = []
+    in_progress: list[RunDir] = []
+    for i, planned in enumerate(plan.cells, 1):
+        name, run, cluster = f"[{i}/{len(plan.cells)}] {planned.config.cell}", planned.run, planned.config.cluster
+        if run.status() in FINISHED:
+            print(f"{name}: {outcome(run)}, finished before", flush=True)
+            continue
+        if run.locked() or run.status() == "running":
+            in_progress.append(run)
+            print(f"{name}: another process trains it; skipped", flush=True)
+            continue
+        print(f"{name}: starts on {cluster.ranks_per_node} ranks", flush=True)
+        began = time.monotonic()
+        end = run_forwarding_signals(_command(planned), environment(cluster))
+        took = f"{time.monotonic() - began:.0f} s"
+        if run.status() in FINISHED:
+            print(f"{name}: {outcome(run)}, {took}", flush=True)
+        elif end.stopped:
+            print(f"{name}: stopped after {took}; the same command continues it", flush=True)
+            return exitcodes.REQUEUE
+        elif run.locked():
+            in_progress.append(run)
+            print(f"{name}: another process started it meanwhile; skipped", flush=True)
+        else:
+            failed.append(run)
+            print(f"{name}: FAILED after {took} (exit code {end.code})", flush=True)
+    make_report(plan)
+    for run in in_progress:
+        print(f"skipped, another process trains it: {run.path}")
+    for run in failed:
+        log = run.log_file
+        print(f"failed: {run.path.name}; log: {log if log.exists() else 'none, its output is above'}")
+    if failed:
+        print(f"{len(failed)} of {len(plan.cells)} runs failed; the same command tries them again")
+    return exitcodes.FAILED if failed else exitcodes.OK

@@ -1,0 +1,172 @@
+"""A launch on Slurm: a job that prepares the data, then an array per shape of run, then a job that makes the report."""
+
+import contextlib
+import fcntl
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adarem.launch.commands import environment, make_report, publishes, report_arguments
+from adarem.launch.preparation import unprepared
+from adarem.launch.slurm.commands import array_command, array_list, prepare_command, report_command, slurm_folder
+from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
+from adarem.launch.snapshot import outcome
+from adarem.run import exitcodes
+from adarem.run.config import ClusterConfig
+from adarem.run.directory import FINISHED
+from adarem.run.errors import UserError
+from adarem.run.files import write_atomically
+
+if TYPE_CHECKING:
+    from adarem.plan.plan import Cell, Plan
+
+
+def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
+    """Submits what is neither finished, nor running, nor in the queue; returns once Slurm has the jobs.
+
+    Raises:
+        UserError: there is no sbatch, it refuses a job, or squeue does not answer.
+    """
+    if dry_run:
+        queue = queued(plan.folder) if shutil.which("squeue") else {}
+        return _launch(plan, queue, dry_run=True)
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "cluster=slurm: no sbatch on PATH; log in to the cluster, or run on this machine's GPUs: "
+            "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
+        )
+    plan.write()
+    with _one_launcher(plan.folder):
+        queue = queued(plan.folder) if shutil.which("squeue") else {}
+        return _launch(plan, queue, dry_run=False)
+
+
+@contextlib.contextmanager
+def _one_launcher(sweep: Path) -> Iterator[None]:
+    """Two launchers at once would both find the queue empty: the second waits, then sees the first one's jobs."""
+    slurm_folder(sweep).mkdir(parents=True, exist_ok=True)
+    with open(slurm_folder(sweep) / "lock", "a") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{sweep}: another `adarem launch` submits; waiting for it", file=sys.stderr, flush=True)
+            fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
+    to_start = _to_start(plan, queue)
+    if not to_start and not queue:
+        make_report(plan)
+        return exitcodes.OK
+    submission = _Submission(plan, dry_run)
+    # An array's tasks have one shape: runs of different shapes (a grid over cluster.nodes) go into different arrays.
+    shapes: dict[ClusterConfig, list[Cell]] = {}
+    for planned in to_start:
+        shapes.setdefault(planned.config.cluster, []).append(planned)
+    arrays = [submission.array(cluster, runs) for cluster, runs in shapes.items()]
+    after = [*arrays, *sorted({job.split("_")[0] for job in queue.values()})]
+    # Without new runs too: the report job of an earlier launch may have been refused or cancelled.
+    if arrays or not report_is_queued(plan.folder):
+        submission.report(after)
+    if dry_run:
+        for command in submission.commands:
+            print(shlex.join(command))
+        for runs in shapes.values():
+            print("# the array's runs, task 0 first: " + " ".join(planned.config.cell for planned in runs))
+    else:
+        _print_where_to_look(plan, after)
+    return exitcodes.OK
+
+
+def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["Cell"]:
+    """The runs that need a job; prints a line on each of the others."""
+    found = []
+    for planned in plan.cells:
+        name, status = planned.config.cell, planned.run.status()
+        if name in queue:
+            print(f"{name}: already in the queue as job {queue[name]}")
+        elif status in FINISHED:
+            print(f"{name}: {outcome(planned.run)}, finished before")
+        elif status == "running":
+            print(f"{name}: another process trains it; skipped")
+        else:
+            found.append(planned)
+    return found
+
+
+class _Submission:
+    """Submits a launch's jobs one after another, or only collects their lines when ``dry_run``."""
+
+    def __init__(self, plan: "Plan", dry_run: bool) -> None:
+        self.plan, self.dry_run = plan, dry_run
+        self.commands: list[list[str]] = []
+
+    def array(self, cluster: ClusterConfig, runs: Sequence["Cell"]) -> str:
+        """Submits one array, and before it a job for each data set that is not prepared; returns the array's id."""
+        sweep, prepared_by = self.plan.folder, []
+        for key, run in unprepared(runs).items():
+            prepared_by.append(self._submit(prepare_command(sweep, run, key, cluster), cluster))
+            print(f"prepare  job {prepared_by[-1]}: writes the .beton files")
+        token = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+        names = array_list(sweep, token)
+        if not self.dry_run:
+            write_atomically(names, "".join(f"{planned.config.cell}\n" for planned in runs))
+        try:
+            job = self._submit(array_command(sweep, token, len(runs), cluster, ":".join(prepared_by) or None), cluster)
+        except UserError:
+            names.unlink(missing_ok=True)
+            raise
+        print(f"array    job {job}: {len(runs)} runs, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each")
+        return job
+
+    def report(self, after: Sequence[str]) -> None:
+        """Submits the job that makes the report once the jobs ``after`` have ended."""
+        cluster = self.plan.cells[0].config.cluster
+        command = report_command(self.plan.folder, report_arguments(self.plan), cluster, after)
+        try:
+            job = self._submit(command, cluster)
+        except UserError as e:
+            keys = "cluster.aux_partition, cluster.aux_extra or cluster.account"
+            raise UserError(f"{e}; the runs are queued without a report: fix {keys}, launch again") from e
+        if not self.dry_run:
+            keep_report_job(self.plan.folder, job)
+        print(f"report   job {job}: when all have ended")
+
+    def _submit(self, command: list[str], cluster: ClusterConfig) -> str:
+        self.commands.append(command)
+        if self.dry_run:
+            return f"JOB{len(self.commands)}"
+        env = environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
+        env["ADAREM_PUBLISH"] = str(self.plan.folder) if publishes(self.plan) else ""
+        return submit(command, env)
+
+
+def submit(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """Runs one sbatch line, without a shell, and returns the job's id.
+
+    Raises:
+        UserError: sbatch refused; the message quotes it.
+    """
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UserError(f"sbatch: refused the job ({'; '.join(lines)}); fix cluster.* of the config")
+    return done.stdout.strip().split(";")[0]  # "id" or "id;cluster"
+
+
+def _print_where_to_look(plan: "Plan", jobs: Sequence[str]) -> None:
+    print(f"queue    squeue --array --jobs={','.join(jobs)}")
+    print(f"runs     adarem status grid={plan.grid['name']} data={plan.grid['data']}")
+    print(f"logs     {slurm_folder(plan.folder)}")
+    wandb = plan.cells[0].config.wandb
+    if wandb.mode != "disabled":
+        runs = shlex.quote(str(plan.folder))
+        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
+    print(f"results  {plan.results_dir}")

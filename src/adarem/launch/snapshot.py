@@ -1,0 +1,163 @@
+"""The state of every run of a sweep, read from its directory and Slurm's queue. Standard library and yaml only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from adarem.launch.slurm.commands import slurm_folder
+from adarem.launch.slurm.queue import queued
+from adarem.run.directory import FINISHED, RunDir, Status
+from adarem.run.errors import UserError
+from adarem.run.sweep import directories, read_sweep
+
+State = Status | Literal["queued", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is and its newest numbers; None is not known."""
+
+    epoch: int  # epochs completed; of a running one, the epoch in progress
+    epochs: int
+    loss: float | None  # of training
+    top1: float | None  # %, of the last evaluation
+    perplexity: float | None  # of the last evaluation, of a language model
+    images_per_s: float | None
+    tokens_per_s: float | None
+    seconds_left: float | None  # of a running one
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run of a sweep."""
+
+    sweep: str  # name of its folder
+    run: str  # name of its directory
+    state: State
+    job: str | None = None  # Slurm's id of it: array_task
+    progress: Progress | None = None  # None where the run's files cannot be read
+    problem: str | None = None  # why it failed, diverged or cannot be read, in one line
+
+    def to_json(self) -> dict[str, object]:
+        """The record that `adarem status --json` prints."""
+        progress = asdict(self.progress) if self.progress else {}
+        return {
+            "campaign": self.sweep, "cell": self.run, "state": self.state, "job": self.job, **progress,
+            "problem": self.problem,
+        }  # fmt: skip
+
+
+def read_status(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
+    """Reads one run; a damaged file makes it ``unreadable`` and no error.
+
+    Args:
+        queue: names of runs to their jobs, waiting or running in Slurm.
+    """
+    try:
+        return _read(run, queue)
+    except UserError as e:
+        problem = str(e)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as e:
+        problem = f"{type(e).__name__}: {e}"
+    return RunStatus(run.path.parent.name, run.path.name, "unreadable", problem=problem)
+
+
+def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
+    """Raises whatever a damaged file causes."""
+    config, state, live = run.config(), run.status(), run.progress() or {}
+    attempts, metrics = run.attempts(), run.metrics()
+    result = (run.result() or {}) if state in FINISHED else {}
+    job = (attempts[-1].get("slurm_job") if attempts else None) or live.get("slurm_job")
+    problem = _why_failed(run, attempts) if state == "failed" else None
+    if state == "diverged":
+        problem = str(result.get("reason", ""))
+    shown: State = state
+    if state in ("planned", "interrupted", "failed") and run.path.name in queue:
+        shown, job, problem = "queued", queue[run.path.name], None
+    train, val = _last(metrics, "train"), _last(metrics, "val")
+    running = state == "running"
+    epoch: int = train.get("epoch", 0)
+    if running and isinstance(live.get("epoch"), int):
+        epoch = max(epoch, live["epoch"])
+    newest = live if running else result
+    progress = Progress(
+        epoch=epoch,
+        epochs=config.scale.epochs,
+        loss=_number(live.get("loss") if running else result.get("train_loss", train.get("loss"))),
+        top1=_number(result.get("top1", val.get("top1"))),
+        perplexity=_number(result.get("perplexity", val.get("perplexity"))),
+        images_per_s=_number(newest.get("images_per_s", train.get("images_per_s"))),
+        tokens_per_s=_number(newest.get("tokens_per_s", train.get("tokens_per_s"))),
+        seconds_left=_number(live.get("seconds_left")) if running else None,
+    )
+    return RunStatus(run.path.parent.name, run.path.name, shown, None if job is None else str(job), progress, problem)
+
+
+def _last(metrics: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
+    return next((record for record in reversed(metrics) if record["split"] == split), {})
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def _why_failed(run: RunDir, attempts: Sequence[dict[str, Any]]) -> str:
+    try:
+        run.result()
+    except UserError as e:  # cut or edited: the attempt itself may have ended well
+        return str(e)
+    detail = str(attempts[-1].get("detail") or "") if attempts else ""
+    return detail or f"stopped without an error message; see {run.log_file}"
+
+
+def outcome(run: RunDir) -> str:
+    """What a finished run came to: ``top-1 70.50 %``, ``test perplexity 96.10``, ``diverged in epoch 3``."""
+    result = run.result() or {}
+    if result.get("status") == "diverged":
+        return f"diverged in epoch {result.get('epoch', '?')}"
+    if "perplexity" in result:
+        return f"test perplexity {result['perplexity']:.2f}"
+    return f"top-1 {result['top1']:.2f} %"
+
+
+def snapshot(sweeps: Sequence[Path], queue: Mapping[Path, Mapping[str, str]] | None = None) -> list[RunStatus]:
+    """Every run of the sweeps, in order of name. Asks Slurm unless ``queue`` says what each sweep has there."""
+    queue = ask_slurm(sweeps) if queue is None else queue
+    return [read_status(run, queue[sweep]) for sweep in sweeps for run in directories(sweep)]
+
+
+def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, str]]:
+    """For each sweep its runs in Slurm's queue; empty where Slurm is absent or does not answer."""
+    found: dict[Path, dict[str, str]] = {}
+    for sweep in sweeps:
+        try:
+            found[sweep] = queued(sweep, patience=5.0) if slurm_folder(sweep).is_dir() else {}
+        except (UserError, OSError, ValueError, IndexError):
+            found[sweep] = {}
+    return found
+
+
+def find_sweeps(runs_dir: Path, grid: str | None = None, data: str | None = None) -> list[Path]:
+    """The folders of the sweeps of a grid and on a data set, where these are given, in order of name.
+
+    Raises:
+        UserError: there is none.
+    """
+    sweeps = sorted(p for p in (runs_dir.iterdir() if runs_dir.is_dir() else ()) if (p / "grid.yaml").exists())
+    if grid is not None:
+        sweeps = [p for p in sweeps if p.name == grid or p.name.startswith(f"{grid}-")]
+    if data is not None:
+        sweeps = [p for p in sweeps if data in (_data_of(p), *p.name.split("-"))]
+    if not sweeps:
+        what = f" of {grid}" if grid else ""
+        raise UserError(f"{runs_dir}: no runs{what} there; `adarem launch grid={grid or 'table2'}` makes some")
+    return sweeps
+
+
+def _data_of(sweep: Path) -> str | None:
+    """The data set of a sweep, which the names table2, table2-smoke and table2-trial leave out."""
+    try:
+        return read_sweep(sweep).data
+    except UserError:
+        return None  # damaged: the report says how

@@ -1,0 +1,135 @@
+"""Frozen dataclasses from the plain dicts and lists of YAML, by their type hints.
+
+Not pydantic: its import alone makes ``adarem status`` slower by more than 0.2 s (docs/architecture.md has the numbers).
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Literal, TypeVar
+
+from adarem.run.errors import UserError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """``did you mean 'x'?`` or the list of valid names, to end an error message with."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else "valid: " + ", ".join(valid)
+
+
+@functools.cache  # the same dozen classes are asked for with every run that is read
+def _hints(cls: object) -> dict[str, object]:
+    return typing.get_type_hints(cls)
+
+
+def build(cls: type[T], raw: object, prefix: str = "") -> T:
+    """A ``cls`` from a mapping of its fields, nested dataclasses included.
+
+    Args:
+        cls: a dataclass.
+        prefix: dotted key of ``raw`` in the file, for messages.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed key, named with the nearest valid one.
+    """
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a dataclass, which type[T] cannot say
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(f.name for f in fields)}")
+    dot = f"{prefix}." if prefix else ""
+    hints = _hints(cls)
+    for k in raw:
+        if k not in hints:
+            raise UserError(f"{dot}{k}: no such key; {nearest(str(k), hints)}")
+    values = {}
+    for f in fields:
+        if f.name in raw:
+            values[f.name] = coerce(raw[f.name], hints[f.name], dot + f.name)
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise UserError(f"{dot}{f.name}: missing")
+    return cls(**values)
+
+
+def coerce(value: object, hint: object, key: str) -> object:
+    """``value`` as the type hint ``hint`` wants it; ``key`` names it in messages.
+
+    Raises:
+        UserError: it is of another type, not one of the choices, or not finite.
+    """
+    if hint in (object, typing.Any):
+        return value
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _one_of(value, args, key)
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{key}={value}: {nearest(str(value), map(str, args))}")
+        return value
+    if origin is tuple:  # tuple[X, ...]
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{key}={value!r}: needs a list of {_name(args[0])}")
+        return tuple(coerce(v, args[0], f"{key}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, value, key)
+    if origin is not None:  # Mapping[str, X]
+        if not isinstance(value, Mapping):
+            raise UserError(f"{key}={value!r}: needs a mapping")
+        return {str(k): coerce(v, args[1], f"{key}.{k}") for k, v in value.items()}
+    return _plain(value, hint, key)
+
+
+def as_float(value: object, key: str) -> float:
+    """``value`` as a finite float. Raises UserError, which names ``key``."""
+    number = _plain(value, float, key)
+    assert isinstance(number, float)
+    return number
+
+
+def _plain(value: object, kind: object, key: str) -> object:
+    """A str, int, float or bool; an int is taken for a float, and nothing else for anything."""
+    assert isinstance(kind, type)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is str and isinstance(value, int | float):  # what looks like a number to YAML: --time=60
+        quoted = "'" + f'{key}="{value}"' + "'"
+        raise UserError(f'{key}={value!r}: needs text; quote it: {quoted} on the command line, "{value}" in a file')
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{key}={value!r}: needs {kind.__name__}, not {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value}: needs a finite number")
+    return value
+
+
+def _one_of(value: object, hints: tuple[object, ...], key: str) -> object:
+    """``T | None``, plain types (str | int | float | bool), or dataclasses that their ``kind`` tells apart."""
+    if value is None and type(None) in hints:
+        return None
+    inner = [h for h in hints if h is not type(None)]
+    if len(inner) == 1:
+        return coerce(value, inner[0], key)
+    classes = [h for h in inner if isinstance(h, type) and dataclasses.is_dataclass(h)]
+    if classes:
+        return build(_of_kind(classes, value, key), value, key)
+    if not any(type(value) is h for h in inner):
+        raise UserError(f"{key}={value!r}: needs {' or '.join(map(_name, inner))}")
+    return _plain(value, type(value), key)
+
+
+def _of_kind(classes: list[type], raw: object, key: str) -> type:
+    """The dataclass whose ``kind`` the mapping names; the first where it names none."""
+    kinds = {str(typing.get_args(_hints(c)["kind"])[0]): c for c in classes}
+    if not isinstance(raw, Mapping) or "kind" not in raw:
+        return classes[0]
+    if raw["kind"] not in kinds:
+        raise UserError(f"{key}.kind={raw['kind']}: {nearest(str(raw['kind']), kinds)}")
+    return kinds[raw["kind"]]
+
+
+def _name(hint: object) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -1,0 +1,172 @@
+"""All that is known of optimizers, networks, data sets and metrics: the only place where such a fact stands.
+
+Standard library only. ``configs/`` holds settings, which a user overrides; what no user chooses is here: the names that
+tables print, legal ranges, how curves look, what the paper has.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["images", "text"]
+LineStyle: TypeAlias = str | tuple[int, tuple[int, ...]]  # as matplotlib takes it: "-", or offset and dashes
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of these values."""
+
+    values: tuple[str | bool, ...]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """``hparams`` are the settings that it takes next to lr and weight_decay."""
+
+    label: str  # as tables print it
+    decay: str  # how weight decay is applied, in words
+    color: str  # Okabe and Ito's palette, which colour-blind readers can tell apart
+    line: LineStyle  # tells curves apart in black and white
+    marker: str = ""
+    hparams: Mapping[str, Range | Choices] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with a name of its own; any other of timm or torchvision is ``timm:NAME``, ``torchvision:NAME``."""
+
+    label: str
+    kind: Kind
+    library: Literal["torchvision", "adarem"]
+    builder: str  # the library's name of it
+    arguments: Mapping[str, float] = field(default_factory=dict)  # of the builder
+    paper_sizes: Mapping[str, int] = field(default_factory=dict)  # keys of the model's config and the paper's values
+
+
+@dataclass(frozen=True)
+class PaperScale:
+    """How much the paper trains on a data set."""
+
+    epochs: int
+    global_batch_size: int
+    lr_factor: float = 1.0  # on the stated base rate
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set with a name of its own."""
+
+    label: str
+    kind: Kind
+    counts: Mapping[str, int | None]  # split to images or tokens (end-of-sentence included) of the full set
+    default_scale: str  # of configs/scale, where the user names none
+    paper_scale: PaperScale | None = None  # None: not of the paper
+    in_folder_name: bool = True  # False: a sweep's folder does not name it, since the paper's own setting has it
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit of a finished run."""
+
+    label: str
+    lower_is_better: bool
+    unit: str = ""  # of differences, where they have one
+
+
+_ADDED = "added to the gradient"
+_DECOUPLED = "decoupled, × lr"
+_UNIT = Range(0, 1)
+_ADAM: Mapping[str, Range | Choices] = {"beta1": _UNIT, "beta2": _UNIT, "eps": _UNIT}
+_ADAREM: Mapping[str, Range | Choices] = {
+    "beta": _UNIT,
+    "lam": _UNIT,
+    "decay_every": Choices(("epoch", "step")),
+    "eps": _UNIT,
+    "scope": Choices(("tensor", "model")),
+}
+
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "sgd": Optimizer("SGD", _ADDED, "#7F7F7F", "--"),
+    "sgdm": Optimizer(
+        "SGDM",
+        _ADDED,
+        "#000000",
+        "-",
+        hparams={"momentum": _UNIT, "dampening": _UNIT, "nesterov": Choices((True, False))},
+    ),
+    "adam": Optimizer("Adam", _ADDED, "#E69F00", "--", hparams=_ADAM),
+    "adamw": Optimizer("AdamW", _DECOUPLED, "#56B4E9", "-.", hparams=_ADAM),
+    "adabound": Optimizer(
+        "AdaBound",
+        _ADDED,
+        "#009E73",
+        (0, (5, 1, 1, 1, 1, 1)),
+        hparams={"beta1": _UNIT, "beta2": _UNIT, "final_lr": Range(0, 1e6), "gamma": _UNIT, "eps": _UNIT},
+    ),
+    "rmsprop": Optimizer("RMSprop", _ADDED, "#CC79A7", ":", hparams={"alpha": _UNIT, "eps": _UNIT, "momentum": _UNIT}),
+    "adarem": Optimizer("AdaRem", _DECOUPLED, "#D55E00", "-", "o", _ADAREM),
+    "adarem_s": Optimizer(
+        "AdaRem-S",
+        f"sphere: through the sphere lr; others: {_DECOUPLED}",
+        "#0072B2",
+        "-",
+        "s",
+        {**_ADAREM, "sphere": Choices(("tensor", "model")), "slr": Choices((True, False))},
+    ),
+}
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet18": Network("ResNet-18", "images", "torchvision", "resnet18"),
+    "resnet50": Network("ResNet-50", "images", "torchvision", "resnet50"),
+    "mobilenet_v2_1.0": Network("MobileNetV2-1.0", "images", "torchvision", "mobilenet_v2"),
+    "mobilenet_v2_0.5": Network("MobileNetV2-0.5", "images", "torchvision", "mobilenet_v2", {"width_mult": 0.5}),
+    "shufflenet_v2_1.0": Network("ShuffleNetV2-1.0", "images", "torchvision", "shufflenet_v2_x1_0"),
+    "shufflenet_v2_0.5": Network("ShuffleNetV2-0.5", "images", "torchvision", "shufflenet_v2_x0_5"),
+    # Sizes of Merity et al. 2017, whose model section 4.2 takes.
+    "awd_lstm": Network(
+        "AWD-LSTM", "text", "adarem", "awd_lstm", paper_sizes={"layers": 3, "hidden": 1150, "embedding": 400}
+    ),
+}
+IMAGE_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.kind == "images")
+
+# Scales: section 4.1.1; section 4.2 and, for the batch, the code of Merity et al. 2017.
+DATA_SETS: Mapping[str, DataSet] = {
+    "imagenet": DataSet(
+        "ImageNet", "images", {"train": 1281167, "val": 50000}, "paper", PaperScale(100, 1024), in_folder_name=False
+    ),
+    "ptb": DataSet(
+        "Penn Treebank",
+        "text",
+        {"train": 929589, "val": 73760, "test": 82430},
+        "paper_text",
+        PaperScale(100, 20),
+        in_folder_name=False,
+    ),
+    "digits": DataSet("embedded digits", "images", {"train": 1437, "val": 360}, "rehearsal"),
+    # Its counts differ with the version of Python.
+    "pydoc": DataSet("embedded Python reference", "text", {"train": None, "val": None, "test": None}, "rehearsal_text"),
+}
+
+METRICS: Mapping[str, Metric] = {
+    "top1": Metric("Top-1", False, "points"),
+    "top5": Metric("Top-5", False, "points"),
+    "perplexity": Metric("Perplexity", True),
+    "val_perplexity": Metric("Validation perplexity", True),
+    "q_mean": Metric("Q", True),
+}
+
+# Settings whose own name is not what one reads.
+SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
+
+
+def default_scale(data: str) -> str:
+    """The scale at which a data set is used where the user names none; any other goes into a sweep's name."""
+    return DATA_SETS[data].default_scale if data in DATA_SETS else "rehearsal"

@@ -1,0 +1,72 @@
+"""What a run is called in wandb: id, name, group, tags, and the keys of its network's own curves."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from adarem.run.config import RunConfig, config_hash, to_dict
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.run.labels import shortened, table_cell
+from adarem.run.sweep import SweepLabels, read_sweep
+
+_LONGEST_NAME, _LONGEST_TAG = 128, 64  # characters that wandb's server takes
+
+
+@dataclass(frozen=True)
+class Description:
+    """How wandb shows a run."""
+
+    name: str  # cell of the table and seed
+    group: str  # sweep and cell of the table: what is averaged over seeds
+    tags: tuple[str, ...]
+    notes: str | None  # why it is a rehearsal
+    config: dict[str, Any]
+
+
+def run_id(run: RunDir, config: RunConfig) -> str:
+    """The same over attempts, requeues and machines: one wandb run for one run of a sweep."""
+    return hashlib.sha256(f"{run.path.parent.name}/{config.cell}/{config_hash(config)}".encode()).hexdigest()[:12]
+
+
+def report_id(sweep: str) -> str:
+    """Id of the wandb run that holds the table and figures of a sweep."""
+    return hashlib.sha256(f"{sweep}/report".encode()).hexdigest()[:12]
+
+
+def describe(run: RunDir, config: RunConfig) -> Description:
+    """Names the run after its cell of the table, with the grid's own labels where grid.yaml can be read."""
+    sweep = run.path.parent.name
+    try:
+        labels = read_sweep(run.path.parent).labels
+    except UserError:
+        labels = SweepLabels()
+    cell, seed = table_cell(config, labels), f" · seed {config.seed}"
+    tags = [sweep, config.model.label, config.optimizer.label, config.data.label]
+    return Description(
+        name=shortened(cell, _LONGEST_NAME - len(seed)) + seed,
+        group=shown_name(f"{sweep} · {cell}"),
+        tags=(*map(shown_tag, tags), *(["rehearsal"] if config.rehearsal else [])),
+        notes=f"REHEARSAL: {config.rehearsal}" if config.rehearsal else None,
+        config={**to_dict(config), "campaign": sweep, "table_cell": cell},
+    )
+
+
+def shown_name(text: str) -> str:
+    """A name or group of the length that wandb takes."""
+    return shortened(text, _LONGEST_NAME)
+
+
+def shown_tag(text: str) -> str:
+    """A tag of the length that wandb takes."""
+    return shortened(text, _LONGEST_TAG)
+
+
+def network_key(config: RunConfig) -> str:
+    """What the keys of a network's own curves begin with: ``MobileNetV2_0_5``.
+
+    A workspace's panel shows every run that has its key, so a row for each network needs keys for each network. wandb
+    sorts and filters by letters, digits and underscores.
+    """
+    return re.sub(r"\W+", "_", config.model.label)

@@ -1,0 +1,115 @@
+"""What wandb gets of a run: its curves, row by row, and its summary. Everything is read from the run's directory."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from adarem.run.config import RunConfig
+from adarem.run.directory import RunDir
+from adarem.tracking.naming import network_key
+
+if TYPE_CHECKING:
+    import wandb
+
+# Metrics of which wandb keeps the best value next to the last.
+_BEST: dict[str, Literal["min", "max"]] = {
+    "train/loss": "min", "val/loss": "min", "val/top1": "max", "val/top5": "max", "val/perplexity": "min",
+}  # fmt: skip
+_NOT_LOGGED = ("split", "step", "epoch", "time", "trajectories")  # of a record
+_FINAL = (  # of result.json
+    "status", "top1", "top5", "perplexity", "val_perplexity", "val_loss", "train_loss", "best_epoch", "gpu_hours",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """The values of one step."""
+
+    step: int
+    values: dict[str, Any]
+
+
+def define_metrics(session: "wandb.Run", network: str) -> None:
+    """Tells wandb which metrics are drawn over epochs and what of each goes into the summary.
+
+    Args:
+        network: ``network_key`` of the run.
+    """
+    session.define_metric("epoch")
+    for axis in ("hours", "device_hours"):
+        session.define_metric(axis, hidden=True)
+    for pattern in ("train/*", "val/*", "oscillation/*"):
+        session.define_metric(pattern, step_metric="epoch", summary="last")
+    for name, best in _BEST.items():
+        session.define_metric(name, step_metric="epoch", summary=f"{best},last")
+    session.define_metric(f"{network}/*", step_metric="epoch", summary="none")  # copies of metrics above
+    session.define_metric("live/*", summary="none")
+
+
+def rows(run: RunDir, config: RunConfig) -> list[Row]:
+    """Every record of the run in order of step, under the keys that wandb has them by.
+
+    ``hours`` and ``device_hours`` are those of training, evaluation and checkpoints so far, as in the report, whenever
+    and wherever they are sent to wandb.
+    """
+    oscillation = [r | {"split": "oscillation"} for r in run.oscillation()]
+    network, ranks = network_key(config), config.cluster.world_size
+    hours = device_hours = 0.0
+    found = []
+    for record in sorted(run.metrics() + oscillation, key=lambda r: r["step"]):
+        split, ranks = record["split"], record.get("world_size") or ranks
+        spent = sum(record.get(k) or 0.0 for k in ("seconds_train", "seconds_checkpoint", "seconds_eval")) / 3600
+        hours, device_hours = hours + spent, device_hours + spent * ranks
+        values = {f"{split}/{k}": v for k, v in record.items() if k not in _NOT_LOGGED and v is not None}
+        own = {
+            "train_loss": values.get("train/loss"),
+            "test_error": 100.0 - values["val/top1"] if "val/top1" in values else None,
+            "val_perplexity": values.get("val/perplexity"),
+        }
+        values |= {f"{network}/{k}": v for k, v in own.items() if v is not None}
+        axes = {"epoch": record["epoch"], "hours": hours, "device_hours": device_hours}
+        found.append(Row(record["step"], axes | values))
+    return found
+
+
+def live_values(progress: dict[str, Any]) -> dict[str, Any]:
+    """What a run's progress file says within an epoch."""
+    shown = {f"live/{k}": progress.get(k) for k in ("loss", "images_per_s", "tokens_per_s")}
+    return {k: v for k, v in shown.items() if v is not None}
+
+
+def summary(run: RunDir, config: RunConfig, result: dict[str, Any] | None) -> dict[str, Any]:
+    """The run's metrics in one row: final ones once it is finished, before that the newest and the best so far.
+
+    Args:
+        result: of result.json; None while the run is not finished.
+    """
+    records, windows = run.metrics(), run.oscillation()
+    train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
+    attempt = (run.attempts() or [{}])[-1]
+    seconds = sum(_values(train, "seconds_train"))
+    waited = sum((r.get("data_wait") or 0.0) * (r.get("seconds_train") or 0.0) for r in train)
+    found = {
+        "status": attempt.get("why") or run.status(),
+        "commit": attempt.get("commit"),
+        "best_top1": max(_values(val, "top1"), default=None),
+        "best_top5": max(_values(val, "top5"), default=None),
+        "best_val_perplexity": min(_values(val, "perplexity"), default=None),
+        "q_mean": _last(windows, "q_mean"),
+        "q_median_with_gradient": _last(windows, "q_median_with_gradient"),
+        "images_per_s": statistics.median(_values(train, "images_per_s") or [0.0]) or None,
+        "tokens_per_s": statistics.median(_values(train, "tokens_per_s") or [0.0]) or None,
+        "data_wait": waited / seconds if seconds else None,
+        "base_lr": config.optimizer.lr * config.scale.lr_factor,
+        "last_lr": _last(train, "lr"),
+    } | {k: v for k, v in (result or {}).items() if k in _FINAL}
+    return {k: v for k, v in found.items() if v is not None}
+
+
+def _values(records: Iterable[dict[str, Any]], key: str) -> list[float]:
+    return [r[key] for r in records if r.get(key) is not None]
+
+
+def _last(records: Iterable[dict[str, Any]], key: str) -> float | None:
+    return next(reversed(_values(records, key)), None)

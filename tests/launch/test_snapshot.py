@@ -1,0 +1,110 @@
+"""The state of runs, read from their directories and Slurm's queue."""
+
+from pathlib import Path
+
+import pytest
+
+from adarem.launch import snapshot as module
+from adarem.launch.slurm.commands import slurm_folder
+from adarem.launch.snapshot import Progress, RunStatus, find_sweeps, outcome, snapshot
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from tests.support.sweeps import finish, make_config
+
+
+def named(sweep: Path, name: str) -> RunStatus:
+    return next(run for run in snapshot([sweep]) if run.run == name)
+
+
+def test_a_running_run(sweep: Path) -> None:
+    """The epoch in progress, its loss and speed; the accuracy is of the last evaluation."""
+    assert named(sweep, "resnet18-adarem-s0") == RunStatus(
+        "table2", "resnet18-adarem-s0", "running", "12_3",
+        Progress(12, 100, 2.345, pytest.approx(60 * (1 - 2.718281828**-0.44)), None, 9123.4, None, 3723), None,
+    )  # fmt: skip
+
+
+def test_finished_and_planned_runs(sweep: Path) -> None:
+    states = {run.run: (run.state, run.problem) for run in snapshot([sweep])}
+    assert states == {
+        "resnet18-adam-s0": ("diverged", "loss is nan"),
+        "resnet18-adamw-s0": ("planned", None),
+        "resnet18-adarem-s0": ("running", None),
+        "resnet18-sgdm-s0": ("done", None),
+    }
+    done, planned = named(sweep, "resnet18-sgdm-s0").progress, named(sweep, "resnet18-adamw-s0").progress
+    assert done == Progress(100, 100, 1.0, 70.5, None, 9000.0, None, None)
+    assert planned == Progress(0, 100, None, None, None, None, None, None)
+
+
+def test_a_damaged_config_makes_the_run_unreadable(sweep: Path) -> None:
+    (sweep / "resnet18-adamw-s0" / "config.yaml").write_text("grid: [")
+    run = named(sweep, "resnet18-adamw-s0")
+    assert run.state == "unreadable" and run.progress is None
+    assert run.problem is not None and "resnet18-adamw-s0/config.yaml: not valid YAML" in run.problem
+
+
+def test_a_damaged_result_is_the_problem_shown(sweep: Path) -> None:
+    """The attempt of a run whose result was cut or edited later ended well, and records no problem."""
+    for seed, damage, expected in (
+        (1, lambda text: text[:40], "not readable as JSON"),
+        (2, lambda text: text.replace("70.5", "71.5"), "checksum differs"),
+    ):
+        run = finish(sweep, make_config("resnet18", "sgdm", seed), 70.5)
+        run.result_file.write_text(damage(run.result_file.read_text()))
+        found = named(sweep, run.path.name)
+        assert found.state == "failed" and found.problem is not None
+        assert found.problem.startswith(f"{run.result_file}: ") and expected in found.problem
+
+
+def test_a_directory_without_a_config_is_listed(sweep: Path) -> None:
+    (sweep / "resnet18-adamw-s0" / "config.yaml").unlink()
+    RunDir(sweep / "resnet18-adamw-s0").append_metrics({"epoch": 1, "split": "train"})
+    slurm_folder(sweep).mkdir()
+    (slurm_folder(sweep) / "12_0.out").write_text("")
+    assert len(snapshot([sweep])) == 4
+    run = named(sweep, "resnet18-adamw-s0")
+    assert run.state == "unreadable" and "resnet18-adamw-s0: no config.yaml there" in (run.problem or "")
+
+
+def test_a_file_of_the_wrong_shape_spoils_only_its_own_run(sweep: Path) -> None:
+    (sweep / "resnet18-adarem-s0" / "attempts.jsonl").write_text('{"attempt": 1, "start": "noon"}\n')
+    assert named(sweep, "resnet18-adarem-s0").state == "unreadable"
+    assert named(sweep, "resnet18-sgdm-s0").state == "done"
+
+
+def test_values_that_are_no_numbers_are_not_known(sweep: Path) -> None:
+    run = RunDir(sweep / "resnet18-adarem-s0")
+    run.write_progress({"epoch": 12, "loss": "much", "images_per_s": None, "seconds_left": [1]})
+    progress = named(sweep, run.path.name).progress
+    assert progress is not None
+    assert (progress.loss, progress.images_per_s, progress.seconds_left) == (None, None, None)
+
+
+def test_runs_in_slurms_queue(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slurm_folder(sweep).mkdir()
+    monkeypatch.setattr(module, "queued", lambda folder, patience: {"resnet18-adamw-s0": "40_1"})
+    waiting = named(sweep, "resnet18-adamw-s0")
+    assert (waiting.state, waiting.job) == ("queued", "40_1")
+
+    def silent(folder: Path, patience: float) -> dict[str, str]:
+        raise UserError("squeue does not answer")
+
+    monkeypatch.setattr(module, "queued", silent)
+    assert named(sweep, "resnet18-adamw-s0").state == "planned"
+
+
+def test_sweeps_are_found_by_grid_and_data(sweep: Path) -> None:
+    assert find_sweeps(sweep.parent) == find_sweeps(sweep.parent, "table2") == [sweep]
+    with pytest.raises(UserError, match="no runs of table1 there; `adarem launch grid=table1` makes some"):
+        find_sweeps(sweep.parent, "table1")
+    with pytest.raises(UserError, match="no runs of table2 there"):
+        find_sweeps(sweep.parent, "table2", "digits")
+
+
+def test_outcomes(sweep: Path) -> None:
+    assert outcome(RunDir(sweep / "resnet18-sgdm-s0")) == "top-1 70.50 %"
+    assert outcome(RunDir(sweep / "resnet18-adam-s0")) == "diverged in epoch 3"
+    run = RunDir(sweep / "resnet18-adamw-s0")
+    run.write_result({"status": "done", "perplexity": 96.1})
+    assert outcome(run) == "test perplexity 96.10"
