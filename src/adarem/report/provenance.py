@@ -192,14 +192,14 @@ def problems(sweep: Sweep) -> list[str]:
 
 
 def missing(sweep: Sweep) -> list[str]:
-    """The runs with the grid's own settings that were planned and whose directory is gone, one line each."""
+    """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
     axes = sweep.grid["axes"]
-    if len(axes) > 2 or sweep.grid.get("search") or sweep.grid.get("variants"):
-        return []  # which settings each run has, the grid alone does not say
-    names = (
-        cell_name(model, optimizer, seed, {})
-        for model, optimizer in itertools.product(axes["model"], axes["optimizer"])
-        for seed in sweep.grid.get("seeds") or [0]
-    )
-    gone = [name for name in names if not (sweep.folder / name).is_dir()]
+    held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
+    read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
+    gone = []
+    for model, optimizer, seed in itertools.product(axes["model"], axes["optimizer"], sweep.grid.get("seeds") or [0]):
+        name = cell_name(model, optimizer, seed, {})
+        start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
+        if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
+            gone.append(name)
     return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]
