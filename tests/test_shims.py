@@ -1,5 +1,6 @@
 """The module paths of version 0.1 that queued jobs and running processes call; version 0.3 drops them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
+from tests.support import ROOT
 from tests.support.sweeps import make_config, write_grid
 from tests.test_layers import SHIMS, SRC
 
@@ -52,3 +54,10 @@ def test_models() -> None:
 def test_probes() -> None:
     done = call("adarem.probes", "torch")
     assert done.returncode == 0 and torch.__version__ in done.stdout
+
+
+def test_the_docs_list_every_shim_with_its_new_path() -> None:
+    lines = (ROOT / "docs" / "cluster.md").read_text().splitlines()
+    for name in SHIMS:
+        target = re.search(r'run_module\("([\w.]+)"', (SRC / f"{name}.py").read_text())
+        assert target and any(f"python -m adarem.{name}" in line and f"`{target[1]}`" in line for line in lines)

@@ -1,7 +1,8 @@
 """The paper's names for every cell: planned and not begun, done, added by hand, left over from another plan."""
 
 from adarem.plan.plan import make_plan
-from adarem.report.figures import draw, figures
+from adarem.report.figures.curves import curves
+from adarem.report.figures.panels import TEST_ERROR, TRAIN_LOSS
 from adarem.report.load import load_sweep
 from adarem.report.page import page as html
 from adarem.report.tables import render as tables
@@ -46,7 +47,7 @@ def test_cells_off_the_plan_have_them_too(dirs):
     assert "MobileNetV2-0.5 Top-1" in rows and "ResNet-18 Top-1 (λ 0.9, eval every 2)" in rows
     assert "- ResNet-18, AdaRem (λ 0.9, eval every 2): table2-digits/resnet18-adarem-" in tables.markdown(t)
     assert "(λ 0.9, eval every 2)" in html.render(t, [])
-    drawn = draw.curves(t, figures.CURVES, "")
+    drawn = curves(t, [TRAIN_LOSS, TEST_ERROR], "")
     labels = {line.get_label() for ax in drawn.axes for line in ax.get_lines()}
     assert {"AdaRem-S", "AdaRem (λ 0.9, eval every 2)"} <= labels
 

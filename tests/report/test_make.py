@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from adarem.report import load, make_report
-from adarem.report.figures import draw, figures, trajectories
+from adarem.report.figures import oscillation
+from adarem.report.figures.curves import curves
+from adarem.report.figures.panels import OSCILLATION, TEST_ERROR, TRAIN_LOSS, against_time
 from adarem.report.load import load_sweep
 from adarem.report.manifest import read_manifest
 from adarem.report.tables.table import build, read_paper
@@ -256,7 +258,7 @@ def lines_of(fig, panel):
 
 
 def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_runs):
-    fig = draw.curves(table(table2_runs, dirs), figures.CURVES, "Figure 4")
+    fig = curves(table(table2_runs, dirs), [TRAIN_LOSS, TEST_ERROR], "Figure 4")
     assert len(fig.axes) == 2
     loss, error = lines_of(fig, 0), lines_of(fig, 1)
     assert set(loss) == {"SGDM (n=3)", "AdaRem (n=3)"}
@@ -272,7 +274,7 @@ def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_ru
 
 def test_figure5_has_a_row_a_network_and_a_stamp(dirs):
     folder = rehearse(dirs, "table1", ("sgdm", "adarem_s"), ("resnet18", "mobilenet_v2_1.0"))
-    fig = draw.curves(table(folder, dirs), figures.CURVES, "Figure 5")
+    fig = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "Figure 5")
     assert len(fig.axes) == 12
     assert all(any(t.get_text() == "REHEARSAL" for t in ax.texts) for ax in fig.axes)
     assert any("REHEARSAL, not a reproduction" in t.get_text() for t in fig.texts)
@@ -287,7 +289,7 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
     run.freeze(config)
     start(run, host="elsewhere")
     write_epochs(run, 12, 60.0)
-    fig = draw.curves(table(folder, dirs), figures.CURVES, "")
+    fig = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "")
     error = lines_of(fig, 1)
     assert error["SGDM"][-1] == pytest.approx([100, 30.0])
     assert len(error["Adam (ep 12/100)"]) == 12
@@ -297,11 +299,11 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
 
 def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
     t = table(table2_runs, dirs)
-    wall, devices = figures._time_panels(t.sweep.runs, figures.CURVES[1])
+    panels = against_time(TEST_ERROR, t.sweep.runs)
     run = t.sweep.runs[0]
-    assert wall[2](run)[-1][0] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
-    assert devices[2](run)[-1][0] == pytest.approx(16 * 100 * 110.0 / 3600)
-    assert "hours" in wall[1] and devices[1] == "GPU hours"
+    assert panels.wall.curve(run).x[-1] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
+    assert panels.device.curve(run).x[-1] == pytest.approx(16 * 100 * 110.0 / 3600)
+    assert "hours" in panels.wall.x_label and panels.device.x_label == "GPU hours"
 
 
 def test_svg_needs_no_network_and_no_font(dirs):
@@ -332,11 +334,11 @@ def test_figure_1_shows_every_optimizer_under_one_seed(dirs):
             ways = [{"parameter": f"w[{seed}]", "from_step": 0, "values": [0.0, 1.0, 3.0]}]
             if (optimizer, seed) != ("sgd", 0):  # which was not tracked
                 run.append_oscillation({"epoch": 1, "step": 23, "q_mean": 50.0, "trajectories": ways})
-    fig = trajectories.over_training(table(folder, dirs), "Figure 1")
+    fig = oscillation.over_training(table(folder, dirs), "Figure 1")
     assert [ax.get_title().split("\n")[0] for ax in fig.axes] == ["SGD, from iteration 0", "AdaRem, from iteration 0"]
     assert any("Figure 1 (w[1])" in t for t in all_texts(fig))
     runs["adarem", 1].oscillation_file.unlink()  # no seed in common
-    fig = trajectories.over_training(table(folder, dirs), "Figure 1")
+    fig = oscillation.over_training(table(folder, dirs), "Figure 1")
     heads = [ax.get_title().split("\n")[0] for ax in fig.axes]
     assert heads == ["SGD, seed 1, w[1], from iteration 0", "AdaRem, seed 0, w[0], from iteration 0"]
     assert not any("(w[" in t for t in all_texts(fig))
@@ -374,7 +376,7 @@ def test_figures_1_and_2_from_the_oscillation_records(dirs):
     drawn = {p.stem for p in (dirs[1] / "figure2-digits/figures").glob("*.png")}
     assert drawn == {"figure1", "figure1-parameters", "figure2"}
     t = table(folder, dirs)
-    fig = trajectories.over_training(t, "")
+    fig = oscillation.over_training(t, "")
     titles = [ax.get_title() for ax in fig.axes]
     # path 3 + 2 + 1 and 3 + 2 + 2, displacement 2 and 3; a row an optimizer, a column a span
     assert titles == [
@@ -385,7 +387,7 @@ def test_figures_1_and_2_from_the_oscillation_records(dirs):
     ]
     drawn = fig.axes[2].get_lines()[0].get_xydata()
     assert drawn.tolist() == [[0, 0.0], [1, 3.0], [2, 1.0], [3, 3.0]]
-    heads = [ax.get_title().split("\n")[0] for ax in trajectories.by_parameter(t, "").axes]
+    heads = [ax.get_title().split("\n")[0] for ax in oscillation.by_parameter(t, "").axes]
     assert heads == ["SGD, a[0]", "SGD, b[0, 1]", "AdaRem, a[0]", "AdaRem, b[0, 1]"]
-    q = lines_of(draw.curves(t, figures.Q, ""), 0)
+    q = lines_of(curves(t, OSCILLATION, ""), 0)
     assert q["SGD"][0].tolist() == [1, 49.0] and q["AdaRem"][-1].tolist() == [n, 49.0 - n]

@@ -1,6 +1,6 @@
 """A real Slurm cluster of two nodes on one machine: munged, slurmctld and two slurmd in folders and ports of their own.
 
-python tests/slurm/cluster.py     starts one and opens a shell in it, to try things by hand
+python -m tests.support.cluster     starts one and opens a shell in it, to try things by hand
 """
 
 import contextlib

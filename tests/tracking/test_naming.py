@@ -1,13 +1,17 @@
 """What runs are called in wandb."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
 from adarem.run.labels import readable, shortened
+from adarem.run.sweep import read_sweep, write_sweep
 from adarem.tracking.naming import describe, run_id
-from tests.support.sweeps import make_config
+from tests.support.sweeps import finish, make_config, write_grid
 
 
 def test_names_and_groups_read_like_the_table(tmp_path: Path) -> None:
@@ -49,3 +53,25 @@ def test_names_and_tags_are_as_long_as_wandb_takes(tmp_path: Path) -> None:
 def test_the_id_is_stable_and_differs_between_runs(tiny_run: Callable[..., Path]) -> None:
     a, b = RunDir(tiny_run("optimizer=adam")), RunDir(tiny_run("optimizer=adarem"))
     assert run_id(a, a.config()) == run_id(a, a.config()) != run_id(b, b.config())
+
+
+def test_the_stamp_is_by_the_data_that_the_run_saw(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path)
+    complete = finish(folder, make_config("resnet18", "adarem"), 70.5)
+    partial = finish(folder, make_config("resnet18", "adarem", 1), 70.5, correct=np.ones(100, dtype=bool))
+    assert describe(complete, complete.config()).notes is None
+    shown = describe(partial, partial.config())
+    assert shown.tags[-1] == "rehearsal"
+    assert shown.notes is not None and shown.notes.startswith(
+        "REHEARSAL: ImageNet with 100 of 50,000 validation images"
+    )
+    partial.result_file.write_text("{")
+    assert describe(partial, partial.config()).tags[-1] == "rehearsal"  # by the evaluations that it recorded
+
+
+def test_a_study_is_tagged_as_one_and_not_stamped(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path)
+    write_sweep(folder, replace(read_sweep(folder), paper=None))
+    run = finish(folder, make_config("resnet18", "adarem"), 70.5)
+    shown = describe(run, run.config())
+    assert shown.tags[-1] == "study" and (shown.notes or "").startswith("study: ImageNet, 100 epochs")

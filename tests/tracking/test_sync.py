@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from adarem.run import exitcodes
@@ -52,6 +54,19 @@ def test_a_replay_sends_nothing_of_the_machine_that_replays(tmp_path: Path) -> N
     kinds = {r.WhichOneof("record_type") for r in records(run)}
     assert not kinds & {"stats", "environment"} and not started(run).HasField("git")
     assert not list(run.path.glob("wandb/offline-run-*/files/wandb-metadata.json"))
+
+
+def test_the_stamp_follows_what_training_recorded_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which data a run saw is known at its end; a run that began as a reproduction may turn out to be none."""
+    images = np.ones(100, dtype=bool)
+    run = finish(write_grid(tmp_path), make_config("resnet18", "adarem"), 70.5, correct=images)
+    at_the_start = replace(module.describe(run, run.config()), tags=("table2",), notes=None)
+    answers = iter([at_the_start, module.describe(run, run.config())])
+    monkeypatch.setattr(module, "describe", lambda run, config: next(answers))
+    replayed(run)
+    first, *_, last = (r.run for r in records(run) if r.WhichOneof("record_type") == "run")
+    assert list(first.tags) == ["table2"] and first.notes == ""
+    assert "rehearsal" in last.tags and last.notes.startswith("REHEARSAL: ImageNet with 100 of")
 
 
 def test_a_record_written_while_the_records_are_read_is_not_lost(

@@ -14,7 +14,7 @@ from adarem.report import Report
 from adarem.report.claims import overview as claims
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
-from adarem.report.figures import figures
+from adarem.report.figures.write import is_about_oscillation, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, Standing, write_manifest
 from adarem.report.page import page
@@ -94,11 +94,11 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         "runs.csv": runs_csv.to_csv(table.sweep.runs),
     }
     times_to_accuracy: dict[str, str] = {}
-    if not figures.is_q(table):
+    if not is_about_oscillation(table):
         times_to_accuracy = {"time.md": times.markdown(table), "time.csv": times.to_csv(table)}
     for name, text in (texts | times_to_accuracy).items():
         write_atomically(folder / name, text)
-    drawn = figures.write_figures(table, folder / "figures")
+    drawn = write_figures(table, folder / "figures")
     write_atomically(folder / "report.html", page.render(table, [p for p in drawn if p.suffix == ".svg"]))
     files = Files(
         table=("table.md", "table.csv", "table.tex"),

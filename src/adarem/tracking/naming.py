@@ -1,4 +1,4 @@
-"""What a run is called in wandb: id, name, group, tags, and the keys of its network's own curves."""
+"""What a run is called in wandb: id, name, group, tags, stamp, and the keys of its network's own curves."""
 
 import hashlib
 import re
@@ -9,7 +9,8 @@ from adarem.run.config import RunConfig, config_hash, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.labels import shortened, table_cell
-from adarem.run.sweep import SweepLabels, read_sweep
+from adarem.run.reproduction import Standing, seen_by, standing_of_run
+from adarem.run.sweep import SweepLabels, SweepSpec, read_sweep
 
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # characters that wandb's server takes
 
@@ -21,7 +22,7 @@ class Description:
     name: str  # cell of the table and seed
     group: str  # sweep and cell of the table: what is averaged over seeds
     tags: tuple[str, ...]
-    notes: str | None  # why it is a rehearsal
+    notes: str | None  # why it is no reproduction
     config: dict[str, Any]
 
 
@@ -39,18 +40,42 @@ def describe(run: RunDir, config: RunConfig) -> Description:
     """Names the run after its cell of the table, with the grid's own labels where grid.yaml can be read."""
     sweep = run.path.parent.name
     try:
-        labels = read_sweep(run.path.parent).labels
+        spec = read_sweep(run.path.parent)
     except UserError:
-        labels = SweepLabels()
-    cell, seed = table_cell(config, labels), f" · seed {config.seed}"
+        spec = None
+    cell, seed = table_cell(config, spec.labels if spec else SweepLabels()), f" · seed {config.seed}"
     tags = [sweep, config.model.label, config.optimizer.label, config.data.label]
+    standing = standing_of(run, config, spec)
     return Description(
         name=shortened(cell, _LONGEST_NAME - len(seed)) + seed,
         group=shown_name(f"{sweep} · {cell}"),
-        tags=(*map(shown_tag, tags), *(["rehearsal"] if config.rehearsal else [])),
-        notes=f"REHEARSAL: {config.rehearsal}" if config.rehearsal else None,
+        tags=(*map(shown_tag, tags), *stamp_tags(standing)),
+        notes=stamp_notes(standing),
         config={**to_dict(config), "campaign": sweep, "table_cell": cell},
     )
+
+
+def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Standing:
+    """What the run counts as: by its config and, as far as it has recorded them, by the data that it saw."""
+    try:
+        result = run.result() or {}
+    except UserError:
+        result = {}
+    unit = "images" if config.data.kind == "images" else "tokens"
+    evaluated = [r[unit] for r in run.metrics() if r["split"] == "val" and isinstance(r.get(unit), int)]
+    return standing_of_run(config, spec, seen_by(config, result, evaluated))
+
+
+def stamp_tags(standing: Standing) -> tuple[str, ...]:
+    """The tag of whatever is no reproduction: ``rehearsal``, ``variation`` or ``study``."""
+    return () if standing.kind == "reproduction" else (standing.kind,)
+
+
+def stamp_notes(standing: Standing) -> str | None:
+    """The reason for the tag, in the notes."""
+    if standing.kind == "reproduction":
+        return None
+    return f"REHEARSAL: {standing.reason}" if standing.kind == "rehearsal" else f"{standing.kind}: {standing.reason}"
 
 
 def shown_name(text: str) -> str:

@@ -2,11 +2,13 @@
 
 import csv
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adarem.report.manifest import FILE, Manifest, read_manifest
 from adarem.run.config import RunConfig
+from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.sweep import runs_in
 from adarem.tracking.connection import Mode, refusal, sending_mode
@@ -16,8 +18,16 @@ from adarem.tracking.naming import report_id, shown_name, shown_tag
 _NUMBERS = ("paper", "ours", "sd", "ci95_low", "ci95_high", "n", "planned", "difference")
 
 
-def configs_in(sweep: Path) -> list[RunConfig]:
-    """The configs of a sweep's runs, in order of name; those that cannot be read are left out.
+@dataclass(frozen=True)
+class ReadableRun:
+    """A run and its config."""
+
+    run: RunDir
+    config: RunConfig
+
+
+def readable_runs(sweep: Path) -> list[ReadableRun]:
+    """The runs of a sweep whose config can be read, in order of name.
 
     Raises:
         UserError: no run there has a config that can be read.
@@ -25,7 +35,7 @@ def configs_in(sweep: Path) -> list[RunConfig]:
     found = []
     for run in runs_in(sweep):
         try:
-            found.append(run.config())
+            found.append(ReadableRun(run, run.config()))
         except UserError:
             continue
     if not found:
@@ -41,7 +51,7 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     Raises:
         UserError: there is no report of the sweep, a file that it wrote is gone or damaged, or wandb refuses.
     """
-    config, manifest = configs_in(sweep)[0], report_of(sweep, results_dir)
+    config, manifest = readable_runs(sweep)[0].config, report_of(sweep, results_dir)
     rows, figures = _table(sweep, results_dir, manifest), published_figures(sweep, results_dir, manifest)
     rehearsal = manifest.standing.reason if manifest.standing.kind == "rehearsal" else ""
     import wandb

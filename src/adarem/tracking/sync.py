@@ -96,6 +96,9 @@ def sync(run: RunDir, *, follow: bool, mode: Mode | None = None) -> None:
     try:
         define_metrics(session, network_key(config))
         _send(session, run, config, follow)
+        seen = describe(run, config)  # with what the run recorded of its data since it began
+        if seen != shown:
+            session.tags, session.notes = seen.tags, seen.notes or ""
         result = run.result()
         session.summary.update(summary(run, config, result))
         finished = result is not None

@@ -12,9 +12,10 @@ from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
+from adarem.run.reproduction import Standing, standing_of_sweep
 from adarem.run.sweep import SweepSpec, overrides_text, read_sweep
-from adarem.tracking.naming import network_key, shown_tag
-from adarem.tracking.publish import configs_in, published_figures, report_of
+from adarem.tracking.naming import network_key, shown_tag, standing_of
+from adarem.tracking.publish import published_figures, readable_runs, report_of
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Report
@@ -38,18 +39,14 @@ class Layout:
     name: str  # of the sweep
     spec: SweepSpec
     configs: Sequence[RunConfig]
+    standing: Standing
 
     @property
     def title(self) -> str:
         """``REHEARSAL of Table 2. Test accuracy of ResNet-18 under six optimizers (table2-digits)``."""
         text = f"{self.spec.printed_heading}. {self.spec.title}".rstrip(". ")
-        stamp = "REHEARSAL of " if self.rehearsal else ""
+        stamp = "REHEARSAL of " if self.standing.rehearsal else ""
         return f"{stamp}{text} ({self.name})"
-
-    @property
-    def rehearsal(self) -> str | None:
-        """Why the runs are no reproduction."""
-        return next((c.rehearsal for c in self.configs if c.rehearsal), None)
 
     @property
     def project(self) -> str:
@@ -88,7 +85,8 @@ class PanelRow:
 
 def read_layout(sweep: Path) -> Layout:
     """Raises UserError when the folder is no sweep, or has no run whose config can be read."""
-    spec = read_sweep(sweep)
+    spec, found = read_sweep(sweep), readable_runs(sweep)
+    standings = [standing_of(r.run, r.config, spec) for r in found]
 
     def order(c: RunConfig) -> tuple[Any, ...]:
         return (
@@ -98,7 +96,8 @@ def read_layout(sweep: Path) -> Layout:
             c.seed,
         )
 
-    return Layout(sweep.name, spec, sorted(configs_in(sweep), key=order))
+    configs = sorted((r.config for r in found), key=order)
+    return Layout(sweep.name, spec, configs, standing_of_sweep(spec, sweep.name, standings))
 
 
 def _position(axis: Sequence[str], name: str) -> tuple[int, str]:
@@ -161,8 +160,8 @@ def report(layout: Layout, entity: str, figures: Sequence[str]) -> "Report":
         wr.H1("Runs"),
         wr.P("A line is a cell of the table: the mean over its seeds, with a band of one standard deviation."),
     ]
-    if layout.rehearsal:
-        blocks.insert(0, wr.CalloutBlock(f"REHEARSAL, not a reproduction. {layout.rehearsal}."))
+    if layout.standing.rehearsal:
+        blocks.insert(0, wr.CalloutBlock(f"REHEARSAL, not a reproduction. {layout.standing.reason}."))
     cell = wr.Config("table_cell")
     for row in _rows(layout):
         runs = wr.Runset(
@@ -181,7 +180,7 @@ def report(layout: Layout, entity: str, figures: Sequence[str]) -> "Report":
         entity=entity,
         project=layout.project,
         title=shortened(layout.title, _LONGEST_TITLE),
-        description=layout.rehearsal or "",
+        description=layout.standing.rehearsal or "",
         blocks=blocks,
         width="fluid",
     )

@@ -9,7 +9,8 @@ from adarem.plan.plan import make_plan
 from adarem.report import make_report
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.judge import judge
-from adarem.report.figures import draw, figures
+from adarem.report.figures.curves import curves
+from adarem.report.figures.panels import TEST_ERROR, TRAIN_LOSS
 from adarem.report.load import load_sweep
 from adarem.report.make import load_table
 from adarem.resources import config_dir
@@ -104,7 +105,7 @@ def test_the_table_and_the_claims_of_the_lambda_grid(dirs):
     assert "Settings off the grid's own" not in md
     assert "ResNet-18 Top-1: AdaRem (λ 1, never decaying) − AdaRem (λ 0.999 once an epoch) = +8.00" in md
     assert all((dirs[1] / "lambda-digits" / name).exists() for name in ("figures/lambda-curves.png", "time.md"))
-    drawn = draw.curves(load_table(dirs[0] / "lambda-digits", dirs[1]), figures.CURVES, "").axes[0].get_lines()
+    drawn = curves(load_table(dirs[0] / "lambda-digits", dirs[1]), [TRAIN_LOSS, TEST_ERROR], "").axes[0].get_lines()
     assert [line.get_label() for line in drawn][:2] == ["λ 0.999 once an epoch (n=2)", "λ 0.999 at every step (n=2)"]
     assert len({line.get_color() for line in drawn}) == 5
     with open(dirs[1] / "claims.csv", newline="") as f:

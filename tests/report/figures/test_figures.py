@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from adarem.report.figures import draw, figures, trajectories
+from adarem.report.figures import oscillation
+from adarem.report.figures.curves import curves, far_above
+from adarem.report.figures.panels import PERPLEXITY, TEST_ERROR, TRAIN_LOSS, against_time, curve, last_third
+from adarem.report.figures.write import draw_figures, figure_names, write_figures
 from adarem.report.load import load_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
@@ -15,6 +18,15 @@ from tests.support.sweeps import diverge, finish, make_config, write_grid
 def table(folder, dirs):
     sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+
+
+def figures(t):
+    return [named.figure for named in draw_figures(t)]
+
+
+def time_panels(t):
+    panels = against_time(TEST_ERROR, t.sweep.runs)
+    return panels.wall, panels.device
 
 
 def drawn(fig, panel):
@@ -40,7 +52,7 @@ def test_seeds_are_joined_on_the_epoch(dirs, two_seeds):
     """One of two seeds lost every other epoch up to the 50th: the mean is over the epochs that both have."""
     folder, runs = two_seeds
     lose(runs[1], range(1, 51))
-    loss = drawn(draw.curves(table(folder, dirs), figures.CURVES, ""), 0)["SGDM (n=2)"]
+    loss = drawn(curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], ""), 0)["SGDM (n=2)"]
     assert loss[:, 0].tolist() == list(range(51, 101))
     of_run = [[r["loss"] for r in run.metrics() if r["split"] == "train" and r["epoch"] > 50] for run in runs]
     assert loss[:, 1] == pytest.approx(np.mean(of_run, axis=0))
@@ -49,7 +61,7 @@ def test_seeds_are_joined_on_the_epoch(dirs, two_seeds):
 def test_no_line_leads_over_epochs_that_are_missing(dirs, two_seeds):
     folder, runs = two_seeds
     lose(runs[1], [*range(20, 31), 98, 100])
-    fig = draw.curves(table(folder, dirs), figures.CURVES, "")
+    fig = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "")
     x, y = drawn(fig, 0)["SGDM (n=2)"].T
     whole = [e for e in range(1, 98) if not 20 <= e <= 30] + [99]
     assert x[np.isfinite(x)].tolist() == whole
@@ -64,13 +76,13 @@ def test_the_legend_tells_how_many_seeds_the_panels_show(dirs, two_seeds):
     folder, runs = two_seeds
     lose(runs[1], range(60, 101))
     finish(folder, make_config("resnet18", "adarem", overrides={"optimizer.lam": 0.9}), 70.0)
-    fig = draw.curves(table(folder, dirs), [figures.CURVES[1], figures.late(figures.CURVES[1])], "")
+    fig = curves(table(folder, dirs), [TEST_ERROR, last_third(TEST_ERROR)], "")
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["SGDM (n=1 to 2)", "AdaRem (λ 0.9)"]
 
 
 def test_evaluations_that_are_rare_are_no_gap():
-    points = np.array([[e, 1.0, e] for e in (3, 6, 9, 10)], dtype=float)
-    assert draw.with_gaps(points).tolist() == points.tolist()
+    epochs = np.array([3.0, 6.0, 9.0, 10.0])
+    assert curve(epochs, np.ones(4), epochs).with_gaps().epoch.tolist() == epochs.tolist()
 
 
 def test_on_a_time_axis_an_epoch_stands_at_its_mean_time(dirs, two_seeds):
@@ -83,7 +95,7 @@ def test_on_a_time_axis_an_epoch_stands_at_its_mean_time(dirs, two_seeds):
             r["top1"] = None
     runs[1].metrics_file.write_text("".join(json.dumps(r) + "\n" for r in lines))
     t = table(folder, dirs)
-    x, y = drawn(draw.curves(t, figures._time_panels(t.sweep.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"].T
+    x, y = drawn(curves(t, time_panels(t), ""), 0)["SGDM (n=2)"].T
     assert len(x) == 50
     assert (x[0], x[-1]) == pytest.approx((51 * 110 * 2 / 3600, 100 * 110 * 2 / 3600))
     assert y[-1] == pytest.approx(100 - 70.5)
@@ -94,7 +106,7 @@ def test_a_lost_record_ends_the_line_on_a_time_axis(dirs, two_seeds):
     folder, runs = two_seeds
     lose(runs[1], [40])
     t = table(folder, dirs)
-    by_time = drawn(draw.curves(t, figures._time_panels(t.sweep.runs, figures.CURVES[1]), ""), 0)["SGDM (n=2)"]
+    by_time = drawn(curves(t, time_panels(t), ""), 0)["SGDM (n=2)"]
     assert len(by_time) == 39 and by_time[-1, 0] == pytest.approx(39 * 110 / 3600)
 
 
@@ -104,7 +116,7 @@ def test_the_last_third_has_an_axis_of_its_own(dirs):
     for optimizer, top1 in (("sgdm", 70.0), ("adarem", 71.0)):
         finish(folder, make_config("resnet18", optimizer), top1)
     t = table(folder, dirs)
-    fig = figures._curves_and_times(t, "", "ImageNet")[0]
+    fig = figures(t)[0]
     loss, error, end = fig.axes
     assert loss.get_yscale() == "log" and error.get_yscale() == end.get_yscale() == "linear"
     assert end.get_title() == "Test error, last third"
@@ -119,10 +131,10 @@ def test_a_line_far_above_leaves_the_last_third_and_is_named(dirs):
     folder = write_grid(dirs[0], seeds=[0])
     for optimizer, top1 in (("sgdm", 70.0), ("adarem", 71.0), ("adam", 0.1)):
         finish(folder, make_config("resnet18", optimizer), top1)
-    fig = draw.curves(table(folder, dirs), [figures.late(figures.CURVES[1])], "")
+    fig = curves(table(folder, dirs), [last_third(TEST_ERROR)], "")
     assert "above: Adam (99.9)" in [t.get_text() for t in fig.axes[0].texts]
     assert fig.axes[0].get_ylim()[1] < 40
-    assert draw._above({"a": np.array([1.0]), "b": np.array([9.0])}) == []  # of two, both stay
+    assert far_above({"a": np.array([1.0]), "b": np.array([9.0])}) == []  # of two, both stay
 
 
 def test_a_spike_before_a_divergence_sets_no_scale(dirs):
@@ -130,7 +142,7 @@ def test_a_spike_before_a_divergence_sets_no_scale(dirs):
     finish(folder, make_config("resnet18", "sgdm"), 70.0)
     run = diverge(folder, make_config("resnet18", "adam"), epoch=3)
     run.append_metrics({"epoch": 3, "split": "train", "loss": 1e9})
-    ax = draw.curves(table(folder, dirs), figures.CURVES, "").axes[0]
+    ax = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "").axes[0]
     assert ax.get_ylim()[1] < 20
 
 
@@ -139,15 +151,15 @@ def test_figure5_shows_the_papers_networks_and_a_second_the_others(dirs):
     for model in ("resnet50", "shufflenet_v2_0.5"):
         finish(folder, make_config(model, "sgdm", grid="table1", data="digits"), 95.0)
     t = table(folder, dirs)
-    assert figures.names(t) == ["figure5", "figure5-others", "table1-time", "table1-time-others"]
-    papers, others, *_ = figures._curves_and_times(t, "", "digits")
+    assert figure_names(t) == ["figure5", "figure5-others", "table1-time", "table1-time-others"]
+    papers, others, *_ = figures(t)
     heads = [[ax.get_title() for ax in fig.axes[::3]] for fig in (papers, others)]
     assert heads[0] == [f"{m}: Train loss" for m in ("ResNet-18", "ResNet-50", "MobileNetV2-1.0")]
     assert heads[1] == [f"{m}: Train loss" for m in ("MobileNetV2-0.5", "ShuffleNetV2-1.0", "ShuffleNetV2-0.5")]
     assert "ShuffleNetV2-0.5 stand in a second figure" in " ".join(texts(papers))
     assert "does not show" in " ".join(texts(others)) and "Figure 5, the other networks." in " ".join(texts(others))
-    written = {p.name for p in figures.write_figures(t, dirs[1])}
-    assert written == {f"{name}.{ending}" for name in figures.names(t) for ending in ("png", "svg")}
+    written = {p.name for p in write_figures(t, dirs[1])}
+    assert written == {f"{name}.{ending}" for name in figure_names(t) for ending in ("png", "svg")}
 
 
 def texts(fig):
@@ -157,9 +169,9 @@ def texts(fig):
 def test_a_time_figure_says_what_wall_time_compares(dirs):
     folder = write_grid(dirs[0], seeds=[0])
     finish(folder, make_config("resnet18", "sgdm"), 70.0)
-    curves, time = figures._curves_and_times(table(folder, dirs), "", "ImageNet")
+    by_epoch, time = figures(table(folder, dirs))
     caveat = "it compares only runs that had like machines to themselves"
-    assert caveat in " ".join(texts(time)) and caveat not in " ".join(texts(curves))
+    assert caveat in " ".join(texts(time)) and caveat not in " ".join(texts(by_epoch))
 
 
 def test_the_lambda_grid_is_called_by_words(dirs):
@@ -167,7 +179,7 @@ def test_the_lambda_grid_is_called_by_words(dirs):
     finish(folder, make_config("resnet18", "adarem", grid="lambda", data="digits"), 95.0)
     t = table(folder, dirs)
     assert t.title.startswith("REHEARSAL of Section 4.1.1: how often λ is multiplied. Test accuracy of ResNet-18")
-    for fig in figures._curves_and_times(t, "REHEARSAL of ", "digits"):
+    for fig in figures(t):
         assert fig.texts[0].get_text().startswith("REHEARSAL of Section 4.1.1: how often λ is multiplied. T")
 
 
@@ -186,9 +198,9 @@ def test_titles_of_the_curves_fit(dirs):
     for grid, model in (("table1", "shufflenet_v2_1.0"), ("table2", "resnet18")):
         folder = write_grid(dirs[0], grid, "digits", "rehearsal")
         finish(folder, make_config(model, "sgdm", grid=grid, data="digits"), 95.0)
-        assert all(map(titles_fit, figures._curves_and_times(table(folder, dirs), "", "digits")))
+        assert all(map(titles_fit, figures(table(folder, dirs))))
     t = table(folder, dirs)
-    assert titles_fit(draw.curves(t, [*figures.TEXT, figures.late(figures.TEXT[1])], ""))
+    assert titles_fit(curves(t, [TRAIN_LOSS, PERPLEXITY, last_third(PERPLEXITY)], ""))
 
 
 def test_titles_of_figure_1_stay_over_their_panels(dirs):
@@ -207,4 +219,4 @@ def test_titles_of_figure_1_stay_over_their_panels(dirs):
         ]
         run.append_oscillation({"epoch": 1, "step": 23, "q_mean": 50.0, "trajectories": ways})
     t = table(folder, dirs)
-    assert titles_fit(trajectories.by_parameter(t, "")) and titles_fit(trajectories.over_training(t, ""))
+    assert titles_fit(oscillation.by_parameter(t, "")) and titles_fit(oscillation.over_training(t, ""))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adarem.report import provenance
 from adarem.report.claims import overview
 from adarem.report.claims.judge import RULE, Judged
-from adarem.report.figures.figures import is_q
+from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.tables import render as tables
@@ -120,7 +120,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         legend=tables.legend(table),
         cells=_cells(table),
         figures=[_embedded(path) for path in figures if path.exists()],
-        times=None if is_q(table) else _times(table),
+        times=None if is_about_oscillation(table) else _times(table),
         oscillation=Notes(tables.OSCILLATION, oscillation) if oscillation else None,
         tests=[*found.get(tables.POWER, []), *tables.test_notes(table)],
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),

@@ -1,0 +1,149 @@
+"""What all figures share: the look of a curve, the frame with title, caption, legend and stamp, and the files."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adarem.report.tables.table import Table
+from adarem.run.catalog import OPTIMIZERS, LineStyle
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LONGEST_TITLE = 100  # characters
+LEGEND, WIDE_LEGEND = 6, 3  # entries per line; the latter where overrides are named too
+ALARM = "#B00020"
+
+# Inches, so that head, foot and rows keep their size whatever the number of rows.
+WIDTH, HEAD, ROW, CAPTION = 9.0, 0.62, 2.9, 0.17
+
+
+@dataclass(frozen=True)
+class CurveStyle:
+    """The look of a curve; ``emphasised`` for the optimizers that the report is about."""
+
+    color: str
+    line: LineStyle
+    marker: str = ""
+    emphasised: bool = False
+
+
+def of_optimizer(name: str) -> CurveStyle:
+    """By the catalog; one style for all optimizers that it does not know."""
+    if name not in OPTIMIZERS:
+        return CurveStyle("#666666", "-")
+    known = OPTIMIZERS[name]
+    return CurveStyle(known.color, known.line, known.marker, emphasised=name.startswith("adarem"))
+
+
+def palette() -> list[CurveStyle]:
+    """Styles for the curves of one optimizer with different overrides: grey, which is SGD's, last."""
+    return [of_optimizer(name) for name in sorted(OPTIMIZERS, key=lambda name: name == "sgd")]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An empty figure with rows of axes."""
+
+    figure: "Figure"
+    axes: list[list["Axes"]]
+
+
+def frame(table: Table, rows: int, columns: int, title: str, gap: float = 0.22, caption: str = "") -> Frame:
+    """An empty figure with its title, a caption at the bottom and, on a rehearsal, the stamp.
+
+    Args:
+        gap: between the panels of a row, as a share of their width.
+    """
+    from matplotlib.figure import Figure
+
+    rehearsal = table.sweep.rehearsal
+    overrides = all_overrides(table)
+    if len(overrides) == 1 and overrides[0]:
+        title = textwrap.shorten(f"{title} ({table.labels.overrides(overrides[0])})", LONGEST_TITLE, placeholder=" …)")
+    entries = len({(r.config.optimizer.name, r.overrides) for r in table.sweep.runs})
+    head = HEAD + 0.2 * (max(1, math.ceil(entries / _entries_per_line(table))) - 1)
+    caption_lines = textwrap.wrap(caption, 125)
+    stamp_height = 0.45 if rehearsal else 0.05
+    foot = stamp_height + CAPTION * len(caption_lines)
+    height = head + foot + ROW * rows
+    figure = Figure(figsize=(WIDTH, height), dpi=150)
+    axes: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False).tolist()
+    figure.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
+    caption_bottom = (stamp_height + 0.05) / height
+    figure.text(0.5, caption_bottom, "\n".join(caption_lines), fontsize=8, ha="center", va="bottom", color="#444")
+    # Margins by hand: tight_layout draws the whole figure once more to find them.
+    figure.subplots_adjust(
+        left=0.8 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
+        wspace=gap, hspace=0.85 / (ROW - 0.85),
+    )  # fmt: skip
+    for ax in (ax for row in axes for ax in row):
+        ax.tick_params(labelsize=8)
+        ax.grid(True, color="#DDDDDD", linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+        if rehearsal:
+            ax.text(
+                0.5, 0.5, "REHEARSAL", transform=ax.transAxes, ha="center", va="center", rotation=20,
+                fontsize=60 / max(2, columns), color=ALARM, alpha=0.13, weight="bold", zorder=1,
+            )  # fmt: skip
+    if rehearsal:
+        text = textwrap.fill(f"REHEARSAL, not a reproduction. {rehearsal}.", 120)
+        figure.text(0.5, 0.08 / height, text, ha="center", va="bottom", fontsize=8, color=ALARM)
+    return Frame(figure, axes)
+
+
+def all_overrides(table: Table) -> list[str]:
+    """The overrides of the table's rows, in its order; one empty text where there are none."""
+    return list(dict.fromkeys(overrides for _, overrides, _ in table.rows)) or [""]
+
+
+def _entries_per_line(table: Table) -> int:
+    return WIDE_LEGEND if len(all_overrides(table)) > 1 else LEGEND
+
+
+@dataclass
+class LegendEntry:
+    artist: "Artist"
+    seeds: set[int]  # how many are in the mean, by panel
+
+
+@dataclass
+class Legend:
+    """One entry per label, over all panels of a figure."""
+
+    entries: dict[str, LegendEntry] = field(default_factory=dict)
+
+    def add(self, label: str, artist: "Artist", seeds: int) -> None:
+        self.entries.setdefault(label, LegendEntry(artist, set())).seeds.add(seeds)
+
+    def draw(self, table: Table, figure: "Figure") -> None:
+        """Below the title. Where panels have different numbers of seeds, from the fewest to the most."""
+        if not self.entries:
+            return
+        labels = []
+        for label, entry in self.entries.items():
+            fewest, most = min(entry.seeds), max(entry.seeds)
+            n = f"{fewest} to {most}" if fewest < most else str(most)
+            labels.append(label if most == 1 else f"{label} (n={n})")
+        figure.legend(
+            [entry.artist for entry in self.entries.values()], labels, loc="upper center",
+            ncols=min(_entries_per_line(table), len(labels)), fontsize=8.5, frameon=False,
+            bbox_to_anchor=(0.5, 1 - 0.3 / figure.get_figheight()), columnspacing=1.2, handlelength=2.4,
+        )  # fmt: skip
+
+
+def save(figure: "Figure", stem: Path) -> Sequence[Path]:
+    """Writes ``<stem>.png`` and ``<stem>.svg``, the same bytes for the same data."""
+    import matplotlib
+
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    with matplotlib.rc_context({"svg.hashsalt": "adarem", "svg.fonttype": "path"}):
+        figure.savefig(png, metadata={"Software": None})
+        figure.savefig(svg, metadata={"Date": None, "Creator": "adarem report"})
+    return [png, svg]

@@ -1,0 +1,121 @@
+"""Which figures a sweep has: the paper's, and the same against time; and writing them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adarem.report.figures import oscillation
+from adarem.report.figures.curves import curves, networks
+from adarem.report.figures.panels import (
+    OSCILLATION,
+    PERPLEXITY,
+    TEST_ERROR,
+    TRAIN_LOSS,
+    Panel,
+    against_time,
+    last_third,
+)
+from adarem.report.figures.style import save
+from adarem.report.tables.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ON_THE_RIGHT = "On the right: the last third of training."
+SEEDS = "Each line is the mean over the finished seeds, at the epochs that all of them have; bands are ± one deviation."
+TIME = (
+    "Wall time is that of training, evaluation and checkpoints. It is also of the machine and of what else ran there: "
+    "it compares only runs that had like machines to themselves."
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The networks that one figure shows."""
+
+    ending: str  # of the file's name
+    models: Sequence[str]
+    sentence: str  # for the caption
+
+
+@dataclass(frozen=True)
+class NamedFigure:
+    name: str  # of its files, without ending
+    figure: "Figure"
+
+
+def write_figures(table: Table, folder: Path) -> list[Path]:
+    """Writes the figures of a sweep, each as PNG and SVG, and returns their paths."""
+    return [path for named in draw_figures(table) for path in save(named.figure, folder / named.name)]
+
+
+def figure_names(table: Table) -> list[str]:
+    """File names, without ending, of a table's figures."""
+    if is_about_oscillation(table):
+        return ["figure1", "figure1-parameters", "figure2"]
+    endings = [part.ending for part in _parts(table)]
+    return [f"{name}{ending}" for name in (_curves_name(table), f"{table.name}-time") for ending in endings]
+
+
+def is_about_oscillation(table: Table) -> bool:
+    """Whether the grid is that of Figures 1 and 2."""
+    return "q_mean" in table.sweep.grid["metrics"]
+
+
+def draw_figures(table: Table) -> list[NamedFigure]:
+    """Figures 1 and 2 of a grid about Q, else the curves against epoch and time; in the order of ``figure_names``."""
+    data = next((r.config.data.label for r in table.sweep.runs), "")
+    stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
+    if is_about_oscillation(table):
+        figures = [
+            oscillation.over_training(table, f"{stamp}Figure 1. One parameter's way through training"),
+            oscillation.by_parameter(table, f"{stamp}Figure 1 for each watched parameter, first iterations"),
+            curves(table, OSCILLATION, f"{stamp}Figure 2. q = l / d, path / displacement of each parameter, on {data}"),
+        ]
+    else:
+        figures = _curves_and_times(table, stamp, data)
+    return [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
+
+
+def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
+    is_text = any(r.config.data.kind != "images" for r in table.sweep.runs)
+    quality = PERPLEXITY if is_text else TEST_ERROR
+    time, name, what = against_time(quality, table.sweep.runs), _curves_name(table), quality.title
+    heading = _in_words(name) if name.startswith("figure") else table.heading
+    by_epoch: list[Panel] = [TRAIN_LOSS, quality, last_third(quality)]
+    by_time: list[Panel] = [time.wall, time.device, last_third(time.wall)]
+    seeds = SEEDS if any(len(c.values) > 1 for c in table.cells) else ""
+    figures = []
+    for panels, title, text, caption in (
+        (by_epoch, heading, f"Train loss and {what.lower()} on {data}", ON_THE_RIGHT),
+        (by_time, table.heading, f"{what} against time on {data}", f"{ON_THE_RIGHT} {TIME}"),
+    ):
+        for part in _parts(table):
+            full = f"{stamp}{title}{', the other networks' if part.ending else ''}. {text}"
+            sentences = " ".join(filter(None, (part.sentence, caption, seeds)))
+            figures.append(curves(table, panels, full, part.models, sentences))
+    return figures
+
+
+def _parts(table: Table) -> list[Part]:
+    """The networks of the paper's figure, as in that figure; and the table's others, which get a second figure."""
+    name, models = _curves_name(table), networks(table)
+    shown = [m for m in table.paper.stated.figures.get(name, models) if m in models]
+    rest = [m for m in models if m not in shown]
+    if not shown or not rest:
+        return [Part("", shown or rest, "")]
+    others = ", ".join(map(table.labels.model, rest))
+    figure = _in_words(name)
+    return [
+        Part("", shown, f"The networks of the paper's {figure}; {others} stand in a second figure."),
+        Part("-others", rest, f"Networks of {table.heading} that the paper's {figure} does not show."),
+    ]
+
+
+def _curves_name(table: Table) -> str:
+    return str(table.sweep.grid.get("figure") or f"{table.name}-curves")
+
+
+def _in_words(name: str) -> str:
+    return name.replace("figure", "Figure ")
