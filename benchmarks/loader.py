@@ -1,12 +1,12 @@
-"""How fast training images come, on one machine, beside the usual ways: one table.
+"""How fast training images come, on one machine, next to the usual loaders: one table.
 
     python -m benchmarks.loader --work /tmp/loader --out benchmarks/results
 
 Each measurement is a process of its own: it opens a loader over the same generated photographs (ImageNet-like sizes,
-about 500 x 375 pixels and 110 kB), reads one epoch to warm up and measures the next. Rounds are interleaved: all paths
-once, then all again, in another order. "stored" rows read the very JPEG bytes that the jpg .beton holds (re-encoded at
-quality 90), "original" rows the files that it was made from. Rates are images per second of wall time and, because
-other work on the machine disturbs those, per second of CPU time (workers included).
+about 500 x 375 pixels and 110 kB), reads one epoch to warm up and measures the next. Rounds are interleaved: all
+loaders once, then all again, in another order. "stored" rows read the same JPEG bytes that the jpg .beton holds
+(re-encoded at quality 90), "original" rows the files that it was made from. Rates are images per second of wall time
+and, because other work on the machine disturbs those, per second of CPU time (workers included).
 """
 
 import argparse
@@ -22,15 +22,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:  # each measured process imports what its loader needs, and nothing else
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from adarem.run.config import DataConfig
 
 SIZE, BATCH, CLASSES = 224, 64, 20
 AREA, ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)
-MODES = ("raw", "proportion", "jpg")
+Mode = Literal["raw", "proportion", "jpg"]
+MODES: tuple[Mode, ...] = ("raw", "proportion", "jpg")
 
 
-def config(work: Path, mode: str, workers: int):
+def config(work: Path, mode: Mode, workers: int) -> "DataConfig":
+    """ImageNet's settings over the generated photographs, stored in ``work / mode``."""
     from adarem.run.config import DataConfig, WriteConfig
 
     return DataConfig(
@@ -80,11 +88,11 @@ def make_data(work: Path, images: int) -> None:
                 path.write_bytes(os.pread(f.fileno(), int(size), int(start)))
 
 
-# Each path returns a function that runs one epoch: it yields the number of images of each batch.
+# What measures one loader: each call runs one epoch, and yields the number of images of each batch.
 Epochs = Callable[[], Iterator[int]]
 
 
-def ours(work: Path, mode: str, workers: int) -> Epochs:
+def ours(work: Path, mode: Any, workers: int) -> Epochs:
     from adarem.data.loaders import open_train
 
     loader = open_train(
@@ -131,7 +139,7 @@ def stock(work: Path, mode: str, workers: int) -> Epochs:
     return epoch
 
 
-def _torch_loader(dataset, workers: int) -> Epochs:
+def _torch_loader(dataset: "torch.utils.data.Dataset[Any]", workers: int) -> Epochs:
     import torch
 
     loader = torch.utils.data.DataLoader(
@@ -164,7 +172,7 @@ def folder_decode_jpeg(work: Path, kind: str, workers: int) -> Epochs:
 
     view = v2.Compose([v2.RandomResizedCrop(SIZE, AREA, ASPECT, antialias=True), v2.RandomHorizontalFlip()])
 
-    def load(path: str):
+    def load(path: str) -> "torch.Tensor":
         return io.decode_jpeg(io.read_file(path), io.ImageReadMode.RGB)
 
     return _torch_loader(datasets.ImageFolder(work / kind / "train", view, loader=load), workers)
@@ -195,11 +203,11 @@ def timm_loader(work: Path, kind: str, workers: int) -> Epochs:
 
 
 def dali(work: Path, kind: str, workers: int) -> Epochs:
-    sys.path += os.environ.get("DALI_PATH", "").split()  # where it lies, if not in this environment
+    sys.path += os.environ.get("DALI_PATH", "").split()  # where DALI is, if not in this environment
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None, seed=0)
-    def pipe():
+    def pipe() -> Any:
         files, labels = fn.readers.file(file_root=str(work / kind / "train"), random_shuffle=True, name="files")
         images = fn.decoders.image_random_crop(
             files, device="cpu", random_area=list(AREA), random_aspect_ratio=list(ASPECT)
@@ -231,7 +239,7 @@ def bare_decode(work: Path, kind: str, workers: int) -> Epochs:
     loaded = [(np.frombuffer(p.read_bytes(), np.uint8), Image.open(p).size) for p in files]
     pool = ThreadPoolExecutor(workers)
 
-    def decode(part) -> int:
+    def decode(part: "list[tuple[NDArray[np.uint8], tuple[int, int]]]") -> int:
         out = np.empty(3 * max(w * h for _, (w, h) in loaded), np.uint8)
         for data, (w, h) in part:
             imdecode(data, out, h, w, h, w, 0, 0, 1, 1, False, False)  # ctypes releases the GIL
@@ -243,20 +251,28 @@ def bare_decode(work: Path, kind: str, workers: int) -> Epochs:
     return epoch
 
 
-PATHS: dict[str, tuple[Callable[[Path, str, int], Epochs], str, str]] = {
-    "adarem raw": (ours, "raw", "raw .beton"),
-    "adarem proportion 0.5": (ours, "proportion", "half raw, half JPEG .beton"),
-    "adarem jpg": (ours, "jpg", "stored JPEG .beton"),
-    "stock FFCV raw": (stock, "raw", "raw .beton"),
-    "stock FFCV proportion 0.5": (stock, "proportion", "half raw, half JPEG .beton"),
-    "stock FFCV jpg": (stock, "jpg", "stored JPEG .beton"),
-    "torchvision folder, PIL": (folder_pil, "original", "original JPEG"),
-    "torchvision folder, PIL (stored)": (folder_pil, "stored", "stored JPEG"),
-    "torchvision decode_jpeg": (folder_decode_jpeg, "original", "original JPEG"),
-    "torchvision decode_jpeg (stored)": (folder_decode_jpeg, "stored", "stored JPEG"),
-    "timm create_loader (stored)": (timm_loader, "stored", "stored JPEG"),
-    "DALI, CPU (stored)": (dali, "stored", "stored JPEG"),
-    "bare decode (stored)": (bare_decode, "stored", "stored JPEG"),
+class Measured(NamedTuple):
+    """A loader of the table."""
+
+    open: Callable[[Path, str, int], Epochs]  # of the work folder, a kind of data and the number of workers
+    kind: str  # folder of the data in the work folder
+    reads: str  # as the table says it
+
+
+LOADERS: dict[str, Measured] = {
+    "adarem raw": Measured(ours, "raw", "raw .beton"),
+    "adarem proportion 0.5": Measured(ours, "proportion", "half raw, half JPEG .beton"),
+    "adarem jpg": Measured(ours, "jpg", "stored JPEG .beton"),
+    "stock FFCV raw": Measured(stock, "raw", "raw .beton"),
+    "stock FFCV proportion 0.5": Measured(stock, "proportion", "half raw, half JPEG .beton"),
+    "stock FFCV jpg": Measured(stock, "jpg", "stored JPEG .beton"),
+    "torchvision folder, PIL": Measured(folder_pil, "original", "original JPEG"),
+    "torchvision folder, PIL (stored)": Measured(folder_pil, "stored", "stored JPEG"),
+    "torchvision decode_jpeg": Measured(folder_decode_jpeg, "original", "original JPEG"),
+    "torchvision decode_jpeg (stored)": Measured(folder_decode_jpeg, "stored", "stored JPEG"),
+    "timm create_loader (stored)": Measured(timm_loader, "stored", "stored JPEG"),
+    "DALI, CPU (stored)": Measured(dali, "stored", "stored JPEG"),
+    "bare decode (stored)": Measured(bare_decode, "stored", "stored JPEG"),
 }
 
 
@@ -268,6 +284,7 @@ def cpu_seconds() -> float:
 
 
 def live_children_seconds() -> float:
+    """CPU time of this process's children that run."""
     total = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -280,8 +297,8 @@ def live_children_seconds() -> float:
 
 
 def measure(name: str, work: Path, workers: int, started: float) -> dict[str, float]:
-    function, kind, _ = PATHS[name]
-    epoch = function(work, kind, workers)
+    """Rates of one loader in this process; ``started`` is when the process was, in seconds since 1970."""
+    epoch = LOADERS[name].open(work, LOADERS[name].kind, workers)
     batches = epoch()
     next(batches)
     first = time.time() - started
@@ -297,6 +314,7 @@ def measure(name: str, work: Path, workers: int, started: float) -> dict[str, fl
 
 
 def run_one(name: str, work: Path, workers: int) -> dict[str, float] | str:
+    """The rates of one loader, measured in a process of its own; or why there are none."""
     command = [sys.executable, "-m", "benchmarks.loader", "--one", name, "--work", str(work), "--workers", str(workers)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command += ["--started", str(time.time())]
@@ -307,7 +325,8 @@ def run_one(name: str, work: Path, workers: int) -> dict[str, float] | str:
     lines = done.stdout.strip().splitlines()
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["?"])[-1]
-    return json.loads(lines[-1])
+    found: dict[str, float] = json.loads(lines[-1])
+    return found
 
 
 def table(results: dict[tuple[str, int], list[dict[str, float]]], failed: dict[str, str], workers: list[int]) -> str:
@@ -322,11 +341,11 @@ def table(results: dict[tuple[str, int], list[dict[str, float]]], failed: dict[s
         values = sorted(r["per_second"] for r in found)
         return f"{statistics.median(values):.0f} ({values[0]:.0f}–{values[-1]:.0f})"
 
-    head = ["path", "reads"]
+    head = ["loader", "reads"]
     for w in workers:
-        head += [f"images/s, {w} worker{'s' * (w > 1)}", f"per CPU s, {w} w", f"first batch s, {w} w"]
+        head += [f"images/s, {w} worker{'s' if w > 1 else ''}", f"per CPU s, {w} w", f"first batch s, {w} w"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for name, (_, _, reads) in PATHS.items():
+    for name, (_, _, reads) in LOADERS.items():
         if name in failed:
             lines.append(f"| {name} | not measured: {failed[name]} |" + " |" * (len(head) - 2))
             continue
@@ -364,9 +383,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=60, help="start nothing more after that")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--only", nargs="+", choices=PATHS, default=list(PATHS))
+    parser.add_argument("--only", nargs="+", choices=LOADERS, default=list(LOADERS))
     parser.add_argument("--out", type=Path, help="folder for loader-DATE.md; without it the table is only printed")
-    parser.add_argument("--one", choices=PATHS, help=argparse.SUPPRESS)
+    parser.add_argument("--one", choices=LOADERS, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

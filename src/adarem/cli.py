@@ -161,12 +161,12 @@ def _prepare(args: argparse.Namespace) -> int:
 
         data = make_plan(args.overrides).cells[0].config.data
     if data.kind == "text":
-        from adarem.data.text.pydoc import prepare_text
+        from adarem.data.text.prepare import prepare_text
 
         print("\n".join(prepare_text(data)))
         return exitcodes.OK
     if args.summary:
-        from adarem.data.images.summary import summarise
+        from adarem.data.summary import summarise
 
         print(summarise(data))
         return exitcodes.OK

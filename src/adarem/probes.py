@@ -1,5 +1,5 @@
-"""Where jobs that were queued with version 0.1 look for ``adarem.doctor.probes``; goes with version 0.3."""
+"""Where jobs that were queued with version 0.1 look for ``adarem.doctor.isolated_checks``; goes with version 0.3."""
 
 import runpy
 
-runpy.run_module("adarem.doctor.probes", run_name=__name__, alter_sys=True)
+runpy.run_module("adarem.doctor.isolated_checks", run_name=__name__, alter_sys=True)

@@ -1,6 +1,8 @@
-"""A small set of photographs, prepared once for both backends."""
+"""A small set of photographs: prepared once for both backends, and copies that a test may change."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -17,3 +19,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DataConfig
     for backend in ("ffcv", "folder"):
         prepare(data_config(root, backend=backend), workers=1, progress=False)
     return lambda **changes: data_config(root, **changes)
+
+
+@pytest.fixture
+def photo_root(photos: Callable[..., DataConfig], tmp_path: Path) -> Path:
+    """A copy of the photographs, not prepared."""
+    root = tmp_path / "photos"
+    for split in ("train", "val"):
+        shutil.copytree(Path(photos().root) / split, root / split)
+    return root
+
+
+@pytest.fixture
+def copied(photos: Callable[..., DataConfig], tmp_path: Path) -> DataConfig:
+    """The prepared photographs, with files of their own for damage."""
+    shutil.copytree(photos().beton_dir, tmp_path / "ffcv")
+    return photos(beton_dir=str(tmp_path / "ffcv"))

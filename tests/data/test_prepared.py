@@ -11,6 +11,7 @@ from adarem.data import check_prepared, is_prepared
 from adarem.data.text.corpus import text_path
 from adarem.run.config import DataConfig, TextConfig, WriteConfig
 from adarem.run.errors import UserError
+from tests.support.texts import text_config
 
 
 @pytest.fixture(params=["ffcv", "folder"])
@@ -57,7 +58,7 @@ def test_other_settings_are_another_data_set(photos: Callable[..., DataConfig]) 
 
 
 def test_text_is_prepared_when_its_files_are_right(tmp_path: Path) -> None:
-    data = TextConfig("text", "ptb", "Penn Treebank", str(tmp_path), False, 7, None, None, None)
+    data = text_config(tmp_path)
     assert "ptb.train.txt: cannot be read" in problem(data)
     for split in ("train", "val", "test"):
         text_path(data, split).write_text("the cat sat\n")

@@ -1,4 +1,4 @@
-"""The whole road on a tree of ImageNet's shape: 1,000 classes, odd files among them, prepare, train, report."""
+"""The complete path on a tree of ImageNet's shape: 1,000 classes, odd files among them, prepare, train, report."""
 
 import json
 from collections.abc import Callable

@@ -49,7 +49,7 @@ def make(tmp_path: Path) -> Make:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = {k: v for k, v in os.environ.items() if k not in ("SEEDS", "OVERRIDES", "IMAGENET", "PTB", "MAKEFLAGS")}
         env["PATH"] = f"{commands}:{env['PATH']}"
-        done = subprocess.run(["make", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["make", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=300)
         assert not list(tmp_path.rglob("hacked")), done
         return done
 

@@ -1,4 +1,4 @@
-"""Small data sets and configs over them, for the tests of the data plane."""
+"""Small data sets and configs over them, for the tests of data."""
 
 import dataclasses
 from pathlib import Path
@@ -40,3 +40,8 @@ def make_photos(root: Path) -> None:
     for split, n in (("train", TRAIN), ("val", VAL)):  # uneven classes
         for path in sorted((root / split).glob("*/*"))[n:]:
             path.unlink()
+
+
+def file_states(folder: Path) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of each file: equal where nothing was written anew."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.iterdir() if p.name != ".prepare.lock"}

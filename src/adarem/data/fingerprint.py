@@ -1,13 +1,14 @@
-"""The fingerprint of a prepared data set: what was read, what was written, with what; one JSON file a split."""
+"""The fingerprint of a prepared split: what was read, what was written, with what; one JSON file."""
 
-import dataclasses
 import importlib.metadata
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adarem.data.ffcv import beton
 from adarem.run.config import DataConfig
@@ -15,6 +16,32 @@ from adarem.run.errors import UserError
 
 SPLITS = ("train", "val")
 FORMAT = 1  # of the JSON; raise when the meaning of a key changes
+
+
+class _OfEverySplit(TypedDict):
+    split: str  # train or val
+    backend: str
+    num_images: int
+    num_classes: int
+    class_hash: str  # of the class names in the order of their labels
+    listing_hash: str  # of the source files' names and sizes
+    source_hash: str  # of the source files' bytes
+    content_hash: str  # of what a loader reads: labels, order, storage mode, stored bytes
+    versions: dict[str, str]  # of the libraries that decide stored pixels
+
+
+class Fingerprint(_OfEverySplit, total=False):
+    """What `prepare` records of one split; it does not depend on the number of processes."""
+
+    classes: list[str]  # in the order of their labels
+    skipped: list[str]  # source files left out because they cannot be read
+    # of a .beton file only
+    write: dict[str, object]  # the settings data.write
+    file_bytes: int
+    index_crc32: int  # of the arrays of beton.Index
+    sums_crc32: int  # of the checksums in <split>.beton.sums
+    jpeg_images: int
+    image_bytes: int
 
 
 def beton_path(data: DataConfig, split: str) -> Path:
@@ -30,40 +57,14 @@ def files_path(data: DataConfig, split: str) -> Path:
     return fingerprint_path(data, split).with_suffix(".files")
 
 
-def sums_path(data: DataConfig, split: str) -> Path:
+def checksums_path(data: DataConfig, split: str) -> Path:
     """The Adler-32 of each stored sample, little-endian uint32, in order of sample index."""
     return fingerprint_path(data, split).with_suffix(".sums")
 
 
 def bad_path(data: DataConfig, split: str) -> Path:
-    """The list of source files that could not be read, when there were any."""
+    """The list of source files that cannot be read, when there are any."""
     return Path(data.beton_dir) / f"{split}.bad.txt"
-
-
-class _OfEverySplit(TypedDict):
-    split: str  # train or val
-    backend: str
-    num_images: int
-    num_classes: int
-    class_hash: str  # of the class names in the order of their labels
-    listing_hash: str  # of the source files' names and sizes
-    source_hash: str  # of the source files' bytes
-    content_hash: str  # of what a loader reads: labels, order, storage mode, stored bytes; not of how many wrote it
-    versions: dict[str, str]  # of the libraries that decide stored pixels
-    classes: list[str]
-
-
-class Fingerprint(_OfEverySplit, total=False):
-    """What `prepare` records of one split."""
-
-    skipped: list[str]  # source files left out because they cannot be read
-    # of a .beton file only
-    write: dict[str, object]  # the settings data.write
-    file_bytes: int
-    index_crc32: int  # of the arrays of beton.Index
-    sums_crc32: int  # of the checksums in <split>.beton.sums
-    jpeg_images: int
-    image_bytes: int
 
 
 def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
@@ -74,7 +75,7 @@ def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
     """
     path = fingerprint_path(data, split)
     try:
-        found: Any = json.loads(path.read_text())
+        found: object = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `adarem prepare data={data.name}` writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -100,31 +101,39 @@ def versions() -> dict[str, str]:
     return found
 
 
-def open_beton(data: DataConfig, split: str) -> beton.Index:
-    """The index of a .beton with its sums, compared with its fingerprint. Milliseconds; see beton.open_index.
+@dataclass(frozen=True)
+class PreparedBeton:
+    """What a loader knows of a .beton before it reads a sample."""
+
+    index: beton.Index
+    checksums: NDArray[np.uint32]  # [n], Adler-32 of each sample's stored bytes
+
+
+def open_beton(data: DataConfig, split: str) -> PreparedBeton:
+    """Opens a .beton and compares it with its fingerprint. Milliseconds; see beton.open_index.
 
     Raises:
         UserError: either is missing or damaged, or they do not belong together.
     """
     path = beton_path(data, split)
     if not path.exists():
-        beton.open_index(path)  # says what is there instead
+        beton.open_index(path)  # raises, and names a temporary file that is there instead
     found = read_fingerprint(data, split)
     index = beton.open_index(path, data.num_classes, found["num_images"])
     if index.file_bytes != found["file_bytes"] or index_crc32(index) != found["index_crc32"]:
         raise UserError(
             f"{path}: not the file that {path.name}.json describes; run `adarem prepare data={data.name}` again"
         )
-    sums = np.fromfile(sums_path(data, split), "<u4") if sums_path(data, split).exists() else np.zeros(0, "<u4")
-    if len(sums) != len(index) or zlib.crc32(sums) != found["sums_crc32"]:
-        raise UserError(
-            f"{sums_path(data, split)}: missing or damaged; run `adarem prepare data={data.name}` again for {path}"
-        )
-    return dataclasses.replace(index, sums=sums)
+    place = checksums_path(data, split)
+    checksums = np.fromfile(place, "<u4") if place.exists() else np.zeros(0, "<u4")
+    if len(checksums) != len(index) or zlib.crc32(checksums.data) != found["sums_crc32"]:
+        raise UserError(f"{place}: missing or damaged; run `adarem prepare data={data.name}` again for {path}")
+    return PreparedBeton(index, checksums)
 
 
 def index_crc32(index: beton.Index) -> int:
+    """CRC-32 of all arrays of an index."""
     crc = 0
     for array in (index.starts, index.sizes, index.heights, index.widths, index.is_raw, index.labels):
-        crc = zlib.crc32(array, crc)
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return crc

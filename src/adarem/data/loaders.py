@@ -4,23 +4,52 @@ Order and augmentation are pure functions of (seed, epoch, sample index): see ad
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adarem.data.images import sampling
 from adarem.data.images.sampling import CentreCrop, RandomCrop, View
 from adarem.run.config import DataConfig
 
 
-def _reader(data: DataConfig, split: str, view: View):
+class Batches(Protocol):
+    """One pass over some batches on the CPU: (uint8 [b, size, size, 3], int64 [b]); also a context manager."""
+
+    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]: ...
+    def __enter__(self) -> "Batches": ...
+    def __exit__(self, *_: object) -> None: ...
+    def close(self) -> None: ...
+
+
+class Reader(Protocol):
+    """One split of a prepared data set, opened by a backend."""
+
+    num_images: int
+
+    def read(self, batches: Sequence[NDArray[np.uint64]], pin: bool) -> Batches: ...
+    def close(self) -> None: ...
+
+
+def _open(data: DataConfig, split: str, view: View) -> Reader:
     if data.backend == "ffcv":
         from adarem.data.ffcv.reader import FfcvReader
 
         return FfcvReader(data, split, view)
-    from adarem.data.images.folder import FolderReader
+    from adarem.data.images.folder_reader import FolderReader
 
     return FolderReader(data, split, view)
+
+
+class _Copied(NamedTuple):
+    """A batch whose copy to the device is done when ``event`` is."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    event: torch.cuda.Event
 
 
 class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
@@ -30,11 +59,13 @@ class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
     batch stays valid as long as anyone holds it. Iterator and context manager.
     """
 
-    def __init__(self, inner, device: torch.device):
+    def __init__(self, inner: Batches, device: torch.device) -> None:
         self.inner = inner
         self.device = device
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.ready: tuple[torch.Tensor, torch.Tensor, torch.cuda.Event] | None = None
+        self.stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
+        self.ready: _Copied | None = None
 
     def _copy_next(self) -> None:
         assert self.stream is not None
@@ -44,9 +75,9 @@ class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
             return
         with torch.cuda.stream(self.stream):
             images, labels = (t.to(self.device, non_blocking=True) for t in batch)
-            event = torch.cuda.Event()
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch's
             event.record(self.stream)
-        self.ready = images, labels, event
+        self.ready = _Copied(images, labels, event)
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
         if self.stream is None:
@@ -76,7 +107,7 @@ class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TrainLoader:
-    """The training split of one rank. ``num_images`` counts the whole split, ``steps_per_epoch`` global batches."""
+    """The training split of one rank. ``num_images`` counts the complete split, ``steps_per_epoch`` global batches."""
 
     def __init__(
         self,
@@ -86,12 +117,12 @@ class TrainLoader:
         rank: int,
         world_size: int,
         device: torch.device,
-    ):
+    ) -> None:
         view = RandomCrop(seed, data.train_crop, data.crop_area, data.crop_aspect, data.flip)
-        self.reader = _reader(data, "train", view)
+        self.reader = _open(data, "train", view)
         self.seed, self.device = seed, device
         self.global_batch_size, self.rank, self.world_size = global_batch_size, rank, world_size
-        self.num_images: int = self.reader.num_images
+        self.num_images = self.reader.num_images
         self.steps_per_epoch = self.num_images // global_batch_size
 
     def epoch(self, epoch: int, start_step: int = 0) -> OnDevice:
@@ -99,7 +130,7 @@ class TrainLoader:
         indices = sampling.train_batches(
             self.seed, epoch, self.num_images, self.global_batch_size, self.rank, self.world_size, start_step
         )
-        return _read(self.reader, sampling.index_words(epoch, indices), self.device)
+        return _read(self.reader, list(sampling.index_words(epoch, indices)), self.device)
 
     def close(self) -> None:
         self.reader.close()
@@ -108,9 +139,11 @@ class TrainLoader:
 class EvalLoader:
     """One rank's share of a split; over all ranks each image comes exactly once. ``num_images`` counts all of them."""
 
-    def __init__(self, data: DataConfig, split: str, batch_size: int, rank: int, world_size: int, device: torch.device):
-        self.reader = _reader(data, split, CentreCrop(data.eval_resize, data.eval_crop))
-        self.num_images: int = self.reader.num_images
+    def __init__(
+        self, data: DataConfig, split: str, batch_size: int, rank: int, world_size: int, device: torch.device
+    ) -> None:
+        self.reader = _open(data, split, CentreCrop(data.eval_resize, data.eval_crop))
+        self.num_images = self.reader.num_images
         shard = sampling.eval_shard(self.num_images, rank, world_size)
         self.batches = [shard[i : i + batch_size] for i in range(0, len(shard), batch_size)]
         self.device = device
@@ -129,17 +162,17 @@ class EvalLoader:
         self.reader.close()
 
 
-def _read(reader, batches: Sequence[np.ndarray], device: torch.device) -> OnDevice:
+def _read(reader: Reader, batches: Sequence[NDArray[np.uint64]], device: torch.device) -> OnDevice:
     return OnDevice(reader.read(batches, pin=device.type == "cuda"), device)
 
 
 def open_train(
     data: DataConfig, *, global_batch_size: int, seed: int, rank: int, world_size: int, device: torch.device | str
 ) -> TrainLoader:
-    """Opens <split train> of a prepared data set for one rank; ``global_batch_size`` counts all ranks together.
+    """Opens the training split of a prepared data set for one rank; ``global_batch_size`` counts all ranks together.
 
     Raises:
-        UserError: not prepared, damaged, or not what the config says. Nothing has been started then.
+        UserError: not prepared, damaged, or not what the config says. No thread or process has been started then.
     """
     assert global_batch_size % world_size == 0 and 0 <= rank < world_size
     return TrainLoader(data, global_batch_size, seed, rank, world_size, torch.device(device))
@@ -151,7 +184,7 @@ def open_eval(
     """Opens a split for evaluation; ``batch_size`` is one rank's.
 
     Raises:
-        UserError: not prepared, damaged, or not what the config says. Nothing has been started then.
+        UserError: not prepared, damaged, or not what the config says. No thread or process has been started then.
     """
     assert batch_size >= 1 and 0 <= rank < world_size
     return EvalLoader(data, split, batch_size, rank, world_size, torch.device(device))

@@ -1,40 +1,56 @@
-"""`adarem prepare`: checks a source, writes the .beton files and their fingerprints."""
+"""`adarem prepare` for images: checks a source, and writes what the loaders read with a fingerprint of it."""
 
 import contextlib
-import fcntl
-import os
+import hashlib
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from adarem.data import fingerprint
 from adarem.data.ffcv import beton
+from adarem.data.ffcv.encode import content_record, encode_all, jpeg_share
+from adarem.data.ffcv.writer import BetonFile
 from adarem.data.fingerprint import Fingerprint
-from adarem.data.images.build import build
 from adarem.data.images.digits import write_digits
-from adarem.data.images.source import Source, class_hash, listed, same_classes, scan, unreadable
-from adarem.data.images.verify import compare
+from adarem.data.images.sampling import stored_size
+from adarem.data.images.source import BadFiles, BadSplit, Source, class_hash, listed, same_classes, scan, unreadable
 from adarem.data.prepared import check_split
-from adarem.data.staged import Staged, half_written
+from adarem.data.progress import with_progress
+from adarem.data.staged import Staged, partial_files
+from adarem.data.verify import verify_split
+from adarem.run import locks
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
 
-JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the disk-space estimate
+JPEG_BYTES_PER_PIXEL = 0.5  # of ImageNet-like photographs at quality 90, for the estimate of disk space
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over a split of a data set, which decodes every image once."""
+
+    data: DataConfig
+    split: str
+    source: Source
+    workers: int  # processes
+    progress: bool  # whether a progress bar is shown
 
 
 def prepare(
     data: DataConfig, *, workers: int, verify: bool = False, skip_bad: bool = False, progress: bool = True
 ) -> dict[str, Fingerprint]:
-    """Brings ``data`` into the form that its backend reads, and returns {"train": fingerprint, "val": fingerprint}.
+    """Brings ``data`` into the form that its backend reads, and returns the fingerprints of train and val.
 
-    Backend "ffcv": ``<beton_dir>/train.beton`` and ``val.beton``; "folder": the source's file list. Every image of the
-    source is decoded in the one pass that writes. A second call with the same source and settings does nothing;
+    Backend "ffcv": ``<beton_dir>/train.beton`` and ``val.beton``; "folder": the list of the source's files. Every image
+    of the source is decoded in the one pass that writes. A second call with the same source and settings does nothing;
     ``verify`` then reads every stored byte again and compares it with the fingerprint (and the source, if it is there).
     ``skip_bad`` leaves files out that cannot be read, and records their names in the fingerprint.
 
     Raises:
-        UserError: source or files are not what they should be. What stood there before stays as it was.
+        UserError: the source, the files or the folder are not what they should be. What was there before is unchanged.
     """
     if workers < 1:
         raise UserError(f"workers={workers}: needs 1 or more")
@@ -42,14 +58,15 @@ def prepare(
     if data.name == "digits":
         write_digits(root)
     if not root.is_dir() and not folder.is_dir():
-        scan(root, "train")  # says that it is missing, before anything is made there
+        scan(root, "train")  # raises: the source is missing, and no folder is made for it
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"data.beton_dir={folder}: cannot be made ({e.strerror}); choose another") from None
-    with _only_writer(folder / ".prepare.lock"), contextlib.ExitStack() as stack:
-        for half in (p for split in fingerprint.SPLITS for p in half_written(folder, split)):
-            half.unlink(missing_ok=True)  # left by a preparer that was killed: there is no other one now
+    lock = locks.hold(folder / ".prepare.lock", patience=0, remedy="choose another data.beton_dir")
+    with lock, contextlib.ExitStack() as stack:
+        for partial in (p for split in fingerprint.SPLITS for p in partial_files(folder, split)):
+            partial.unlink(missing_ok=True)  # left by a killed prepare: under the lock no other one runs
         present = {split: _present(data, split) for split in fingerprint.SPLITS}
         if not (root / "train").is_dir() and all(present.values()):
             _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
@@ -58,26 +75,27 @@ def prepare(
             sources = {split: scan(root, split) for split in fingerprint.SPLITS}
             same_classes(sources["train"], sources["val"], data.num_classes)
             _warn_counts(data, sources)
-        todo = {s: src for s, src in sources.items() if not _same(present[s], src)}
+        todo = {s: source for s, source in sources.items() if not _same(present[s], source)}
         if data.backend == "ffcv":
             _need_space(data, todo.values())
         made: list[Staged] = []
-        bad: dict[str, dict[str, str]] = {}
+        bad: dict[str, BadFiles] = {}
         for split in fingerprint.SPLITS:
-            found, source = present[split] or {}, sources.get(split)
+            found, source = present[split], sources.get(split)
             if split in todo:
-                # Once a bad file is known nothing will be kept: the other split is only looked at.
+                # Once a bad file is known nothing will be kept: the other split is only checked.
                 staged = None if any(bad.values()) else stack.enter_context(contextlib.closing(Staged()))
-                bad[split] = _make(data, split, todo[split], workers, progress, staged, skip_bad)
+                bad[split] = _make(_Pass(data, split, todo[split], workers, progress), staged, skip_bad)
                 made += [staged] if staged else []
-            elif verify:
+            elif verify and found is not None:
                 read = source.without(found.get("skipped", ())) if source else None
-                bad[split] = compare(data, split, found, read, workers, progress)
-        named = [(sources[s], of, fingerprint.bad_path(data, s)) for s, of in bad.items() if of]
+                bad[split] = verify_split(data, split, found, read, workers, progress)
         for split in fingerprint.SPLITS:
             fingerprint.bad_path(data, split).unlink(missing_ok=True)
-        if named:
-            raise unreadable(named)
+        if any(bad.values()):
+            raise unreadable(
+                BadSplit(sources[s], files, fingerprint.bad_path(data, s)) for s, files in bad.items() if files
+            )
         for staged in made:
             staged.commit()
         return {split: fingerprint.read_fingerprint(data, split) for split in fingerprint.SPLITS}
@@ -99,50 +117,88 @@ def _same(found: Fingerprint | None, source: Source) -> bool:
     )
 
 
-def _make(
-    data: DataConfig,
-    split: str,
-    source: Source,
-    workers: int,
-    progress: bool,
-    staged: Staged | None,
-    skip_bad: bool,
-) -> dict[str, str]:
-    """See `build`. With ``skip_bad``, files that cannot be read are left out in a second pass."""
-    bad = build(data, split, source, workers, progress, staged)
+def _make(work: _Pass, staged: Staged | None, skip_bad: bool) -> BadFiles:
+    """See `_write`. With ``skip_bad``, files that cannot be read are left out in a second pass."""
+    bad = _write(work, staged)
     if bad and skip_bad and staged:
-        _say(f"{source.folder}: leaving out {listed(bad)}, which cannot be read")
-        bad = build(data, split, source.without(bad), workers, progress, staged, skipped=list(bad))
+        _say(f"{work.source.folder}: leaving out {listed(bad)}, which cannot be read")
+        rest = _Pass(work.data, work.split, work.source.without(bad), work.workers, work.progress)
+        bad = _write(rest, staged, skipped=list(bad))
     return bad
 
 
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Raises UserError when another process prepares the same folder. The kernel frees the lock with the process."""
-    try:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
-        f = os.fdopen(os.open(path, flags, 0o666), "r+")
-    except OSError as e:
-        raise UserError(f"{path.parent}: cannot be written to ({e.strerror}); choose another data.beton_dir") from None
-    with f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{path.parent}: {f.read().strip() or 'another process'} is preparing it; wait") from None
-        f.truncate(0)
-        f.write(f"host {os.uname().nodename}, pid {os.getpid()}")
-        f.flush()
-        yield
+def _write(work: _Pass, staged: Staged | None, skipped: list[str] | None = None) -> BadFiles:
+    """Decodes every image of the source, and puts the split's new files into ``staged`` once all of them decoded.
+
+    Args:
+        staged: None only checks the images.
+        skipped: names for the fingerprint, of files that the source leaves out.
+
+    Returns:
+        The files that cannot be read. The first of them ends the writing, not the checking: then ``staged`` is empty.
+
+    Raises:
+        UserError: a worker process died; the disk is full.
+    """
+    data, split, source = work.data, work.split, work.source
+    path = fingerprint.beton_path(data, split)
+    out = BetonFile(staged, path, len(source), data.write.max_side) if staged and data.backend == "ffcv" else None
+    bad: dict[str, str] = {}
+    content, sources = hashlib.sha256(), hashlib.sha256()
+    jpegs = payload = 0
+    images = encode_all(source, data.write if out else None, work.workers)
+    shown = with_progress(images, len(source), f"{'writing' if out else 'checking'} {split}", work.progress)
+    with contextlib.closing(images):
+        for name, label, image in zip(source.files, source.labels.tolist(), shown, strict=True):
+            if image.problem:
+                bad[name] = image.problem
+                if staged is not None:
+                    staged.close()
+                    out = None
+                continue
+            sources.update(image.source_digest)
+            content.update(content_record(label, image.mode, image.height, image.width, image.digest))
+            jpegs += image.mode == beton.JPG
+            payload += len(image.payload)
+            if out is not None:
+                out.append(image, label)
+    if bad or staged is None:
+        return bad
+    record: Fingerprint = {
+        "split": split,
+        "backend": data.backend,
+        "num_images": len(source),
+        "num_classes": len(source.classes),
+        "class_hash": class_hash(source.classes),
+        "listing_hash": source.listing_hash,
+        "source_hash": sources.hexdigest(),
+        "content_hash": content.hexdigest() if out else sources.hexdigest(),
+        "versions": fingerprint.versions(),
+    }
+    if out is not None:
+        out.finish()
+        index = beton.open_index(staged.place(path), data.num_classes, len(source))
+        staged.write(fingerprint.checksums_path(data, split), out.checksums.tobytes())
+        record["write"] = asdict(data.write)
+        record["file_bytes"] = index.file_bytes
+        record["index_crc32"] = fingerprint.index_crc32(index)
+        record["sums_crc32"] = zlib.crc32(out.checksums.tobytes())
+        record["jpeg_images"] = jpegs
+        record["image_bytes"] = payload
+    if skipped:
+        record["skipped"] = skipped
+    record["classes"] = list(source.classes)
+    names = "".join(f"{split}/{name}\n" for name in source.files)
+    staged.write(fingerprint.files_path(data, split), names.encode())
+    staged.write(fingerprint.fingerprint_path(data, split), fingerprint.text(record).encode())
+    return bad
 
 
 def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
     """Raises UserError when the files would not fit on the disk, by an estimate from some images of each split."""
     from PIL import Image
 
-    from adarem.data.images.sampling import stored_size
-
-    needed = 0.0
-    share = {"raw": 0.0, "jpg": 1.0, "proportion": data.write.compress_probability}[data.write.mode]
+    needed, share = 0.0, jpeg_share(data.write)
     for source in sources:
         pixels = []
         for name in source.files[:: max(1, len(source) // 200)]:
@@ -160,12 +216,12 @@ def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
         )
 
 
-def _warn_counts(data: DataConfig, sources: dict[str, Source]) -> None:
+def _warn_counts(data: DataConfig, sources: Mapping[str, Source]) -> None:
     for split, expected in (("train", data.expected_train), ("val", data.expected_val)):
         found = len(sources[split])
         if expected is not None and found != expected:
             _say(
-                f"warning: {sources[split].folder} holds {found:,} images, the genuine {data.label} {expected:,}: "
+                f"warning: {sources[split].folder} holds {found:,} images, the full {data.label} {expected:,}: "
                 "results are not comparable with published ones"
             )
 

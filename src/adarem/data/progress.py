@@ -1,13 +1,13 @@
-"""A progress bar on standard error, for what goes through a whole data set."""
+"""A progress bar on standard error, for what goes through a complete data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def tracked(items: Iterator[T], total: int, what: str, show: bool) -> Iterator[T]:
-    """Passes ``items`` on with a progress bar (count, rate, time left) on standard error."""
+def with_progress(items: Iterable[T], total: int, what: str, show: bool) -> Iterator[T]:
+    """Passes ``items`` on, with a progress bar (count, rate, time left) on standard error where ``show`` is set."""
     if not show:
         yield from items
         return

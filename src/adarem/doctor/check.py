@@ -1,10 +1,11 @@
-"""One line of the doctor's, and the two ways in which it asks other programs."""
+"""One check's line, and the two ways in which checks ask other programs."""
 
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import NamedTuple
 
-PROBE_SECONDS = 240  # a first FFCV read compiles; on a busy machine that takes a minute
+ISOLATED_SECONDS = 240  # the first read through FFCV compiles; on a busy machine that takes a minute
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,28 @@ class Check:
         return line + (f"\n  {'':<14} fix: {self.fix}" if self.fix and self.ok is not True else "")
 
 
-def probe(name: str) -> tuple[bool, str]:
-    """Whether the probe went well, and its last line."""
+class Outcome(NamedTuple):
+    """Of a check in a process of its own: whether it passed, and the last line that it printed."""
+
+    ok: bool
+    line: str
+
+
+def run_isolated(name: str) -> Outcome:
+    """Runs one of adarem.doctor.isolated_checks, whatever becomes of its process."""
+    command = [sys.executable, "-m", "adarem.doctor.isolated_checks", name]
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "adarem.doctor.probes", name], capture_output=True, text=True, timeout=PROBE_SECONDS
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=ISOLATED_SECONDS)
     except subprocess.TimeoutExpired:
-        return False, f"no answer within {PROBE_SECONDS} s"
+        return Outcome(False, f"no answer within {ISOLATED_SECONDS} s")
     if done.returncode < 0:
-        return False, f"crashed with signal {-done.returncode}"
+        return Outcome(False, f"crashed with signal {-done.returncode}")
     words = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode == 0, words[-1] if words else f"exit code {done.returncode}"
+    return Outcome(done.returncode == 0, words[-1] if words else f"exit code {done.returncode}")
 
 
-def ask(command: list[str]) -> str | Check:
-    """What a command of Slurm prints, or the check that failed because it does not answer."""
+def ask_slurm(command: list[str]) -> str | Check:
+    """What a command of Slurm prints, or the failed check where it does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:

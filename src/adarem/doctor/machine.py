@@ -9,11 +9,12 @@ from pathlib import Path
 from adarem.doctor.check import Check
 from adarem.run.config import ClusterConfig
 
-MIN_DISK_GB = 2.0  # checkpoints of one campaign of small networks
+MIN_DISK_GB = 2.0  # checkpoints of one sweep of small networks
 MIN_SHM_MB = 128  # a container's usual 64 MB is too little for NCCL's and the loaders' buffers
 
 
 def hostname() -> Check:
+    """Whether this machine's name resolves, which torch.distributed needs."""
     name = socket.gethostname()
     try:
         return Check("host name", True, f"{name} is {socket.gethostbyname(name)}")
@@ -22,12 +23,14 @@ def hostname() -> Check:
 
 
 def cores(cluster: ClusterConfig) -> Check:
+    """Whether there are as many cores as the config uses."""
     here, asked = len(os.sched_getaffinity(0)), cluster.ranks_per_node * cluster.cpus_per_rank
     found = f"{here}, the config uses {cluster.ranks_per_node} ranks x {cluster.cpus_per_rank}"
     return Check("cores", True if here >= asked else None, found, "fewer cluster.ranks_per_node, or it will be slow")
 
 
 def disk() -> Check:
+    """Whether this folder has space for checkpoints."""
     try:
         with tempfile.TemporaryFile(dir="."):
             free = shutil.disk_usage(".").free / 1e9
@@ -38,6 +41,7 @@ def disk() -> Check:
 
 
 def shm() -> Check:
+    """Whether /dev/shm is large enough."""
     try:
         free = shutil.disk_usage("/dev/shm").free / 1e6
     except OSError as e:

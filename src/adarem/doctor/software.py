@@ -10,14 +10,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from adarem.doctor.check import Check, probe
+from adarem.doctor.check import Check, run_isolated
+from adarem.run.config import ClusterConfig
 
 OPTIONAL = ("wandb",)  # training never needs it
 
 
 def python() -> Check:
+    """Whether Python is new enough."""
     version = ".".join(map(str, sys.version_info[:3]))
     return Check(
         "python", sys.version_info >= (3, 10), f"{version} at {sys.executable}", "install Python 3.10 or newer"
@@ -33,25 +36,33 @@ def packages() -> Iterator[Check]:
             "packages", False, "adarem itself is not installed", "make setup, or pip install -e '.[harness,ffcv]'"
         )
         return
-    lacking, optional = [], []
+    lacking: list[str] = []
+    optional: list[str] = []
     for line in lines:
-        extra = re.search(r"""extra == ['"](\w+)['"]""", line)
-        if extra and extra[1] not in ("harness", "ffcv"):
-            continue
-        name, wanted = re.match(r"([A-Za-z0-9_.-]+)\s*\(?([^;)]*)", line).groups()  # type: ignore[union-attr]
-        if name.startswith("opencv-python") and importlib.util.find_spec("cv2"):  # one of four packages has it
-            continue
-        try:
-            version = importlib.metadata.version(name)
-            problem = "" if _satisfies(version, wanted.strip()) else f"{name} {version}, needs {wanted.strip()}"
-        except importlib.metadata.PackageNotFoundError:
-            problem = f"{name} not installed"
+        problem = _problem(line)
         if problem:
-            (optional if name in OPTIONAL else lacking).append(problem)
+            (optional if problem.split()[0] in OPTIONAL else lacking).append(problem)
     fix = "make setup, or pip install -c constraints.txt -e '.[harness,ffcv]'"
     yield Check("packages", not lacking, "; ".join(lacking) or "all that pyproject.toml asks for", fix)
     for problem in optional:
         yield Check("packages", None, problem, fix)
+
+
+def _problem(requirement: str) -> str:
+    """What is wrong with the package that a line of adarem's metadata asks for; empty where nothing is."""
+    extra = re.search(r"""extra == ['"](\w+)['"]""", requirement)
+    if extra and extra[1] not in ("harness", "ffcv"):
+        return ""
+    found = re.match(r"([A-Za-z0-9_.-]+)\s*\(?([^;)]*)", requirement)
+    assert found
+    name, wanted = found[1], found[2].strip()
+    if name.startswith("opencv-python") and importlib.util.find_spec("cv2"):  # one of four packages has it
+        return ""
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{name} not installed"
+    return "" if _satisfies(version, wanted) else f"{name} {version}, needs {wanted}"
 
 
 def _satisfies(version: str, wanted: str) -> bool:
@@ -62,39 +73,57 @@ def _satisfies(version: str, wanted: str) -> bool:
     return SpecifierSet(wanted).contains(version, prereleases=True)
 
 
-def torch(device: str, on_slurm: bool, ranks: int) -> Iterator[Check]:
-    ok, line = probe("torch")
+@dataclass(frozen=True)
+class TorchFacts:
+    """What isolated_checks.check_torch finds."""
+
+    version: str
+    torchvision: str
+    cuda: str | None  # version that torch was built for
+    gpus: list[str]  # names
+    gloo: bool
+    nccl: bool
+
+
+def torch(cluster: ClusterConfig | None) -> Iterator[Check]:
+    """Checks torch, its GPUs and its communication, as ``cluster`` needs them; without one the CPU is enough."""
+    ok, line = run_isolated("torch")
     if not ok:
         yield Check("torch", False, line, "pip install -c constraints.txt torch torchvision, as a pair of one index")
         return
-    found = json.loads(line)
-    yield Check("torch", True, f"{found['version']}, torchvision {found['torchvision']}")
-    driver = _driver()
-    gpus, needed = found["gpus"], device == "cuda" and not on_slurm
-    if needed and len(gpus) < ranks and gpus:
-        fix = f"cluster.ranks_per_node={len(gpus)}"
-        yield Check("gpu", False, f"{len(gpus)} x {gpus[0]}, cluster.ranks_per_node={ranks}", fix)
-    elif gpus:
-        yield Check("gpu", True, f"{len(gpus)} x {gpus[0]}, driver {driver}, torch built for CUDA {found['cuda']}")
-    elif driver and found["cuda"]:
-        fix = f"a newer driver, or a torch built for an older CUDA: driver {driver} does not run CUDA {found['cuda']}"
-        yield Check("gpu", False if needed else None, "there is a driver, but torch sees no GPU", fix)
-    elif driver:
-        yield Check(
-            "gpu", False if needed else None, "torch was built without CUDA", "pip install a CUDA build of torch"
-        )
-    else:
-        where = "none here; the cluster's nodes have them" if on_slurm else "none"
-        yield Check("gpu", False if needed else None, where, "cluster.device=cpu" if needed else "")
-    backend = "nccl" if device == "cuda" and not on_slurm else "gloo"
-    if not found[backend]:
+    facts = TorchFacts(**json.loads(line))
+    yield Check("torch", True, f"{facts.version}, torchvision {facts.torchvision}")
+    on_slurm = cluster is not None and cluster.name == "slurm"
+    needed = cluster is not None and cluster.device == "cuda" and not on_slurm
+    yield _gpu(facts, needed=needed, on_slurm=on_slurm, ranks=cluster.ranks_per_node if cluster else 1)
+    backend, available = ("nccl", facts.nccl) if needed else ("gloo", facts.gloo)
+    if not available:
         yield Check(backend, False, f"torch was built without {backend}", "pip install torch from its own index")
-    elif backend == "gloo" or gpus:
-        ok, line = probe(backend)
-        yield Check(backend, ok, line, "GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "NCCL_DEBUG=INFO tells more")
+    elif backend == "gloo" or facts.gpus:
+        ok, line = run_isolated(backend)
+        fix = "GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "rerun with NCCL_DEBUG=INFO for details"
+        yield Check(backend, ok, line, fix)
+
+
+def _gpu(facts: TorchFacts, *, needed: bool, on_slurm: bool, ranks: int) -> Check:
+    driver, gpus = _driver(), facts.gpus
+    not_ok = False if needed else None
+    if needed and gpus and len(gpus) < ranks:
+        fix = f"cluster.ranks_per_node={len(gpus)}"
+        return Check("gpu", False, f"{len(gpus)} x {gpus[0]}, cluster.ranks_per_node={ranks}", fix)
+    if gpus:
+        return Check("gpu", True, f"{len(gpus)} x {gpus[0]}, driver {driver}, torch built for CUDA {facts.cuda}")
+    if driver and facts.cuda:
+        fix = f"a newer driver, or a torch built for an older CUDA: driver {driver} does not run CUDA {facts.cuda}"
+        return Check("gpu", not_ok, "there is a driver, but torch sees no GPU", fix)
+    if driver:
+        return Check("gpu", not_ok, "torch was built without CUDA", "pip install a CUDA build of torch")
+    where = "none here; the cluster's nodes have them" if on_slurm else "none"
+    return Check("gpu", not_ok, where, "cluster.device=cpu" if needed else "")
 
 
 def _driver() -> str | None:
+    """The version of NVIDIA's driver, if there is one."""
     if shutil.which("nvidia-smi") is None:
         return None
     ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -103,6 +132,7 @@ def _driver() -> str | None:
 
 
 def turbojpeg() -> Check:
+    """Whether libturbojpeg, which FFCV decodes with, is installed."""
     library = ctypes.util.find_library("turbojpeg")
     fix = "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, or conda env create -f environment.yml"
     in_conda = next(Path(sys.prefix, "lib").glob("libturbojpeg.so*"), None)
@@ -110,12 +140,14 @@ def turbojpeg() -> Check:
 
 
 def ffcv(needed: bool) -> Check:
-    ok, line = probe("ffcv")
+    """Whether FFCV writes and reads images on this machine."""
+    ok, line = run_isolated("ffcv")
     fix = "make setup builds it; or data.backend=folder, which reads the images without FFCV, slowly"
     return Check("ffcv", ok if needed or ok else None, line, fix)
 
 
 def compiler() -> Check:
+    """Whether there is a C++ compiler."""
     found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
     fix = "apt-get install g++; without it ffcv cannot be built and AdaRem takes its slower path on the CPU"
     return Check("compiler", True if found else None, found or "no C++ compiler", fix)

@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import yaml
 
@@ -18,13 +18,31 @@ SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, remedy: str = "mend that and start again") -> Iterator[None]:
     """A full disk, a read-only one or a missing permission becomes a UserError; a transient fault a retryable one."""
     try:
         yield
     except OSError as e:
-        line = f"{path}: cannot be written ({e.strerror}); mend that and start again"
+        line = f"{path}: cannot be written ({e.strerror}); {remedy}"
         raise UserError(line, retryable=e.errno in SICK) from None
+
+
+class Partial(NamedTuple):
+    """A file under a temporary name, before it is renamed."""
+
+    path: Path
+    file: BinaryIO
+
+
+def open_partial(path: Path) -> Partial:
+    """Makes a new, empty file next to ``path``, of which it is to take the name.
+
+    Raises:
+        OSError: the folder is missing or cannot be written to.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    # O_EXCL: nothing that lies there already, a link neither, is written into or through; the kernel applies the umask.
+    return Partial(partial, os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb"))
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -34,18 +52,17 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         UserError: it cannot be written: disk full or read-only, no permission.
     """
     payload = data.encode() if isinstance(data, str) else data
-    half = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial = open_partial(path)
         try:
-            # O_EXCL: nothing that lies there already is written into or through; the kernel applies the umask.
-            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as f:
+            with partial.file as f:
                 f.write(payload)
                 f.flush()
                 os.fsync(f.fileno())
-            os.replace(half, path)
+            os.replace(partial.path, path)
         except BaseException:
-            half.unlink(missing_ok=True)
+            partial.path.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
 

@@ -19,25 +19,33 @@ PATIENCE_SECONDS = 3.0
 
 
 @contextlib.contextmanager
-def hold(path: Path) -> Iterator[None]:
-    """Holds the lock of ``path``'s folder, in which stands who does: host, pid and Slurm job.
+def hold(
+    path: Path, *, patience: float = PATIENCE_SECONDS, remedy: str = "fix its permissions, and rerun"
+) -> Iterator[None]:
+    """Holds ``path``, the lock file of the folder that it lies in. The file names the holder: host, pid and Slurm job.
+
+    Args:
+        patience: seconds to wait for another holder.
+        remedy: what to do where the file cannot be written.
 
     Raises:
-        UserError: another process holds it, or nobody may write there. In a job the former is retryable: what Slurm
+        UserError: another process holds it, or the file cannot be written. In a job the former is retryable: what Slurm
             left behind on a node that it lost may hold it for a while.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    with writing(path):
-        file = open(path, "a+")  # noqa: SIM115, closed below
+    with writing(path, remedy):
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
+        file = os.fdopen(os.open(path, flags, 0o666), "a+")
     with file as f:
-        end = time.monotonic() + PATIENCE_SECONDS
+        end = time.monotonic() + patience
         while not _try(f, fcntl.LOCK_EX):
             if time.monotonic() > end:
                 f.seek(0)
-                line = f"{path.parent}: another process works on it ({f.read().strip() or 'owner unknown'})"
+                holder = f.read().strip() or "owner unknown"
+                line = f"{path.parent}: another process works on it ({holder}); wait until that one has ended"
                 raise UserError(line, retryable=job is not None)
             time.sleep(0.05)
-        with writing(path):
+        with writing(path, remedy):
             f.truncate(0)
             f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
             f.flush()

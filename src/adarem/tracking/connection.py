@@ -1,10 +1,10 @@
 """Whether wandb is used online, offline or not at all, and its refusals in one line."""
 
-import netrc
 import os
 from typing import Literal, TypeAlias
 
 from adarem.run.config import RunConfig
+from adarem.run.credentials import has_wandb_key
 from adarem.run.errors import UserError
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
@@ -20,7 +20,7 @@ def wandb_mode(config: RunConfig) -> Mode:
         return config.wandb.mode
     match os.environ.get("WANDB_MODE", ""):
         case "":
-            return "online" if _has_key() else "offline"
+            return "online" if has_wandb_key() else "offline"
         case "online" | "run" | "shared":
             return "online"
         case "offline" | "dryrun":
@@ -29,15 +29,6 @@ def wandb_mode(config: RunConfig) -> Mode:
             return "disabled"
         case other:
             raise UserError(f"WANDB_MODE={other}: no mode of wandb; give online, offline or disabled")
-
-
-def _has_key() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def sending_mode(config: RunConfig, asked: Mode | None) -> Literal["online", "offline"]:

@@ -1,8 +1,8 @@
-"""The .beton file format (FFCV 1.0.2, version 2): its structures, and a check that a file is whole.
+"""The .beton file format (FFCV 1.0.2, version 2): its structures, and a check that a file is complete.
 
 Layout: header | field table | metadata, one record a sample | padding to a page | data pages, no sample across a page
 boundary | allocation table, one record a sample. The header's pointer to the allocation table is written last and so
-marks a finished file. numpy only: a file is judged before torch, numba or ffcv are imported. The tests compare these
+marks a finished file. numpy only: a file is checked before torch, numba or ffcv are imported. The tests compare these
 structures with ffcv.types.
 """
 
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from adarem.data.staged import half_written
+from adarem.data.staged import partial_files
 from adarem.run.errors import UserError
 
 VERSION = 2
@@ -33,10 +34,11 @@ METADATA = np.dtype([("f0", IMAGE), ("f1", "<i8")], align=True)
 FIELDS = (("image", 2), ("label", 1))  # names and FFCV's type ids: RGBImageField, IntField
 JPG, RAW = 0, 1
 MIN_PAGE_SIZE = 1 << 21
-PROBED = 256  # JPEGs whose first and last bytes `check` looks at
+PROBED = 256  # JPEGs whose first and last bytes `open_index` looks at
 
 
-def field_table() -> np.ndarray:
+def field_table() -> NDArray[np.void]:
+    """FFCV's description of the fields image and label."""
     table = np.zeros(len(FIELDS), FIELD)
     for record, (name, type_id) in zip(table, FIELDS, strict=True):
         record["type_id"] = type_id
@@ -52,18 +54,17 @@ def data_start(num_samples: int, page_size: int) -> int:
 
 @dataclass(frozen=True)
 class Index:
-    """Where each sample lies and what it is; 23 bytes a sample. Arrays are in order of sample index."""
+    """Where each sample lies and what it is, 23 bytes a sample; arrays [n] in order of sample index."""
 
     path: Path
-    starts: np.ndarray  # uint64, offset in the file
-    sizes: np.ndarray  # uint32, bytes
-    heights: np.ndarray  # uint16, pixels as stored
-    widths: np.ndarray
-    is_raw: np.ndarray  # bool; else JPEG
-    labels: np.ndarray  # int16 or int64
+    starts: NDArray[np.uint64]  # offset in the file
+    sizes: NDArray[np.uint32]  # bytes
+    heights: NDArray[np.uint16]  # pixels as stored
+    widths: NDArray[np.uint16]
+    is_raw: NDArray[np.bool_]  # else JPEG
+    labels: NDArray[np.signedinteger]  # int16 or int64
     page_size: int
     file_bytes: int
-    sums: np.ndarray | None = None  # uint32, Adler-32 of each sample's bytes; kept beside the .beton, not in it
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -88,8 +89,8 @@ def open_index(path: Path, num_classes: int | None = None, expected: int | None 
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        halves = half_written(path.parent, path.name)
-        hint = f" ({halves[0].name} is there: being written, or left by an interrupted write)" if halves else ""
+        partial = partial_files(path.parent, path.name)
+        hint = f" ({partial[0].name} is there: being written, or left by an interrupted write)" if partial else ""
         raise UserError(f"{path}: no such file{hint}; `adarem prepare` writes it") from None
     need(path.is_file(), "not a file")
     need(size > 0, "an empty file")
@@ -139,5 +140,5 @@ def open_index(path: Path, num_classes: int | None = None, expected: int | None 
     with open(path, "rb") as f:
         for i in jpegs[:: max(1, len(jpegs) // PROBED)]:
             ends = os.pread(f.fileno(), 2, int(starts[i])) + os.pread(f.fileno(), 2, int(starts[i] + sizes[i]) - 2)
-            need(ends == b"\xff\xd8\xff\xd9", f"damaged: sample {i} is no whole JPEG")
+            need(ends == b"\xff\xd8\xff\xd9", f"damaged: sample {i} is not a complete JPEG")
     return Index(path, starts, sizes.astype(np.uint32), heights, widths, is_raw, labels, page, size)

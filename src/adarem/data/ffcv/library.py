@@ -1,11 +1,13 @@
 """Imports FFCV 1.0.2 the one way that this package can use it, and re-exports what is used.
 
 FFCV builds a numba typed dictionary while it is imported, which compiles for 3 s; a plain dictionary does the same
-work. It also sets torch's thread count for the whole process. Both are undone here, and whatever else of FFCV's inside
-is relied on (see ffcv_reader) is relied on for this exact version.
+work. It also sets torch's thread count for the process. Both are undone here, and whatever else of FFCV's inside
+is relied on (see adarem.data.ffcv.reader) is relied on for this exact version.
 """
 
+import ctypes
 import importlib.metadata
+from typing import Any
 
 import numba.typed
 import torch
@@ -55,6 +57,14 @@ __all__ = [
     "OrderOption",
     "PipelineSpec",
     "State",
+    "address_of",
     "libffcv",
     "loader_module",
 ]
+
+
+def address_of(function: Any) -> int:
+    """The address of a C function, which ctypes loaded."""
+    address = ctypes.cast(function, ctypes.c_void_p).value
+    assert address
+    return address

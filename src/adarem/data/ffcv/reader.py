@@ -1,28 +1,29 @@
-"""Reads a .beton through FFCV's Loader, with our decoder and our way through an epoch.
+"""Reads a .beton through FFCV's Loader, with operations, memory manager and iteration of this package.
 
-FFCV gives the file format, the pipeline of operations and the C library that decodes and resizes. Ours are the
+FFCV gives the file format, the pipeline of operations and the C library that decodes and resizes. Replaced are the
 operations (counter-based random numbers, decode errors reported), the memory manager (FFCV's builds Python dictionaries
 of every sample: 615 MB and 4 s a rank for ImageNet) and the iteration: threads fill small parts of fresh batches, so an
-exception reaches the consumer, a batch belongs to whoever takes it, and leaving early leaves nothing behind.
+exception reaches the consumer, a batch belongs to whoever takes it, and an iteration that is left early leaves no
+thread and no memory behind.
 """
 
 import collections
 import contextlib
-import ctypes
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 from unittest import mock
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from adarem.data import fingerprint
-from adarem.data.ffcv import kernels, region
+from adarem.data.ffcv import kernels, partial_decode
 from adarem.data.ffcv.library import (
     AllocationQuery,
     Compiler,
@@ -32,6 +33,7 @@ from adarem.data.ffcv.library import (
     OrderOption,
     PipelineSpec,
     State,
+    address_of,
     libffcv,
     loader_module,
 )
@@ -39,56 +41,75 @@ from adarem.data.images.sampling import INDEX_MASK, RandomCrop, View
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
 
-AHEAD = 3  # batches in the making while the consumer holds one
+AHEAD = 3  # batches that are being filled while the consumer holds one
 PARTS = 4  # parts a batch and worker: small enough to even out slow images, large enough to hide Python
 _MASK = np.uint64(INDEX_MASK)
-_IMDECODE = ctypes.cast(libffcv.ctypes_imdecode, ctypes.c_void_p).value
-_RESIZE = ctypes.cast(libffcv.ctypes_resize, ctypes.c_void_p).value
+_IMDECODE, _RESIZE = address_of(libffcv.ctypes_imdecode), address_of(libffcv.ctypes_resize)
+
+
+class Storage(NamedTuple):
+    """What FFCV passes to every decoder: the file, and how long each sample's bytes are."""
+
+    mapped: NDArray[np.uint8]
+    sizes: NDArray[np.uint32]  # [n]
 
 
 class DecodeError(Exception):
     """Carries the index of the sample that does not decode."""
 
-    def __init__(self, sample: int):
+    def __init__(self, sample: int) -> None:
         super().__init__(sample)
         self.sample = sample
 
 
-class ViewDecoder(Operation):
+class ViewDecoder(Operation):  # type: ignore[misc]  # ffcv has no types
     """FFCV decoder: index words -> uint8 [b, size, size, 3] of what ``view`` shows of each sample."""
 
-    def __init__(self, view: View, sums: np.ndarray):
+    def __init__(self, view: View, checksums: NDArray[np.uint32]) -> None:
         super().__init__()
-        self.view, self.sums = view, sums
-        self.region = region.find()[0]
+        self.view, self.checksums = view, checksums
+        self.decode_box = partial_decode.find().address
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
         shape, dtype = (self.view.size, self.view.size, 3), np.dtype("u1")
         return replace(previous_state, shape=shape, dtype=dtype), AllocationQuery(shape, dtype)
 
-    def boxes(self, words: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    def boxes(
+        self, words: NDArray[np.uint64], heights: NDArray[np.uint16], widths: NDArray[np.uint16]
+    ) -> NDArray[np.int64]:
+        """int64 [b, 5]: top, left, height, width, flip (0 or 1) of what is shown of each sample."""
         view = self.view
         if isinstance(view, RandomCrop):
             return kernels.train_boxes(
-                np.uint64(view.seed), words, heights, widths, *view.area, *view.aspect, float(view.flip)
+                np.uint64(view.seed),
+                words,
+                heights,
+                widths,
+                view.area[0],
+                view.area[1],
+                view.aspect[0],
+                view.aspect[1],
+                float(view.flip),
             )
         sizes = zip(heights.tolist(), widths.tolist(), strict=True)
         return np.array([view.box(0, h, w) for h, w in sizes], np.int64).reshape(-1, 5)
 
-    def generate_code(self) -> Any:
-        def decode(words: np.ndarray, out: np.ndarray, metadata: np.ndarray, storage: tuple) -> np.ndarray:
+    def generate_code(self) -> Callable[..., NDArray[np.uint8]]:
+        def decode(
+            words: NDArray[np.uint64], out: NDArray[np.uint8], metadata: NDArray[np.void], storage: Storage
+        ) -> NDArray[np.uint8]:
             samples = words & _MASK
             mapped, sizes = storage
             fields = metadata[samples]
             heights, widths = fields["height"].copy(), fields["width"].copy()
             failed = kernels.decode_boxes(
                 _IMDECODE,
-                self.region,
+                self.decode_box,
                 _RESIZE,
                 mapped,
                 fields["data_ptr"].copy(),
                 sizes[samples],
-                self.sums[samples],
+                self.checksums[samples],
                 heights,
                 widths,
                 fields["mode"] == 1,
@@ -102,63 +123,64 @@ class ViewDecoder(Operation):
         return decode
 
 
-class LabelDecoder(Operation):
+class LabelDecoder(Operation):  # type: ignore[misc]  # ffcv has no types
     """FFCV decoder: index words -> int64 [b] labels."""
 
     def declare_state_and_memory(self, previous_state: State) -> tuple[State, None]:
         return replace(previous_state, shape=(), dtype=np.dtype("i8")), None
 
-    def generate_code(self) -> Any:
-        def decode(words: np.ndarray, _: None, metadata: np.ndarray, __: tuple) -> np.ndarray:
-            return metadata[words & _MASK]
+    def generate_code(self) -> Callable[..., NDArray[np.int64]]:
+        def decode(words: NDArray[np.uint64], _: None, metadata: NDArray[np.int64], __: Storage) -> NDArray[np.int64]:
+            labels: NDArray[np.int64] = metadata[words & _MASK]
+            return labels
 
         return decode
 
 
-class MappedFile(MemoryManager):
+class MappedFile(MemoryManager):  # type: ignore[misc]  # ffcv has no types
     """FFCV memory manager: the file mapped into memory (the operating system's cache), and each sample's length."""
 
-    def __init__(self, reader: Any):
+    def __init__(self, reader: Any) -> None:  # ffcv.reader.Reader, which has no types
         self.reader = reader
         table = reader.alloc_table
         self.sizes = np.empty(len(table), np.uint32)
         self.sizes[table["sample_id"]] = table["size"]
         self.mapped = np.asarray(np.memmap(reader.file_name, np.uint8, mode="r"))
-        reader.alloc_table = None  # 24 bytes a sample that nobody needs any more
+        reader.alloc_table = None  # 24 bytes a sample, not used any more
 
     @property
-    def state(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.mapped, self.sizes
+    def state(self) -> Storage:
+        return Storage(self.mapped, self.sizes)
 
     def compile_reader(self) -> None:
         return None  # the decoder reads the mapping itself
 
-    def schedule_epoch(self, batches: Any) -> Any:
+    def schedule_epoch(self, batches: object) -> NoReturn:
         raise NotImplementedError("FfcvReader.read schedules")
 
     @property
-    def state_type(self) -> Any:
+    def state_type(self) -> NoReturn:
         raise NotImplementedError("nothing is compiled against the state")
 
 
 class FfcvReader:
     """One split of a prepared data set, seen through ``view``."""
 
-    def __init__(self, data: DataConfig, split: str, view: View):
-        index = fingerprint.open_beton(data, split)  # before anything starts: FFCV crashes on damaged files
+    def __init__(self, data: DataConfig, split: str, view: View) -> None:
+        opened = fingerprint.open_beton(data, split)  # before anything starts: FFCV crashes on damaged files
         self.path = fingerprint.beton_path(data, split)
         self.files = fingerprint.files_path(data, split)
         self.view, self.workers = view, data.workers
-        self.loader = _open(self.path, ViewDecoder(view, index.sums))
+        self.loader = _open(self.path, ViewDecoder(view, opened.checksums))
         self.num_images = int(self.loader.reader.num_samples)
         self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix=f"ffcv-{split}")
         self._finalizer = weakref.finalize(self, self.pool.shutdown, wait=False, cancel_futures=True)
 
-    def read(self, batches: Sequence[np.ndarray], pin: bool) -> "Batches":
+    def read(self, batches: Sequence[NDArray[np.uint64]], pin: bool) -> "FfcvBatches":
         """Iterates over (uint8 [b, size, size, 3], int64 [b]) CPU tensors, one pair for each array of index words."""
-        return Batches(self, batches, pin)
+        return FfcvBatches(self, batches, pin)
 
-    def fill(self, words: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+    def fill(self, words: NDArray[np.uint64], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         """Runs FFCV's pipeline for some samples, into parts of a batch."""
         loader = self.loader
         ((stage, produced),) = loader.code[0]
@@ -181,12 +203,12 @@ class FfcvReader:
         return "source file unknown"
 
     def close(self) -> None:
-        """Waits for the parts in the making (milliseconds) and ends the threads."""
+        """Waits for the parts that threads work on (milliseconds) and ends the threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _open(path: Path, decoder: ViewDecoder) -> Loader:
-    """FFCV's Loader over ``path`` with our operations. They are compiled already, so its compiler is switched off."""
+    """FFCV's Loader over ``path`` with the operations above; they are compiled already, so FFCV's compiler is off."""
     threads = torch.get_num_threads()
     Compiler.set_enabled(False)
     try:
@@ -206,18 +228,26 @@ def _open(path: Path, decoder: ViewDecoder) -> Loader:
     finally:
         Compiler.set_enabled(True)
         torch.set_num_threads(threads)
-    loader.indices = loader.first_traversal_order = None  # 16 bytes a sample; the order is ours
+    loader.indices = loader.first_traversal_order = None  # 16 bytes a sample; the order comes from `sampling`
     return loader
 
 
-class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
-    """One way through some batches: an iterator and a context manager."""
+class _Pending(NamedTuple):
+    """A batch that threads fill."""
 
-    def __init__(self, reader: FfcvReader, batches: Sequence[np.ndarray], pin: bool):
+    images: torch.Tensor
+    labels: torch.Tensor
+    parts: list[Future[None]]
+
+
+class FfcvBatches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
+    """One pass over some batches: an iterator and a context manager."""
+
+    def __init__(self, reader: FfcvReader, batches: Sequence[NDArray[np.uint64]], pin: bool) -> None:
         self.reader = reader
         self.todo = iter(batches)
         self.pin = pin
-        self.pending: collections.deque[tuple[torch.Tensor, torch.Tensor, list[Future]]] = collections.deque()
+        self.pending: collections.deque[_Pending] = collections.deque()
 
     def _start_next(self) -> bool:
         words = next(self.todo, None)
@@ -232,7 +262,7 @@ class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
         step = max(1, -(-len(words) // (PARTS * self.reader.workers)))
         parts = [slice(i, i + step) for i in range(0, len(words), step)]
         futures = [self.reader.pool.submit(self.reader.fill, words[p], into[p], into_labels[p]) for p in parts]
-        self.pending.append((images, labels, futures))
+        self.pending.append(_Pending(images, labels, futures))
         return True
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -256,14 +286,14 @@ class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
         return images, labels
 
     def close(self) -> None:
-        """Drops what is in the making; the parts that threads work on right now finish by themselves."""
-        for _, _, futures in self.pending:
-            for future in futures:
-                future.cancel()
+        """Drops the batches that are not taken; the parts that threads work on right now finish by themselves."""
+        for batch in self.pending:
+            for part in batch.parts:
+                part.cancel()
         self.pending.clear()
         self.todo = iter(())
 
-    def __enter__(self) -> "Batches":
+    def __enter__(self) -> "FfcvBatches":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from adarem.run.errors import UserError
+
 SIDE = 64  # pixels
 TRAIN, VAL = 1437, 360
-_MARK = ".digits-1"  # in the root when the tree is whole; raise the number when the images change
+_MARK = ".digits-1"  # in the root when the tree is complete; raise the number when the images change
 
 
 def write_digits(root: Path) -> None:
     """Writes ``root/train/<digit>/<number>.JPEG`` and ``root/val/...``; does nothing when they are there.
 
     Each split is written under a temporary name and renamed, and a mark file comes last, so an interrupted call leaves
-    nothing that looks whole. Two processes may call at once: both write the same bytes and the first rename wins.
+    nothing that looks complete. Two processes may call at once: both write the same bytes and the first rename wins.
     """
     root = Path(root)
     if (root / _MARK).exists() and all((root / split).is_dir() for split in ("train", "val")):
@@ -46,7 +48,7 @@ def write_digits(root: Path) -> None:
                 grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB").save(buffer, "JPEG", quality=95)
                 (folder / f"{i:04d}.JPEG").write_bytes(buffer.getvalue())
             target = root / split
-            if target.exists():  # an older or half-written tree of ours: the mark file is missing
+            if target.exists():  # left by an older version or an interrupted call: the mark file is missing
                 _replace(target)
             try:
                 os.rename(partial, target)
@@ -59,13 +61,11 @@ def write_digits(root: Path) -> None:
 
 
 def _replace(target: Path) -> None:
-    """Removes a tree that holds nothing but our own files.
+    """Removes a tree that holds nothing but files which `write_digits` wrote.
 
     Raises:
-        UserError: something else lies there.
+        UserError: it holds another file.
     """
-    from adarem.run.errors import UserError
-
     foreign = [p for p in target.rglob("*") if p.is_file() and not (p.suffix == ".JPEG" and p.stem.isdigit())]
     if foreign:
         raise UserError(f"{target}: holds {foreign[0].name}, which is no digit; choose another data.root")

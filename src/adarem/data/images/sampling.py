@@ -8,10 +8,12 @@ compiled; a test compares them bit for bit. Standard library and numpy only.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-# An index word carries the epoch beside the sample's index through loaders that know only indices.
+# An index word carries the epoch next to the sample's index through loaders that know only indices.
 INDEX_BITS = 40
 INDEX_MASK = (1 << INDEX_BITS) - 1
 
@@ -23,7 +25,7 @@ ATTEMPTS = 10  # random resized crop: tries before the fallback; four draws each
 FLIP_DRAW = 4 * ATTEMPTS
 
 
-def order(seed: int, epoch: int, n: int) -> np.ndarray:
+def order(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
     """The permutation of 0..n-1 (int64 [n]) that one training epoch follows.
 
     numpy guarantees the raw stream of a bit generator across versions, but not that of Generator.permutation; hence
@@ -35,7 +37,7 @@ def order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 def train_batches(
     seed: int, epoch: int, n: int, global_batch_size: int, rank: int, world_size: int, start_step: int = 0
-) -> np.ndarray:
+) -> NDArray[np.int64]:
     """Sample indices, int64 [steps - start_step, global_batch_size / world_size], of one rank.
 
     Global step k is the slice [k * global_batch_size, (k + 1) * global_batch_size) of the epoch's order whatever the
@@ -43,16 +45,16 @@ def train_batches(
     """
     assert global_batch_size % world_size == 0 and 0 <= rank < world_size
     steps = n // global_batch_size
-    whole = order(seed, epoch, n)[: steps * global_batch_size]
-    return whole[rank::world_size].reshape(steps, global_batch_size // world_size)[start_step:]
+    used = order(seed, epoch, n)[: steps * global_batch_size]
+    return used[rank::world_size].reshape(steps, global_batch_size // world_size)[start_step:]
 
 
-def eval_shard(n: int, rank: int, world_size: int) -> np.ndarray:
+def eval_shard(n: int, rank: int, world_size: int) -> NDArray[np.int64]:
     """Sample indices of one rank: over all ranks each of 0..n-1 once, nothing padded, possibly none."""
     return np.arange(rank, n, world_size)
 
 
-def index_words(epoch: int, indices: np.ndarray) -> np.ndarray:
+def index_words(epoch: int, indices: NDArray[np.int64]) -> NDArray[np.uint64]:
     """``epoch << 40 | index``, uint64."""
     assert 0 <= epoch < 1 << (64 - INDEX_BITS)
     return np.uint64(epoch << INDEX_BITS) | indices.astype(np.uint64)
@@ -66,6 +68,7 @@ def mix(z: int) -> int:
 
 
 def sample_key(seed: int, word: int) -> int:
+    """The key of a sample's draws, from the seed and its index word."""
     return mix(mix(seed + GAMMA & _M64) ^ mix(word * GAMMA + MIX_1 & _M64))
 
 
@@ -74,10 +77,27 @@ def uniform(key: int, n: int) -> float:
     return (mix(key + (n + 1) * GAMMA & _M64) >> 11) * 2.0**-53
 
 
-def crop_box(
-    key: int, height: int, width: int, area: tuple[float, ...], aspect: tuple[float, ...]
-) -> tuple[int, int, int, int]:
-    """(top, left, height, width) in pixels of a random resized crop.
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class ViewBox(NamedTuple):
+    """What a view shows of an image: a box, in pixels, and whether it is flipped horizontally."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+def crop_box(key: int, height: int, width: int, area: tuple[float, ...], aspect: tuple[float, ...]) -> Box:
+    """The box of a random resized crop.
 
     The algorithm of torchvision.transforms.RandomResizedCrop.get_params: share of the area uniform in ``area``, width /
     height log-uniform in ``aspect``, ten tries, then the largest centred box of a legal aspect.
@@ -91,21 +111,22 @@ def crop_box(
         if 0 < w <= width and 0 < h <= height:
             top = math.floor(uniform(key, 4 * t + 2) * (height - h + 1))
             left = math.floor(uniform(key, 4 * t + 3) * (width - w + 1))
-            return top, left, h, w
+            return Box(top, left, h, w)
     w, h = width, height
     if width < height * aspect[0]:
         h = min(height, max(1, math.floor(width / aspect[0] + 0.5)))
     elif width > height * aspect[1]:
         w = min(width, max(1, math.floor(height * aspect[1] + 0.5)))
-    return (height - h) // 2, (width - w) // 2, h, w
+    return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
 def flipped(key: int, probability: float) -> bool:
+    """Whether a sample is flipped horizontally."""
     return uniform(key, FLIP_DRAW) < probability
 
 
-def centre_box(height: int, width: int, resize: int, crop: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of what torchvision's Resize(resize), CenterCrop(crop) shows, to the nearest pixel.
+def centre_box(height: int, width: int, resize: int, crop: int) -> Box:
+    """The box of what torchvision's Resize(resize), CenterCrop(crop) shows, to the nearest pixel.
 
     In torchvision's arithmetic: the shorter side becomes ``resize``, the longer int(resize * longer / shorter), offsets
     are rounded in the resized image.
@@ -119,15 +140,22 @@ def centre_box(height: int, width: int, resize: int, crop: int) -> tuple[int, in
         return min(start, side - length), length
 
     (top, box_height), (left, box_width) = span(height), span(width)
-    return top, left, box_height, box_width
+    return Box(top, left, box_height, box_width)
 
 
-def stored_size(height: int, width: int, max_side: int) -> tuple[int, int]:
-    """(height, width) after the longer side is scaled down to max_side, in FFCV's arithmetic (fields/rgb_image.py)."""
+class Size(NamedTuple):
+    """Of an image, in pixels."""
+
+    height: int
+    width: int
+
+
+def stored_size(height: int, width: int, max_side: int) -> Size:
+    """The size after the longer side is scaled down to max_side, in FFCV's arithmetic (fields/rgb_image.py)."""
     ratio = max_side / max(height, width)
     if ratio >= 1:
-        return height, width
-    return max(1, int(ratio * height)), max(1, int(ratio * width))
+        return Size(height, width)
+    return Size(max(1, int(ratio * height)), max(1, int(ratio * width)))
 
 
 @dataclass(frozen=True)
@@ -140,10 +168,10 @@ class RandomCrop:
     aspect: tuple[float, ...]
     flip: float
 
-    def box(self, word: int, height: int, width: int) -> tuple[int, int, int, int, bool]:
-        """(top, left, height, width, flip) of the sample with this index word."""
+    def box(self, word: int, height: int, width: int) -> ViewBox:
+        """What is shown of the sample with this index word, an image of height x width."""
         key = sample_key(self.seed, word)
-        return *crop_box(key, height, width, self.area, self.aspect), flipped(key, self.flip)
+        return ViewBox(*crop_box(key, height, width, self.area, self.aspect), flipped(key, self.flip))
 
 
 @dataclass(frozen=True)
@@ -153,8 +181,9 @@ class CentreCrop:
     resize: int  # pixels, shorter side before the crop
     size: int  # pixels, side of the output
 
-    def box(self, word: int, height: int, width: int) -> tuple[int, int, int, int, bool]:
-        return *centre_box(height, width, self.resize, self.size), False
+    def box(self, word: int, height: int, width: int) -> ViewBox:
+        """What is shown of an image of height x width; the index word makes no difference."""
+        return ViewBox(*centre_box(height, width, self.resize, self.size), False)
 
 
 View = RandomCrop | CentreCrop

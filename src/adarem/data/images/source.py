@@ -8,8 +8,10 @@ import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
@@ -17,6 +19,8 @@ from adarem.run.files import write_atomically
 # torchvision.datasets.folder.IMG_EXTENSIONS
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _UNFIT = re.compile("[\n\ud800-\udfff]")  # for a text file with a name a line
+
+BadFiles = Mapping[str, str]  # name of a file that cannot be read, relative to its split's folder -> why not
 
 
 @dataclass(frozen=True)
@@ -26,22 +30,22 @@ class Source:
     folder: Path  # <root>/<split>
     classes: tuple[str, ...]
     files: list[str]  # relative to folder
-    labels: np.ndarray  # int64 [n]
-    sizes: np.ndarray  # int64 [n], bytes
+    labels: NDArray[np.int64]  # [n]
+    sizes: NDArray[np.int64]  # [n], bytes
 
     def __len__(self) -> int:
         return len(self.files)
 
     @property
     def listing_hash(self) -> str:
-        """Of names and sizes: cheap, and the same for a copy elsewhere."""
+        """Hash of names and sizes: cheap, and the same for a copy elsewhere."""
         digest = hashlib.sha256()
         for name, size in zip(self.files, self.sizes, strict=True):
             digest.update(f"{name}\0{size}\n".encode())
         return digest.hexdigest()
 
     def without(self, names: Collection[str]) -> "Source":
-        """The source less some files.
+        """The source without some files.
 
         Raises:
             UserError: a class would have no image left.
@@ -51,12 +55,12 @@ class Source:
         labels = self.labels[keep]
         empty = sorted(set(range(len(self.classes))) - set(labels.tolist()))
         if empty:
-            raise UserError(f"{self.folder}: class {self.classes[empty[0]]} has no readable image left; mend its files")
+            raise UserError(f"{self.folder}: class {self.classes[empty[0]]} has no readable image left; fix its files")
         return Source(self.folder, self.classes, [self.files[i] for i in keep], labels, self.sizes[keep])
 
 
 def class_hash(classes: tuple[str, ...] | list[str]) -> str:
-    """Of the class names in the order of their labels."""
+    """Hash of the class names in the order of their labels."""
     return hashlib.sha256("\n".join(classes).encode()).hexdigest()
 
 
@@ -72,13 +76,16 @@ def scan(root: Path, split: str) -> Source:
     classes = tuple(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e) and not e.name.startswith(".")))
     if not classes:
         raise UserError(f"{folder}: holds no class folders; data.root needs {split}/<class>/<image>.JPEG")
-    files, labels, sizes, empty = [], [], [], []
+    files: list[str] = []
+    labels: list[int] = []
+    sizes: list[int] = []
+    empty: list[str] = []
     for label, name in enumerate(classes):
         found = []
         for entry in os.scandir(folder / name):
             try:
                 mode, size = entry.stat().st_mode, entry.stat().st_size
-            except OSError:  # a link to nowhere: one of the files that cannot be read, and told with them
+            except OSError:  # a link to nowhere: one of the files that cannot be read, and reported with them
                 mode, size = stat.S_IFREG, 0
             if stat.S_ISDIR(mode):
                 raise UserError(f"{entry.path}: a folder inside a class folder; images lie directly in <class>/")
@@ -114,35 +121,39 @@ def same_classes(train: Source, val: Source, num_classes: int) -> None:
         )
 
 
-def listed(bad: Mapping[str, str]) -> str:
+class BadSplit(NamedTuple):
+    """A split of which some files cannot be read."""
+
+    source: Source
+    bad: BadFiles
+    listing: Path  # the file that shall list them all
+
+
+def listed(bad: BadFiles) -> str:
     """The first of the files that cannot be read, each with the reason, and how many more there are."""
     first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
     return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
 
 
-def unreadable(found: Iterable[tuple[Source, Mapping[str, str], Path]]) -> UserError:
-    """The error that names the images that cannot be read, of one split or both.
-
-    Args:
-        found: the split, why each of its bad files cannot be read, and the file that shall list them all.
-    """
-    told, listings = [], []
+def unreadable(found: Iterable[BadSplit]) -> UserError:
+    """The error that names the images that cannot be read, of one split or both; writes the listings."""
+    problems, listings = [], []
     for source, bad, listing in found:
         write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
-        told.append(f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
+        problems.append(f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
         listings.append(str(listing))
     return UserError(
-        f"{'; '.join(told)}; replace or remove them (all in {' and '.join(listings)}), "
+        f"{'; '.join(problems)}; replace or remove them (all in {' and '.join(listings)}), "
         "or leave them out with --skip-bad"
     )
 
 
-def decode_rgb(payload: bytes) -> np.ndarray:
+def decode_rgb(payload: bytes) -> NDArray[np.uint8]:
     """uint8 [height, width, 3], as torchvision's default loader does it: whatever the file's name says, any mode PIL
     reads, converted to RGB; EXIF orientation is not applied.
 
     Raises:
-        Exception: whatever PIL raises on a file that is no whole image.
+        Exception: whatever PIL raises on a file that is no complete image.
     """
     from PIL import Image
 

@@ -7,9 +7,10 @@ training file, numbered in order of first occurrence.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adarem.run.config import TextConfig
 from adarem.run.errors import UserError
@@ -19,26 +20,40 @@ SPLITS = {"train": "train", "val": "valid", "test": "test"}  # split to its word
 _EMPTY_SHARE = 0.01  # of a file's lines; more are a sign of another format
 
 
+class TextFingerprint(TypedDict):
+    """What a run records of one split."""
+
+    split: str
+    num_tokens: int  # end-of-sentence included
+    num_lines: int
+    content_hash: str  # SHA-256 of the file
+    vocabulary: int  # distinct words of the training file
+
+
 @dataclass(frozen=True)
 class Corpus:
+    """The three files of a text, read and checked."""
+
     words: tuple[str, ...]  # the vocabulary; a word's place is its number
-    tokens: dict[str, np.ndarray]  # train, val, test: int64 [tokens], in the order of the text
-    fingerprint: dict[str, dict[str, Any]]  # split, num_tokens, num_lines, vocabulary, content_hash of each
+    tokens: dict[str, NDArray[np.int64]]  # train, val, test: [tokens], in the order of the text
+    fingerprint: dict[str, TextFingerprint]  # of train, val, test
 
 
 def text_path(data: TextConfig, split: str) -> Path:
+    """The file of a split: train, val or test."""
     return Path(data.root) / f"{data.name}.{SPLITS[split]}.txt"
 
 
 def read_corpus(data: TextConfig) -> Corpus:
-    """Reads and checks the three files; a second or so for the Penn Treebank.
+    """Reads and checks the three files; about a second for the Penn Treebank.
 
     Raises:
-        UserError: a file is missing, is no UTF-8, holds no words or too many empty lines; tokens or vocabulary are not
+        UserError: a file is missing, is not UTF-8, holds no words or too many empty lines; tokens or vocabulary are not
             those that the config expects; a word of another split does not occur in training.
     """
     number: dict[str, int] = {}
-    tokens, prints = {}, {}
+    tokens: dict[str, NDArray[np.int64]] = {}
+    prints: dict[str, TextFingerprint] = {}
     for split in SPLITS:
         path = text_path(data, split)
         raw = _read(data, path)
@@ -61,11 +76,10 @@ def read_corpus(data: TextConfig) -> Corpus:
             "num_tokens": len(found),
             "num_lines": len(lines),
             "content_hash": hashlib.sha256(raw).hexdigest(),
+            "vocabulary": len(number),
         }
         if split == "train":
             _check_vocabulary(data, path, len(number))
-    for record in prints.values():
-        record["vocabulary"] = len(number)
     return Corpus(tuple(number), tokens, prints)
 
 
@@ -81,17 +95,22 @@ def _read(data: TextConfig, path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({e.strerror}); {remedy}") from None
 
 
-def _lines(path: Path, raw: bytes) -> list[tuple[int, str]]:
-    """(line number from 1, line) of the lines that hold a word."""
+class _Line(NamedTuple):
+    number: int  # from 1
+    text: str
+
+
+def _lines(path: Path, raw: bytes) -> list[_Line]:
+    """The lines that hold a word."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as e:
         line = raw.count(b"\n", 0, e.start) + 1
         raise UserError(f"{path}, line {line}: byte 0x{raw[e.start]:02x} is not UTF-8; convert the file") from None
     every = text.removesuffix("\n").split("\n")
-    lines = [(at, line) for at, line in enumerate(every, 1) if line.strip()]
+    lines = [_Line(at, line) for at, line in enumerate(every, 1) if line.strip()]
     if not lines:
-        raise UserError(f"{path}: holds no words")
+        raise UserError(f"{path}: holds no words; give a file with a sentence a line")
     empty = len(every) - len(lines)
     if empty > _EMPTY_SHARE * len(every):
         first = next(at for at, line in enumerate(every, 1) if not line.strip())
@@ -118,25 +137,3 @@ def _check_vocabulary(data: TextConfig, path: Path, found: int) -> None:
         raise UserError(
             f"{path}: {found:,} distinct words with end-of-sentence, data.vocabulary={data.vocabulary}; {more}"
         )
-
-
-def bptt_lengths(
-    rows: int, *, bptt: int, half: float, deviation: float, least: int, seed: int, epoch: int
-) -> np.ndarray:
-    """Lengths of an epoch's batches in time steps: a pure function of seed and epoch, with the sum ``rows``.
-
-    Drawn as Merity et al. 2017 do (section 4.1): around ``bptt``, with probability ``half`` around half of it, with a
-    normal deviation, at least ``least``. Theirs end where the text does; here the number of batches is the expected
-    one, the same in every epoch, and what the draw is off by is spread over the batches, a time step each. Schedule,
-    lambda and resume count steps, so that an epoch has to have a fixed number of them.
-    """
-    steps = max(1, round(rows / (bptt * (1.0 - 0.5 * half))))
-    if rows < least * steps:
-        return np.asarray([rows])
-    draw = np.random.default_rng([seed, epoch])
-    around = np.where(draw.random(steps) < half, bptt / 2.0, float(bptt))
-    lengths = np.maximum(least, draw.normal(around, deviation).astype(np.int64))
-    while off := rows - int(lengths.sum()):
-        able = np.arange(steps) if off > 0 else np.flatnonzero(lengths > least)
-        lengths[draw.permutation(able)[: abs(off)]] += np.sign(off)
-    return lengths

@@ -1,16 +1,13 @@
 """The embedded corpus: the prose of the Python language reference, which every CPython carries in pydoc_data.topics.
 
-Real English for rehearsals. Its text differs a little between versions of Python, which the fingerprint tells.
+Real English for rehearsals. Its text differs a little between versions of Python, which the fingerprint shows.
 """
 
 import collections
 import re
 from collections.abc import Iterator
 
-from adarem.data.text.corpus import EOS, SPLITS, read_corpus, text_path
-from adarem.run.config import TextConfig
-from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.data.text.corpus import EOS, SPLITS
 
 UNK = "<unk>"
 # Of every fifty paragraphs the first forty are for training, five for validation and five for the test.
@@ -22,10 +19,10 @@ _WORD = re.compile(r"[a-z]+(?:_[a-z]+)*(?:'[a-z]+)?|\d+")
 
 
 def _paragraphs() -> Iterator[list[list[str]]]:
-    """Each paragraph of prose once, as sentences of lower-case words; numbers are N. Code, tables, headings are out."""
+    """Each paragraph of prose once, as sentences of lower-case words, numbers as N; no code, tables or headings."""
     from pydoc_data.topics import topics
 
-    seen = set()
+    seen: set[tuple[str, ...]] = set()
     for name in sorted(topics):
         for paragraph in re.split(r"\n\s*\n", topics[name].replace("’", "'")):
             if _CODE.search(paragraph) or _UNDERLINE.search(paragraph):
@@ -36,7 +33,7 @@ def _paragraphs() -> Iterator[list[list[str]]]:
             ]
             sentences = [s for s in sentences if s]
             key = tuple(w for s in sentences for w in s)
-            if len(key) >= _SHORTEST and key not in seen:  # topics repeat whole sections of each other
+            if len(key) >= _SHORTEST and key not in seen:  # topics repeat sections of each other
                 seen.add(key)
                 yield sentences
 
@@ -54,25 +51,3 @@ def make_texts(vocabulary: int) -> dict[str, str]:
         split: "".join(" ".join(w if w in known else UNK for w in s) + "\n" for s in sentences)
         for split, sentences in parts.items()
     }
-
-
-def prepare_text(data: TextConfig) -> list[str]:
-    """Writes an embedded corpus that is not there yet, checks the files, and says of each split what it holds.
-
-    Raises:
-        UserError: see read_corpus; or the folder cannot be written.
-    """
-    paths = {split: text_path(data, split) for split in SPLITS}
-    if data.embedded and not all(p.exists() for p in paths.values()):
-        if data.name != "pydoc":
-            raise UserError(f"data.name={data.name}: the embedded text is pydoc; set data.embedded=false")
-        try:
-            for split, text in make_texts(data.vocabulary).items():
-                write_atomically(paths[split], text)
-        except OSError as e:
-            raise UserError(f"data.root={data.root}: cannot be written to ({e.strerror}); choose another") from None
-    return [
-        f"{split}: {found['num_tokens']:,} tokens in {found['num_lines']:,} sentences, vocabulary "
-        f"{found['vocabulary']:,}, content {found['content_hash'][:16]}"
-        for split, found in read_corpus(data).fingerprint.items()
-    ]

@@ -218,7 +218,7 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
     for run in runs:
         attempts = run.attempts or [{}]
         for attempt in attempts:
-            state = run.status if attempt is attempts[-1] else attempt.get("why", "ended without a word")
+            state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
             commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
                 attempt.get("attempt"),

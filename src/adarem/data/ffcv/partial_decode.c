@@ -1,5 +1,5 @@
-/* Decodes a region of a JPEG with libjpeg-turbo: rows above are skipped, rows below never read, columns outside never
- * transformed. The region's pixels equal those of a full decode; region.py checks that before it trusts a build. */
+/* Decodes a box of a JPEG with libjpeg-turbo: rows above are skipped, rows below never read, columns outside never
+ * transformed. The box's pixels equal those of a full decode; partial_decode.py checks that before it uses a build. */
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,8 +23,8 @@ enum { MARGIN = 16 };
 /* data: a JPEG of size bytes that must be height x width; box: top, left, height, width.
  * out: at least 3 * height * width bytes. shown: on return first row, first column, rows, columns that out holds.
  * Returns 0, or non-zero if the part that was read is damaged. */
-int decode_region(const uint8_t *data, int64_t size, int64_t height, int64_t width, const int64_t *box, uint8_t *out,
-                  int64_t *shown) {
+int decode_box(const uint8_t *data, int64_t size, int64_t height, int64_t width, const int64_t *box, uint8_t *out,
+               int64_t *shown) {
   struct jpeg_decompress_struct jpeg;
   struct errors errors;
   jpeg.err = jpeg_std_error(&errors.base);

@@ -1,6 +1,6 @@
 """The plain backend: the source's JPEGs through PIL and torchvision, in the same order and with the same crops.
 
-Slow, and without FFCV: the control that tells FFCV's effect on accuracy apart, and the way for machines without it.
+Slow, and without FFCV: the control that separates FFCV's effect on accuracy, and the way for machines without FFCV.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
 from adarem.data import fingerprint
@@ -17,14 +19,18 @@ from adarem.data.images.source import decode_rgb
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 [b, size, size, 3], int64 [b]
 
-class _Samples(torch.utils.data.Dataset):
-    """Takes an array of index words, returns a whole batch; what does not decode comes back as text."""
 
-    def __init__(self, root: Path, files: np.ndarray, labels: np.ndarray, view: View, max_side: int):
+class _Samples(Dataset[Batch | str]):
+    """Takes an array of index words, returns a complete batch; or the problem, where a file does not decode."""
+
+    def __init__(
+        self, root: Path, files: NDArray[np.bytes_], labels: NDArray[np.int64], view: View, max_side: int
+    ) -> None:
         self.root, self.files, self.labels, self.view, self.max_side = root, files, labels, view, max_side
 
-    def __getitem__(self, words: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | str:
+    def __getitem__(self, words: NDArray[np.uint64]) -> Batch | str:
         size = self.view.size
         images = torch.empty(len(words), size, size, 3, dtype=torch.uint8)
         samples = (words & np.uint64(INDEX_MASK)).astype(np.int64)
@@ -38,7 +44,7 @@ class _Samples(torch.utils.data.Dataset):
         return images, torch.from_numpy(self.labels[samples])
 
 
-def show(pixels: np.ndarray, word: int, view: View, max_side: int) -> np.ndarray:
+def show(pixels: NDArray[np.uint8], word: int, view: View, max_side: int) -> NDArray[np.uint8]:
     """uint8 [size, size, 3]: what ``view`` shows of an image, uint8 [h, w, 3].
 
     Evaluation is torchvision's Resize and CenterCrop as they are. A training box is drawn at the size at which a .beton
@@ -49,18 +55,25 @@ def show(pixels: np.ndarray, word: int, view: View, max_side: int) -> np.ndarray
         resized = F.resize(Image.fromarray(pixels), [view.resize], F.InterpolationMode.BILINEAR)
         return np.array(F.center_crop(resized, [view.size, view.size]))
     height, width = pixels.shape[:2]
-    stored_height, stored_width = stored_size(height, width, max_side)
-    top, left, h, w, flip = view.box(word, stored_height, stored_width)
-    y, x = height / stored_height, width / stored_width
-    box = (round(top * y), round(left * x), max(1, round(h * y)), max(1, round(w * x)))
-    image = F.resized_crop(Image.fromarray(pixels), *box, [view.size, view.size], F.InterpolationMode.BILINEAR)
-    return np.array(F.hflip(image) if flip else image)
+    stored = stored_size(height, width, max_side)
+    box = view.box(word, stored.height, stored.width)
+    y, x = height / stored.height, width / stored.width
+    image = F.resized_crop(
+        Image.fromarray(pixels),
+        round(box.top * y),
+        round(box.left * x),
+        max(1, round(box.height * y)),
+        max(1, round(box.width * x)),
+        [view.size, view.size],
+        F.InterpolationMode.BILINEAR,
+    )
+    return np.array(F.hflip(image) if box.flip else image)
 
 
 class FolderReader:
     """One split of a prepared source, seen through ``view``."""
 
-    def __init__(self, data: DataConfig, split: str, view: View):
+    def __init__(self, data: DataConfig, split: str, view: View) -> None:
         found = fingerprint.read_fingerprint(data, split)
         path = fingerprint.files_path(data, split)
         try:
@@ -68,39 +81,44 @@ class FolderReader:
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; run `adarem prepare data={data.name}`") from None
         if len(files) != found["num_images"]:
-            raise UserError(f"{path}: lists {len(files)} files, its fingerprint {found['num_images']}; prepare again")
+            raise UserError(
+                f"{path}: lists {len(files)} files, its fingerprint {found['num_images']}; run `adarem prepare` again"
+            )
         if found["num_classes"] != data.num_classes:
-            raise UserError(f"{path}: {found['num_classes']} classes, data.num_classes is {data.num_classes}")
+            raise UserError(
+                f"{path}: {found['num_classes']} classes, data.num_classes is {data.num_classes}; set it to that"
+            )
         names = {name: label for label, name in enumerate(found["classes"])}
         labels = np.array([names[file.split(b"/")[1].decode()] for file in files], np.int64)
-        if not (Path(data.root) / files[0].decode()).exists():
-            raise UserError(f"{Path(data.root) / files[0].decode()}: no such file; correct data.root")
+        first = Path(data.root) / files[0].decode()
+        if not first.exists():
+            raise UserError(f"{first}: no such file; correct data.root")
         self.samples = _Samples(Path(data.root), files, labels, view, data.write.max_side)
         self.num_images = len(files)
         self.workers = data.workers
 
-    def read(self, batches: Sequence[np.ndarray], pin: bool) -> "Batches":
+    def read(self, batches: Sequence[NDArray[np.uint64]], pin: bool) -> "FolderBatches":
         """Iterates over (uint8 [b, size, size, 3], int64 [b]) CPU tensors, one pair for each array of index words."""
-        return Batches(self, batches, pin)
+        return FolderBatches(self, batches, pin)
 
     def close(self) -> None:
-        """Nothing stays open between two ways through the data."""
+        """Does nothing: no file or process stays open between two passes over the data."""
 
 
-class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
-    """One way through some batches: an iterator and a context manager."""
+class FolderBatches(Iterator[Batch]):
+    """One pass over some batches: an iterator and a context manager."""
 
-    def __init__(self, reader: FolderReader, batches: Sequence[np.ndarray], pin: bool):
-        loader = torch.utils.data.DataLoader(
+    def __init__(self, reader: FolderReader, batches: Sequence[NDArray[np.uint64]], pin: bool) -> None:
+        loader: DataLoader[Batch | str] = DataLoader(
             reader.samples,
             sampler=batches,
             batch_size=None,
             num_workers=reader.workers if len(batches) else 0,
             pin_memory=pin,
         )
-        self.inner: Iterator | None = iter(loader)
+        self.inner: Iterator[Batch | str] | None = iter(loader)
 
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def __next__(self) -> Batch:
         if self.inner is None:
             raise StopIteration
         try:
@@ -111,13 +129,14 @@ class Batches(Iterator[tuple[torch.Tensor, torch.Tensor]]):
         if isinstance(batch, str):
             self.close()
             raise UserError(batch)
-        return batch
+        images, labels = batch
+        return images, labels
 
     def close(self) -> None:
         """Ends the worker processes."""
         self.inner = None  # the DataLoader's iterator ends them when it goes
 
-    def __enter__(self) -> "Batches":
+    def __enter__(self) -> "FolderBatches":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,11 +3,11 @@
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from adarem.data import fingerprint
+from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.sampling import index_words
 from adarem.run.config import DataConfig
 from adarem.run.files import write_atomically
@@ -43,7 +43,7 @@ def summarise(data: DataConfig) -> str:
 
 
 def geometry(data: DataConfig) -> str:
-    """The evaluation's way from stored image to network, in one line, to stand beside its numbers."""
+    """The evaluation's way from stored image to network, in one line, for display next to its numbers."""
     if data.backend == "folder":
         return (
             f"torchvision's Resize({data.eval_resize}), CenterCrop({data.eval_crop}), PIL bilinear with antialiasing, "
@@ -59,8 +59,8 @@ def geometry(data: DataConfig) -> str:
     return f"{crop}, OpenCV INTER_AREA, from images stored with at most {write.max_side} px a side, {stored}"
 
 
-def _stored(data: DataConfig, split: str, found: dict[str, Any]) -> list[str]:
-    index = fingerprint.open_beton(data, split)
+def _stored(data: DataConfig, split: str, found: Fingerprint) -> list[str]:
+    index = fingerprint.open_beton(data, split).index
     longer = np.maximum(index.heights, index.widths)
     counts = np.bincount(index.labels)
     sizes = index.sizes.astype(np.int64)

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adarem.data import fingerprint
-from adarem.data.images import summary
+from adarem.data import fingerprint, summary
 from adarem.data.images.sampling import index_words
 from adarem.data.loaders import open_eval, open_train
 from adarem.run.errors import UserError

@@ -1,8 +1,8 @@
 """What `adarem doctor` tries out in a process of its own, since it may crash, hang or take seconds to import.
 
-    python -m adarem.doctor.probes torch | gloo | nccl | ffcv
+    python -m adarem.doctor.isolated_checks torch | gloo | nccl | ffcv
 
-A probe prints one line that says what it found, or ends with the error.
+A check prints one line that says what it found, or ends with the error.
 """
 
 import importlib.metadata
@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 
-def probe_torch() -> str:
-    """JSON: version, cuda (of the build), gpus, gloo, nccl. Fails where torch or torchvision cannot be imported."""
+def check_torch() -> str:
+    """JSON of `software.TorchFacts`. Fails where torch or torchvision cannot be imported."""
     import torch
     import torch.distributed
     import torchvision
@@ -35,8 +35,7 @@ def _all_reduce(backend: str, device: str) -> str:
     import torch
     import torch.distributed as dist
 
-    store = dist.TCPStore("127.0.0.1", 0, 1, is_master=True)
-    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    dist.init_process_group(backend, init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
     value = torch.ones(2, device=device)
     dist.all_reduce(value)
     assert value.sum().item() == 2
@@ -44,16 +43,16 @@ def _all_reduce(backend: str, device: str) -> str:
     return "one rank meets itself and reduces"
 
 
-def probe_gloo() -> str:
+def check_gloo() -> str:
     return _all_reduce("gloo", "cpu")
 
 
-def probe_nccl() -> str:
+def check_nccl() -> str:
     return _all_reduce("nccl", "cuda")
 
 
-def probe_ffcv() -> str:
-    """Writes two images with the project's own writer and reads them back through FFCV, pixel for pixel."""
+def check_ffcv() -> str:
+    """Writes four images with the project's own writer and reads two back through FFCV, pixel for pixel."""
     import numpy as np
     from PIL import Image
 
@@ -84,6 +83,7 @@ def probe_ffcv() -> str:
     return f"{importlib.metadata.version('ffcv')}, writes and reads back exactly"
 
 
+CHECKS = {"torch": check_torch, "gloo": check_gloo, "nccl": check_nccl, "ffcv": check_ffcv}
+
 if __name__ == "__main__":
-    probes = {"torch": probe_torch, "gloo": probe_gloo, "nccl": probe_nccl, "ffcv": probe_ffcv}
-    print(probes[sys.argv[1]]())
+    print(CHECKS[sys.argv[1]]())

@@ -1,0 +1,26 @@
+"""`adarem prepare` for text: writes the embedded corpus where it is missing, and checks the files."""
+
+from adarem.data.text.corpus import SPLITS, read_corpus, text_path
+from adarem.data.text.pydoc import make_texts
+from adarem.run.config import TextConfig
+from adarem.run.errors import UserError
+from adarem.run.files import write_atomically
+
+
+def prepare_text(data: TextConfig) -> list[str]:
+    """Writes an embedded corpus that is not there yet, checks the files, and returns a line about each split.
+
+    Raises:
+        UserError: see read_corpus; or the folder cannot be written.
+    """
+    paths = {split: text_path(data, split) for split in SPLITS}
+    if data.embedded and not all(p.exists() for p in paths.values()):
+        if data.name != "pydoc":
+            raise UserError(f"data.name={data.name}: the embedded text is pydoc; set data.embedded=false")
+        for split, text in make_texts(data.vocabulary).items():
+            write_atomically(paths[split], text)
+    return [
+        f"{split}: {found['num_tokens']:,} tokens in {found['num_lines']:,} sentences, vocabulary "
+        f"{found['vocabulary']:,}, content {found['content_hash'][:16]}"
+        for split, found in read_corpus(data).fingerprint.items()
+    ]

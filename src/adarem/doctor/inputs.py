@@ -1,0 +1,53 @@
+"""What a run reads or reports to: is the data set prepared, and is there a key for Weights & Biases?"""
+
+from pathlib import Path
+
+from adarem.data import check_prepared, fingerprint
+from adarem.data.text.corpus import read_corpus
+from adarem.doctor.check import Check
+from adarem.run.config import DataConfig, RunConfig, TextConfig
+from adarem.run.credentials import has_wandb_key
+from adarem.run.errors import UserError
+
+
+def wandb(config: RunConfig | None) -> Check:
+    """Whether runs can be uploaded, where the config wants them to be."""
+    mode = config.wandb.mode if config else "auto"
+    if mode == "disabled":
+        return Check("wandb", True, "switched off by the config")
+    if has_wandb_key():
+        return Check(
+            "wandb", True, "there is a key, runs stay offline by the config" if mode == "offline" else "there is a key"
+        )
+    fix = "wandb login, where runs shall be uploaded; offline ones are read with wandb leet"
+    return Check("wandb", False if mode == "online" else None, "no key: runs are recorded offline", fix)
+
+
+def dataset(data: DataConfig | TextConfig) -> Check:
+    """Whether the data set is prepared, or can be."""
+    try:
+        check_prepared(data)
+    except UserError as problem:
+        return _unprepared(data, str(problem))
+    if isinstance(data, TextConfig):
+        tokens = read_corpus(data).fingerprint["train"]["num_tokens"]
+        return Check("data", True, f"{data.label}: {tokens:,} tokens for training")
+    train, val = (fingerprint.read_fingerprint(data, split)["num_images"] for split in fingerprint.SPLITS)
+    return Check("data", True, f"{data.label}: {train:,} + {val:,} images, prepared")
+
+
+def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:
+    if data.embedded:
+        return Check("data", True, f"{data.label}, made by `adarem launch`")
+    if isinstance(data, TextConfig):
+        return Check("data", False, problem, f"data.root=... with the files of {data.label}")
+    for split in fingerprint.SPLITS:
+        folder = Path(data.root) / split
+        classes = sum(p.is_dir() for p in folder.iterdir()) if folder.is_dir() else 0
+        if classes != data.num_classes:
+            found_here = f"{classes} class folders" if folder.is_dir() else "no such folder"
+            fix = f"data.root=... with train/<class>/* and val/<class>/* of {data.num_classes} classes"
+            return Check("data", False, f"{folder}: {found_here}", fix)
+    if not any((Path(data.beton_dir) / f"{s}.beton").exists() for s in fingerprint.SPLITS):
+        return Check("data", True, f"{data.root} is there; `adarem launch` writes the .beton files first")
+    return Check("data", False, problem, "adarem prepare, with the same settings")
