@@ -5,7 +5,6 @@ from typing import Literal, TypeAlias
 
 from adarem.run.config import RunConfig
 from adarem.run.credentials import has_wandb_key
-from adarem.run.credentials import has_wandb_key
 from adarem.run.errors import UserError
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
