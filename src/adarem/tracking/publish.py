@@ -84,11 +84,14 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
 
 
 def report_of(sweep: Path, results_dir: Path) -> Manifest:
-    """What the report wrote of a sweep. Raises UserError where there is no report of it."""
-    path = results_dir / sweep.name / FILE
+    """What the report wrote of a sweep. Raises UserError where there is no report of it, or another sweep's."""
+    path, command = results_dir / sweep.name / FILE, _report_command(sweep, results_dir)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `{_report_command(sweep, results_dir)}` writes it")
-    return read_manifest(path)
+        raise UserError(f"{path}: no such file; `{command}` writes it")
+    manifest = read_manifest(path)
+    if manifest.sweep != sweep.name:
+        raise UserError(f"{path}: the report of {manifest.sweep}, not of {sweep.name}; rerun `{command}`")
+    return manifest
 
 
 def _table(sweep: Path, results_dir: Path, manifest: Manifest) -> list[dict[str, str | float | None]]:
@@ -100,9 +103,9 @@ def _table(sweep: Path, results_dir: Path, manifest: Manifest) -> list[dict[str,
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `{command}` writes it") from None
     except (ValueError, csv.Error):
-        raise UserError(f"{path}: not a table as the report writes it; `{command}` writes it anew") from None
+        raise UserError(f"{path}: not a table as the report writes it; rerun `{command}`") from None
     if not rows:
-        raise UserError(f"{path}: holds no cell; `{command}` writes it anew")
+        raise UserError(f"{path}: holds no cell; rerun `{command}`")
     return rows
 
 
