@@ -243,7 +243,7 @@ def finish(site: Site, run: RunDir, ranks: int) -> str | None:
 
 
 def torture(rounds: int, folder: Path, seed: int, runs: list[tuple[str, int]]) -> Tally:
-    """Attacks ``rounds`` times, in ``folder``. The seed decides moments and attacks, the machine's speed their exact time."""
+    """Attacks ``rounds`` times, in ``folder``. The seed decides moments and attacks, the machine their exact time."""
     site, dice, tally = Site(folder), random.Random(seed), Tally()
     deck: list[tuple[str, str]] = []  # every attack at every moment, in random order
     (folder / "slow disk").mkdir()
