@@ -257,8 +257,8 @@ def decode_boxes(
     """Fills ``out``, uint8 [b, H, W, 3], with each sample's box; returns the first damaged sample, or -1.
 
     A JPEG is damaged when its checksum or its frame header differs, or the decoder fails or warns. The decoder alone
-    does not see much: zeros in the middle of a scan are grey to it. Raw samples have their checksums compared by
-    `adarem prepare --verify` only, since that costs a sixth of their rate.
+    does not see much: zeros in the middle of a scan are grey to it. Raw samples are checked by
+    `adarem prepare --verify` only, since checksums would cost a sixth of their rate.
 
     Args:
         imdecode, resize: addresses of FFCV's C functions.
