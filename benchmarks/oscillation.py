@@ -8,6 +8,8 @@ Prints a Markdown table: medians, and the share of the step that tracking adds.
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
@@ -15,35 +17,25 @@ from torch.nn import functional as F
 from adarem.train.models.library import build_model
 from adarem.train.oscillation import OscillationTracker
 
+STEPS_PER_EPOCH = 1251  # ImageNet at a global batch of 1024
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=32, help="images a step and rank")
-    parser.add_argument("--side", type=int, default=224, help="pixels")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
-    model = build_model("resnet18", 1000, seed=0).to(device, memory_format=torch.channels_last)
-    images = torch.randn(args.batch, 3, args.side, args.side, device=device).contiguous(
-        memory_format=torch.channels_last
-    )
-    labels = torch.randint(0, 1000, (args.batch,), device=device)
+
+@dataclass(frozen=True)
+class Seconds:
+    """Medians over the rounds, except ``window_end``, which is measured once."""
+
+    step: float
+    tracking: float
+    window_end: float
+
+
+def measure(device: torch.device, batch: int, side: int, rounds: int) -> Seconds:
+    """Trains ResNet-18 on random images of ``side`` pixels, ``batch`` per step; tracks Q after every step."""
+    model = build_model("resnet18", 1000, seed=0).to(device).to(memory_format=torch.channels_last)
+    images = torch.randn(batch, 3, side, side, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 1000, (batch,), device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    tracker = OscillationTracker(model.named_parameters(), total_steps=125_100)
-
-    def synchronise() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def timed(work) -> float:
-        synchronise()
-        begin = time.perf_counter()
-        work()
-        synchronise()
-        return time.perf_counter() - begin
+    tracker = OscillationTracker(model.named_parameters(), total_steps=100 * STEPS_PER_EPOCH)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -54,22 +46,60 @@ def main() -> None:
         tracker.see_gradients()
         tracker.observe()
 
-    step(), track()
-    rounds = [(timed(step), timed(track)) for _ in range(args.rounds)]
-    step_seconds, observe_seconds = (statistics.median(column) for column in zip(*rounds, strict=True))
-    window_seconds = timed(tracker.end_window)
+    step()  # the first round allocates
+    track()
+    step_seconds, tracking_seconds = [], []
+    for _ in range(rounds):
+        step_seconds.append(timed(step, device))
+        tracking_seconds.append(timed(track, device))
+    return Seconds(
+        statistics.median(step_seconds), statistics.median(tracking_seconds), timed(tracker.end_window, device)
+    )
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call, all kernels on the device included."""
+    synchronise(device)
+    begin = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - begin
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def table(seconds: Seconds) -> str:
+    epoch = STEPS_PER_EPOCH * seconds.step
+    return "\n".join(
+        [
+            "| part | ms | share of a step |",
+            "| --- | ---: | ---: |",
+            f"| training step | {1e3 * seconds.step:.1f} | |",
+            f"| tracking of a step | {1e3 * seconds.tracking:.1f} | {100 * seconds.tracking / seconds.step:.2f} % |",
+            f"| Q at the end of a window | {1e3 * seconds.window_end:.0f} | "
+            f"{100 * seconds.window_end / epoch:.4f} % of an epoch of {STEPS_PER_EPOCH:,} steps |",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=32, help="images per step and rank")
+    parser.add_argument("--side", type=int, default=224, help="pixels")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    seconds = measure(torch.device(args.device), args.batch, args.side, args.rounds)
     print(
-        f"ResNet-18, {args.batch} images of {args.side} px a step, {args.device}, {args.threads} thread(s), "
+        f"ResNet-18, {args.batch} images of {args.side} px per step, {args.device}, {args.threads} thread(s), "
         f"torch {torch.__version__}, medians of {args.rounds} rounds\n"
     )
-    print("| part | ms | share of a step |\n| --- | ---: | ---: |")
-    print(f"| training step | {1e3 * step_seconds:.1f} | |")
-    print(f"| tracking a step | {1e3 * observe_seconds:.1f} | {100 * observe_seconds / step_seconds:.2f} % |")
-    epoch = 1251 * step_seconds
-    print(
-        f"| Q at a window's end | {1e3 * window_seconds:.0f} | "
-        f"{100 * window_seconds / epoch:.4f} % of an epoch of 1,251 steps |"
-    )
+    print(table(seconds))
 
 
 if __name__ == "__main__":

@@ -345,7 +345,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "planned before with other settings (optimizer.momentum: 0.8 against 0.9)",
     ),
     "no runs": (lambda p: ["status"], "runs: no runs there; `adarem launch grid=table2` makes some"),
-    "no runs to report": (lambda p: ["report", "data=digits"], "no runs of table2 there"),
+    "no runs to report": (lambda p: ["report", "data=digits"], "no runs on digits there"),
     "no such setting": (lambda p: ["report", "gird=table2"], "'gird=table2': not a setting of this command"),
     # the machine
     "fewer GPUs than ranks": (
@@ -376,7 +376,7 @@ def test_mistakes(name: str, place: Place, capfd: pytest.CaptureFixture[str], mo
 ENVIRONMENT = {
     "rank that is no number": ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
     "rank beyond the world": ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
-    "no meeting point": ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set, so 2 ranks can't meet"),
+    "no meeting point": ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: not set, so 2 ranks cannot meet"),
     "port that is none": (
         {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"},
         "MASTER_ADDR=127.0.0.1 MASTER_PORT=http: rank 0 on",

@@ -59,7 +59,7 @@ function wrong(e) {   // "" where a reader who scrolls there can read it
   if (r.height > innerHeight) { y = innerHeight / 2; }
   var top = document.elementFromPoint(x, y);
   if (!top) { return "out of sight at " + Math.round(r.left) + "," + Math.round(r.top); }
-  var part = "td,th,li,section";   // the point may lie between two lines of a text, beside its last word
+  var part = "td,th,li,section";   // the point may lie between two lines of a text, next to its last word
   if (!(top === e || e.contains(top) || top.contains(e) && top.closest(part) === e.closest(part))) {
     return "covered by " + top.tagName;
   }
@@ -87,7 +87,8 @@ addEventListener("load", function () {
   });
   seen.jumps = Array.from(document.querySelectorAll('nav a[href^="#"]')).map(function (a) {
     location.hash = a.getAttribute("href");
-    var h = document.querySelector(a.getAttribute("href") + " h2"), r = h.getBoundingClientRect();
+    var to = a.getAttribute("href"), h = document.querySelector(to + " h2," + to + " h3");
+    var r = h.getBoundingClientRect();
     return [h.innerText, h.contains(document.elementFromPoint(r.left + 5, r.top + 3))];
   });
   SEEN

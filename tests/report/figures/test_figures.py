@@ -9,14 +9,14 @@ from adarem.report.figures import oscillation
 from adarem.report.figures.curves import curves, far_above
 from adarem.report.figures.panels import PERPLEXITY, TEST_ERROR, TRAIN_LOSS, against_time, curve, last_third
 from adarem.report.figures.write import draw_figures, figure_names, write_figures
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
@@ -156,7 +156,7 @@ def test_figure5_shows_the_papers_networks_and_a_second_the_others(dirs):
     heads = [[ax.get_title() for ax in fig.axes[::3]] for fig in (papers, others)]
     assert heads[0] == [f"{m}: Train loss" for m in ("ResNet-18", "ResNet-50", "MobileNetV2-1.0")]
     assert heads[1] == [f"{m}: Train loss" for m in ("MobileNetV2-0.5", "ShuffleNetV2-1.0", "ShuffleNetV2-0.5")]
-    assert "ShuffleNetV2-0.5 stand in a second figure" in " ".join(texts(papers))
+    assert "ShuffleNetV2-0.5 are in a second figure" in " ".join(texts(papers))
     assert "does not show" in " ".join(texts(others)) and "Figure 5, the other networks." in " ".join(texts(others))
     written = {p.name for p in write_figures(t, dirs[1])}
     assert written == {f"{name}.{ending}" for name in figure_names(t) for ending in ("png", "svg")}
@@ -170,7 +170,7 @@ def test_a_time_figure_says_what_wall_time_compares(dirs):
     folder = write_grid(dirs[0], seeds=[0])
     finish(folder, make_config("resnet18", "sgdm"), 70.0)
     by_epoch, time = figures(table(folder, dirs))
-    caveat = "it compares only runs that had like machines to themselves"
+    caveat = "compare only runs that had machines of one kind to themselves"
     assert caveat in " ".join(texts(time)) and caveat not in " ".join(texts(by_epoch))
 
 

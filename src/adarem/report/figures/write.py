@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 ON_THE_RIGHT = "On the right: the last third of training."
 SEEDS = "Each line is the mean over the finished seeds, at the epochs that all of them have; bands are ± one deviation."
 TIME = (
-    "Wall time is that of training, evaluation and checkpoints. It is also of the machine and of what else ran there: "
-    "it compares only runs that had like machines to themselves."
+    "Wall time covers training, evaluation and checkpoints. It depends on the machine and on what else ran there: "
+    "compare only runs that had machines of one kind to themselves."
 )
 
 
@@ -69,7 +69,7 @@ def draw_figures(table: Table) -> list[NamedFigure]:
     stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
     if is_about_oscillation(table):
         figures = [
-            oscillation.over_training(table, f"{stamp}Figure 1. One parameter's way through training"),
+            oscillation.over_training(table, f"{stamp}Figure 1. One parameter through training"),
             oscillation.by_parameter(table, f"{stamp}Figure 1 for each watched parameter, first iterations"),
             curves(table, OSCILLATION, f"{stamp}Figure 2. q = l / d, path / displacement of each parameter, on {data}"),
         ]
@@ -108,7 +108,7 @@ def _parts(table: Table) -> list[Part]:
     others = ", ".join(map(table.labels.model, rest))
     figure = _in_words(name)
     return [
-        Part("", shown, f"The networks of the paper's {figure}; {others} stand in a second figure."),
+        Part("", shown, f"The networks of the paper's {figure}; {others} are in a second figure."),
         Part("-others", rest, f"Networks of {table.heading} that the paper's {figure} does not show."),
     ]
 

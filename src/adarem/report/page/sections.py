@@ -1,7 +1,7 @@
 """What the page shows of a sweep and of the claims: texts and tables, which the templates lay out."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adarem.report import provenance
-from adarem.report.claims import judge
-from adarem.report.claims.judge import Judged
+from adarem.report.claims import overview
+from adarem.report.claims.judge import RULE, Judged
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.tables.table import Cell, Table
+from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
 
 TAIL_LINES = 15
@@ -108,7 +109,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
     sweep = table.sweep
     found = dict(tables.sections(table))
     header, rows, notes = fairness_sheet(table)
-    failures = provenance.problems(sweep)
+    failures = [*provenance.problems(sweep), *provenance.missing(sweep)]
     oscillation = found.get(tables.OSCILLATION)
     return SweepSection(
         name=table.name,
@@ -218,7 +219,8 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
     for run in runs:
         attempts = run.attempts or [{}]
         for attempt in attempts:
-            state = run.status if attempt is attempts[-1] else attempt.get("why", "ended without a word")
+            hosts, versions = attempt.get("hosts"), attempt.get("versions")
+            state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
             commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
                 attempt.get("attempt"),
@@ -226,9 +228,9 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
                 commit,
                 attempt.get("world_size"),
                 attempt.get("device"),
-                " ".join(map(str, attempt.get("hosts") or [])),
+                " ".join(map(str, hosts)) if isinstance(hosts, list) else "",
                 attempt.get("slurm_job"),
-                " ".join(f"{k} {v}" for k, v in (attempt.get("versions") or {}).items()),
+                " ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else "",
                 attempt.get("command"),
             )
             rows.append([run.name, *(str(value or "—") for value in values)])
@@ -255,14 +257,14 @@ def log_tail(run: RunDir) -> str:
 def claims_section(judged: Sequence[Judged]) -> ClaimsSection:
     """The claims with their verdicts, and the evidence of those that have runs."""
     rows = [
-        (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), judge.in_rehearsal(j))
+        (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), overview.in_rehearsal(j))
         for j in judged
     ]
     return ClaimsSection(
         count=len(judged),
-        summary=judge.summary(list(judged)),
+        summary=overview.summary(judged),
         table=sortable(("Claim", "Where in the paper", "Status", "Rehearsed"), rows),
-        rule=judge.RULE,
+        rule=RULE,
         evidence=[
             Evidence(j.claim.id, j.status, [*j.evidence, f"Runs: {', '.join(j.runs)}"]) for j in judged if j.runs
         ],
