@@ -211,7 +211,7 @@ def test_every_run_is_read_once(dirs, table2_runs, monkeypatch):
     rehearse(dirs, "figure2", ("sgd", "adarem"))
     seen = []
     of = load.read_run
-    monkeypatch.setattr(load, "read_run", lambda path, sections: seen.append(path) or of(path))
+    monkeypatch.setattr(load, "read_run", lambda path, *more: seen.append(path) or of(path, *more))
     report(dirs)
     assert len(seen) == len(set(seen)) == 6 + 2 + 2
 
@@ -250,7 +250,7 @@ def test_a_grid_only_planned_renders(dirs):
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def lines_of(fig, panel):

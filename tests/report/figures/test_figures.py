@@ -17,7 +17,7 @@ from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def figures(t):

@@ -17,7 +17,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_grid
 
 def table(folder, results):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], results))
+    return build(sweep, read_paper(sweep.spec, results))
 
 
 def cell_texts(t):

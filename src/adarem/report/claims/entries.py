@@ -65,9 +65,10 @@ def measure(run: Run, metric: str) -> float | None:
     if not shares:
         return _mean(run, name) if name in MEANS else run.value(name)
     points = [_point(run, name.removesuffix("_fall"), float(share)) for share in shares.split("-")]
-    if None in points:
+    known = [p for p in points if p is not None]
+    if len(known) < len(points):
         return None
-    return points[0] - points[1] if len(points) == 2 else points[0]
+    return known[0] - known[1] if len(known) == 2 else known[0]
 
 
 def _mean(run: Run, metric: str) -> float | None:

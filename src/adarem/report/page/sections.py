@@ -14,10 +14,12 @@ from adarem.report.claims.judge import RULE, Judged
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
+from adarem.report.record import section
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.tables.table import Cell, Table
+from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
 
 TAIL_LINES = 15
@@ -114,7 +116,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         name=table.name,
         title=table.title,
         rehearsal=sweep.rehearsal,
-        facts=[f"{what}: {text}" for what, text in provenance.facts(sweep)],
+        facts=[str(fact) for fact in provenance.facts(sweep)],
         warnings=found.get("Warnings", []),
         table=paper_table(table),
         legend=tables.legend(table),
@@ -219,6 +221,7 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
         attempts = run.attempts or [{}]
         for attempt in attempts:
             state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
+            hosts = attempt.get("hosts")
             commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
                 attempt.get("attempt"),
@@ -226,9 +229,9 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
                 commit,
                 attempt.get("world_size"),
                 attempt.get("device"),
-                " ".join(map(str, attempt.get("hosts") or [])),
+                " ".join(map(str, hosts)) if isinstance(hosts, list) else "",
                 attempt.get("slurm_job"),
-                " ".join(f"{k} {v}" for k, v in (attempt.get("versions") or {}).items()),
+                " ".join(f"{k} {v}" for k, v in section(attempt, "versions").items()),
                 attempt.get("command"),
             )
             rows.append([run.name, *(str(value or "—") for value in values)])
