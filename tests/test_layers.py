@@ -51,7 +51,7 @@ LIBRARY = {
     "timm": ["train", "optim"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
-    "pandas": ["report"],
+    "pandas": [],
     "matplotlib": ["report"],
     "scipy": ["report"],
     "statsmodels": ["report"],
