@@ -27,7 +27,7 @@ def test_alike_runs_give_no_warning(dirs):
             {},
             "different commits: badc0de99 (resnet18-adarem-s0), c0ffee012 (resnet18-sgdm-s0)",
         ),
-        ({"dirty": True}, {}, "uncommitted changes, so the commit does not tell the code: resnet18-adarem-s0"),
+        ({"dirty": True}, {}, "uncommitted changes, so the commit does not name the code: resnet18-adarem-s0"),
         ({"world_size": 8}, {}, "different world sizes: 8 (resnet18-adarem-s0), 16 (resnet18-sgdm-s0)"),
         ({"hashes": HASHES | {"train": "d" * 64}}, {}, "different data"),
         ({}, {"changed": {"train": {"label_smoothing": 0.1}}}, "Cells differ in train.label_smoothing: 0.1"),

@@ -78,7 +78,7 @@ class Sweeps:
     """The sweeps under ``runs_dir``, each read when it is first asked for and never again."""
 
     def __init__(self, runs_dir: Path, stated: Stated | None = None) -> None:
-        """``stated``: what the paper states of settings, from which a variation is told."""
+        """``stated``: what the paper states of settings, from which a variation is recognised."""
         self.runs_dir = runs_dir
         self.stated = stated
         self.unreadable: dict[str, str] = {}  # name of a sweep to one line on what is wrong with it

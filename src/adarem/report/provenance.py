@@ -156,7 +156,7 @@ def warnings(sweep: Sweep) -> list[str]:
     )
     dirty = sorted({r.dir.path.name for r in started if any(k.dirty for k in commits(r))})
     if dirty:
-        out.append(f"Made with uncommitted changes, so the commit does not tell the code: {_names(dirty)}")
+        out.append(f"Made with uncommitted changes, so the commit does not name the code: {_names(dirty)}")
     worlds = [Valued(a.get("world_size"), r.dir.path.name) for r in started for a in r.attempts]
     differ(
         "Cells were trained at different world sizes",
@@ -225,7 +225,9 @@ def problems(sweep: Sweep) -> list[str]:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
         if r.status == "failed" and last.get("why") != "done" and (last or not r.problems):
-            out.append(f"{r.name}: failed: {last.get('detail') or 'it stopped without a word (killed?)'}; see its log")
+            out.append(
+                f"{r.name}: failed: {last.get('detail') or 'it stopped without a reason (killed?)'}; see its log"
+            )
         if r.status == "diverged":
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")

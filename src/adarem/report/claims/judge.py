@@ -112,7 +112,7 @@ def _reading(c: Claim, sides: Sequence[_Side]) -> _Reading:
     if len(means) == 2:
         shown += f" = {means[0].mean - means[1].mean:+.3f}"
     if min(counts) < 2:
-        reasons.append(f"one seed tells nothing of another{_paired(c, sides)}")
+        reasons.append(f"one seed says nothing of another{_paired(c, sides)}")
     elif not any(statistics.variance(s.values) for s in sides):
         reasons.append("the seeds did not differ, so there is no test")
     return _Reading("; ".join([shown, *reasons]), not reasons)

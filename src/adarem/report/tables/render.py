@@ -101,7 +101,7 @@ def legend(table: Table) -> list[str]:
         if off:
             out.append(
                 f"No verdict on rows with settings off the grid's own ({'; '.join(off)}): the paper's value is not of "
-                "these settings, so the difference tells what they change and not whether the paper holds."
+                "these settings, so the difference says what they change and not whether the paper holds."
             )
     return out
 
@@ -118,7 +118,7 @@ def power_notes(table: Table) -> list[str]:
         if pooled is None:
             out.append(
                 f"{label}: one seed a cell, so no deviation is known and no difference between optimizers can be "
-                'told from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
+                'distinguished from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
             )
             continue
         sd, freedom = pooled
@@ -131,8 +131,8 @@ def power_notes(table: Table) -> list[str]:
         out.append(
             f"{label}: smallest difference of two cells that {n} seeds each could have shown (80 % power, 5 %, "
             f"two-sided t): {points}; pooled deviation {sd:.3f} with {freedom} degrees of freedom. That is for one "
-            "comparison, uncorrected: under Holm's correction over a whole table, which the comparisons of optimizers "
-            "carry, a difference must be larger to show."
+            "comparison, uncorrected: under Holm's correction over a complete table, which the comparisons of "
+            "optimizers carry, a difference must be larger to show."
         )
     return out
 
@@ -186,7 +186,7 @@ def _trace(run: Run) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The whole table with its header, warnings, tests and runs."""
+    """The table with its header, warnings, tests and runs."""
     c = table.sweep
     out = [f"# {table.title}", ""]
     if c.standing.kind in STAMPED:

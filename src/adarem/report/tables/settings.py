@@ -65,7 +65,7 @@ class Search:
 
 
 def search_of(table: Table) -> Search | None:
-    """Read from the search's run directories beside the table's own; None where the table rests on no search."""
+    """Read from the search's run directories next to the table's own; None where the table rests on no search."""
     c = table.sweep
     if not c.spec.settings_from or not c.runs:
         return None
@@ -89,9 +89,9 @@ def _on_text(table: Table, search: Search | None) -> str:
     if table.sweep.spec.search:
         source = "Ours are this table's rows, as many configurations for each optimizer."
     elif search is None:
-        source = "No search of ours stands behind this table."
+        source = "No search of ours is behind this table."
     elif search.found:
-        source = f"Ours are those of {search.name}, counted above; what was taken of them stands under Selection."
+        source = f"Ours are those of {search.name}, counted above; what was taken of them is under Selection."
     else:
         source = f"Ours are those of {search.name}, of which no runs are here; Selection says what was taken."
     return OF_TEXT.format(source)

@@ -23,7 +23,7 @@ RULE = (
     "device time is wall time × the ranks of each epoch. Wall time is also of the machine and of what else ran there: "
     "it compares only runs that had like machines to themselves. Where the record of an epoch is lost, the times from "
     "there on are unknown (—), and so is the first epoch after a lost evaluation. "
-    "Over several seeds: the mean of those finished that reached it, whose number stands beside it, with that of the "
+    "Over several seeds: the mean of those finished that reached it, whose number is next to it, with that of the "
     "seeds whose lost evaluations may hide that they did (unknown); diverged seeds are left out and counted apart. "
 )
 OF_PAPER = "Target: the paper's final top-1 of SGDM on that network. "
@@ -149,7 +149,7 @@ def _reached(c: Cell, followed: str, target: Target) -> Reached:
 
 
 def reached(table: Table) -> list[Reached]:
-    """Every cell and target, in the table's order; a cell of no letter stands under each of them, by its state."""
+    """Every cell and target, in the table's order; a cell of no letter is listed under each of them, by its state."""
     cells = _cells(table)
     found: list[Reached] = []
     for model in dict.fromkeys(c.model for c in cells):
