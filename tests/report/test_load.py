@@ -309,15 +309,15 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
 def test_sections_that_were_read_before_make_the_same_config(dirs, old, new):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
     sections = {}
-    assert load.read_run(run.path, sections).config == run.config() and len(sections) > 5
+    assert load.read_run(run.path, sections=sections).config == run.config() and len(sections) > 5
     text = run.config_file.read_text().replace(old, new, 1)
     run.config_file.write_text(text.replace("extra: []", "extra: *three") if "three" in new else text)
     try:
         expected = run.config()
     except UserError as e:
-        assert load.read_run(run.path, sections) == f"table2/resnet18-sgdm-s0: {e}"
+        assert load.read_run(run.path, sections=sections) == f"table2/resnet18-sgdm-s0: {e}"
     else:
-        assert load.read_run(run.path, sections).config == expected
+        assert load.read_run(run.path, sections=sections).config == expected
 
 
 def test_folders_that_are_no_runs_are_left_alone(dirs):
