@@ -1,4 +1,4 @@
-"""Fake campaigns, written through the run directory's own writers."""
+"""Fake sweeps, written through the run directory's own writers."""
 
 import copy
 import math
