@@ -61,7 +61,7 @@ def state_of(run: RunDir) -> dict:
     path, notes = find_newest(run.checkpoints)
     assert path is not None and not notes, notes
     state = load(path)
-    del state["position"]["seconds"]
+    del state["training"]["seconds"]
     result = {k: v for k, v in run.result().items() if k in ("status", "steps", "top1", "top5", "val_loss",
               "train_loss", "best_top1", "best_epoch", "fingerprint", "config_hash")}  # fmt: skip
     metrics = [{k: v for k, v in m.items() if k not in TIMINGS} for m in run.metrics()]

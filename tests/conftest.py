@@ -85,7 +85,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     from tests.support.training import NeverStop
 
     def go(path: Path, stop: object = None) -> int:
-        monkeypatch.setattr(train, "StopRequest", lambda: stop or NeverStop())
+        monkeypatch.setattr(train, "SignalListener", lambda: stop or NeverStop())
         return train.train(path)
 
     return go

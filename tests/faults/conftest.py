@@ -18,7 +18,7 @@ def train_here(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
     from adarem.cli import main
     from adarem.train import train
 
-    monkeypatch.setattr(train, "StopRequest", NeverStop)
+    monkeypatch.setattr(train, "SignalListener", NeverStop)
 
     def go(path: Path) -> tuple[int, str]:
         capfd.readouterr()

@@ -25,7 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> dict:
     from adarem.train import train
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "StopRequest", type("NeverStop", (), {"signal": None}))
+        patch.setattr(train, "SignalListener", type("NeverStop", (), {"signal": None}))
         run = plan(tmp_path_factory.mktemp("whole"), digits_root)
         assert train.train(run.path) == exitcodes.OK
     return state_of(run)
@@ -54,8 +54,8 @@ def test_a_disk_that_fills_up_during_a_checkpoint(
     run = plan(disk.path / "runs", digits_root)
     record = trainer.Trainer._record
 
-    def fill_before_the_last_checkpoint(self, epoch: int, split: str, **figures: float) -> None:
-        record(self, epoch, split, **figures)
+    def fill_before_the_last_checkpoint(self, epoch: int, split: str, metrics: dict[str, float]) -> None:
+        record(self, epoch, split, metrics)
         if (epoch, split) == (1, "val"):
             self._checkpoints.wait()
             disk.fill(leave=600_000)
@@ -112,7 +112,7 @@ def test_an_evaluation_cut_in_the_middle(
     tmp_path: Path, digits_root: Path, whole: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = plan(tmp_path / "runs", digits_root)
-    batches = type(ImageTask(run.config(), world_of_one()).eval_loader).__iter__
+    batches = type(ImageTask(run.config(), one_rank()).eval_loader).__iter__
 
     def cut(self):
         for number, batch in enumerate(batches(self)):
@@ -128,12 +128,12 @@ def test_an_evaluation_cut_in_the_middle(
     assert differences(whole, state_of(run)) == []
 
 
-def world_of_one():
+def one_rank():
     import torch
 
-    from adarem.train.distributed.context import World
+    from adarem.train.distributed.context import RankContext
 
-    return World(0, 1, 0, torch.device("cpu"), ("here",))
+    return RankContext(0, 1, 0, torch.device("cpu"), ("here",))
 
 
 def test_a_clock_set_back(

@@ -376,7 +376,7 @@ def test_mistakes(name: str, place: Place, capfd: pytest.CaptureFixture[str], mo
 ENVIRONMENT = {
     "rank that is no number": ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
     "rank beyond the world": ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
-    "no meeting point": ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR is not set, so 2 ranks can't meet"),
+    "no meeting point": ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: not set, so 2 ranks cannot meet"),
     "port that is none": (
         {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"},
         "MASTER_ADDR=127.0.0.1 MASTER_PORT=http: rank 0 on",

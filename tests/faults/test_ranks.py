@@ -40,7 +40,7 @@ def test_a_stopped_rank_is_named_and_ends_the_job(two_ranks: tuple[RunDir, subpr
     run, process, ranks = two_ranks
     os.kill(ranks[1], signal.SIGSTOP)
     out, _ = process.communicate(timeout=60)
-    words = rf"rank 1 on {HOST} gave no sign of life for 1\d s after step \d+, while it"
+    words = rf"rank 1 on {HOST} sent no heartbeat for 1\d s after step \d+, while it"
     assert re.search(f"failed: {words}", out) and "Traceback" not in out
     assert process.returncode != 0
     assert run.status() == "failed"
@@ -74,7 +74,7 @@ EARLY_DEATH = """
 import os
 if os.environ.get("RANK") == "1":
     import adarem.train.train
-    adarem.train.train.together = lambda world, build: os._exit(9)
+    adarem.train.train.on_main_rank = lambda context, action: os._exit(9)
 """
 
 
@@ -94,9 +94,9 @@ def test_a_rank_that_dies_before_anything_was_begun_is_named(tiny_run: Callable[
 WAITER = """
 import sys, time
 from adarem.train.distributed import rendezvous
-from adarem.train.distributed.context import StopRequest
+from adarem.train.distributed.stop import SignalListener
 from adarem.run.errors import RankLost
-stop, rank, patience, late = StopRequest(), int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+stop, rank, patience, late = SignalListener(), int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
 time.sleep(late)
 print("here", flush=True)
 try:
@@ -158,15 +158,19 @@ def test_ranks_that_never_come_are_named_once(first: int, place: dict[str, str])
     told = {r: said(p) for r, p in ranks.items()}
     assert time.monotonic() - began < 80
     line = f"MASTER_ADDR=127.0.0.1 MASTER_PORT={place['MASTER_PORT']}: ranks 1, 3, 4 of 5 did not come within 12 s"
-    assert told[first] == (f"RankLost {line}", [f"adarem train: {line}; see to that host and start again"])
+    assert told[first] == (f"RankLost {line}", [f"adarem train: {line}; check that host and start again"])
     assert told[2 - first] == (f"RankLost {line.partition(': ')[0]}: another rank left before ranks 1, 3, 4 of 5 had "
                                "come", [])  # fmt: skip
 
 
 def test_a_store_that_does_not_answer(place: dict[str, str]) -> None:
-    line = f"MASTER_ADDR=127.0.0.1 MASTER_PORT={place['MASTER_PORT']}: no store answers there since 1 s, says rank 1"
+    line = f"MASTER_ADDR=127.0.0.1 MASTER_PORT={place['MASTER_PORT']}: rank 1"
     out, lines = said(waiter(place, 1, 2, 1.0))
-    assert out.startswith(f"RankLost {line} on {HOST}") and len(lines) == 1 and line in lines[0]
+    assert (
+        out.startswith(f"RankLost {line} on {HOST} found no store there for 1 s")
+        and len(lines) == 1
+        and line in lines[0]
+    )
 
 
 def test_nobody_goes_on_with_a_rank_that_left(place: dict[str, str]) -> None:

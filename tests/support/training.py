@@ -28,7 +28,7 @@ def figures(run: RunDir) -> list[dict]:
 
 def final_state(run: RunDir) -> dict:
     state = load(find_newest(run.checkpoints)[0])
-    state["position"].pop("seconds")
+    state["training"].pop("seconds")
     return state
 
 

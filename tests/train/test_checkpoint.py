@@ -97,7 +97,7 @@ def test_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     torch.save({"format": 0}, path)
-    with pytest.raises(UserError, match="checkpoint format 0, this version reads 3"):
+    with pytest.raises(UserError, match="checkpoint format 0, this version reads 3 and 4"):
         load(path)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
-from adarem.train.oscillation import OscillationTracker, watched_places
+from adarem.train.oscillation import OscillationTracker, watched_entries
 from tests.support.training import StopAtStep
 
 
@@ -73,17 +73,17 @@ def test_two_windows_follow_the_definition() -> None:
         assert record["trajectories"] == []
 
 
-def test_watched_places_are_the_models_and_the_seeds() -> None:
+def test_watched_entries_are_the_models_and_the_seeds() -> None:
     from adarem.train.models.library import build_model
 
     named = list(build_model("resnet18", 10, seed=0).named_parameters())
-    places = {seed: watched_places(named, seed) for seed in (0, 1)}
+    places = {seed: watched_entries(named, seed) for seed in (0, 1)}
     names = [name.partition("[")[0] for name, *_ in places[0]]
     assert names == ["layer1.1.conv1.weight", "layer3.0.conv1.weight", "layer4.0.conv2.weight", "fc.weight"]
-    for (name, p, place), (again, *_) in zip(places[0], watched_places(named, 0), strict=True):
+    for (name, p, place), (again, *_) in zip(places[0], watched_entries(named, 0), strict=True):
         assert name == again and all(i == size // 2 for i, size in zip(place[2:], p.shape[2:], strict=True))
     assert [n for n, *_ in places[0]] != [n for n, *_ in places[1]]
-    other = watched_places(list(build_model("resnet18", 10, seed=5).named_parameters()), 0)
+    other = watched_entries(list(build_model("resnet18", 10, seed=5).named_parameters()), 0)
     assert [n for n, *_ in other] == [n for n, *_ in places[0]]  # not of the values
 
 

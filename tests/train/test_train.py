@@ -131,12 +131,12 @@ def test_evaluation_is_the_same_at_any_world_size_and_ranks_share_one_run(tiny_r
     assert {m["images"] for m in run.metrics() if m["split"] == "val"} == {360}
     assert len(run.correct()["top1"]) == 360
     # The same weights, evaluated by one process on its own, give the same images right.
-    from adarem.train.distributed.context import World
+    from adarem.train.distributed.context import RankContext
     from adarem.train.models.library import build_model
     from adarem.train.tasks.image import ImageTask
 
     config = run.config()
-    task = ImageTask(config, World(0, 1, 0, torch.device("cpu"), ("here",)))
+    task = ImageTask(config, RankContext(0, 1, 0, torch.device("cpu"), ("here",)))
     model = build_model(config.model.name, 10, 0).to(memory_format=torch.channels_last)
     model.load_state_dict(final_state(run)["model"])
     alone = task.evaluate(model)
@@ -251,7 +251,7 @@ def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals,
     assert process.returncode == exitcodes.REQUEUE, err
     assert f"interrupted: {number.name} at step" in out and "the same command again goes on from there" in out
     assert run.status() == "interrupted"
-    step = load(find_newest(run.checkpoints)[0])["position"]["step"]
+    step = load(find_newest(run.checkpoints)[0])["training"]["step"]
     assert f"at step {step}" in run.attempts()[0]["detail"]
 
 

@@ -1,46 +1,48 @@
-"""One start of a run: what is recorded of it and said to people, by whichever rank still can."""
+"""One start of a run: what is recorded of it and reported, by whichever rank still can."""
 
 import contextlib
-import sys
 from contextlib import ExitStack
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost, UserError
-from adarem.train.console import Display, append_to_log
-from adarem.train.distributed.context import World, together
+from adarem.train.console import RunConsole, append_to_log, print_line
+from adarem.train.distributed.context import RankContext, on_main_rank
 from adarem.train.distributed.watchdog import Watchdog
-from adarem.train.provenance import describe_attempt, slurm_job
+from adarem.train.provenance import Provenance, slurm_job
 
 
 class Attempt:
-    """Rank 0 writes it, as long as there is a rank 0; every rank holds one."""
+    """Every rank holds one. Rank 0 writes its record as long as rank 0 lives.
 
-    def __init__(self, run: RunDir, cell: str, world: World) -> None:
-        self._run, self._cell, self._world = run, cell, world
-        self._number = 0  # none before it has begun: the newest in the file may be another process's
-        self.display: Display | None = None  # rank 0's
+    Args:
+        run: the run directory.
+        run_name: at the beginning of each line on the terminal.
+        context: of this rank.
+    """
+
+    def __init__(self, run: RunDir, run_name: str, context: RankContext) -> None:
+        self._run, self._run_name, self._context = run, run_name, context
+        self._number = 0  # 0 before the attempt has begun: the newest record may be another process's
+        self.console: RunConsole | None = None  # on rank 0
 
     def begin(self, stack: ExitStack) -> None:
-        """Every rank must call; ``stack`` closes the display."""
+        """Every rank must call; ``stack`` closes the console."""
 
         def start() -> int:
-            if not self._world.is_main:
-                return 0
-            self.display = stack.enter_context(Display(self._run, self._cell, slurm_job()))
-            return self._run.start_attempt(describe_attempt(self._world))
+            self.console = stack.enter_context(RunConsole(self._run, self._run_name, slurm_job()))
+            return self._run.start_attempt(Provenance.of(self._context).to_record())
 
-        self._number = self._world.broadcast(together(self._world, start))
+        self._number = on_main_rank(self._context, start)
 
     def end(self, why: str, detail: str) -> None:
-        """An end that all ranks come to, told by rank 0."""
-        if self.display is not None:
+        """Records and shows an end that all ranks come to; does nothing on other ranks than 0."""
+        if self.console is not None:
             self._run.end_attempt(self._number, why, detail)
-            self.display.note(f"{why}: {detail}")
+            self.console.info(f"{why}: {detail}")
 
-    def fail(self, line: str) -> None:
-        """Any rank's last word, where rank 0 may be the one that is lost."""
-        with contextlib.suppress(OSError):  # the terminal may be gone: what is recorded counts
-            print(f"{self._cell}: failed: {line}", file=sys.stderr, flush=True)
+    def report_failure(self, line: str) -> None:
+        """Records and shows a failure on any rank, where rank 0 may be the one that is lost."""
+        print_line(self._run_name, f"failed: {line}")
         if not self._number:
             return
         with contextlib.suppress(OSError, UserError):  # the disk may be what is lost
@@ -48,23 +50,24 @@ class Attempt:
                 self._run.end_attempt(self._number, "failed", line)
             append_to_log(self._run, f"failed: {line}")
 
-    def fail_with(self, error: BaseException, watchdog: Watchdog) -> None:
-        """Tells of an error, and raises what this rank is to end with where that is another one.
+    def fail(self, error: BaseException, watchdog: Watchdog) -> None:
+        """Reports ``error`` on one rank, and raises another exception where this rank ends with that one.
 
         Raises:
-            RankLost: it came of the loss of another rank.
+            RankLost: the error came of the loss of another rank.
             UserError: a user's mistake, which rank 0 or this rank has reported.
         """
-        if lost := watchdog.lost(error):
-            if watchdog.is_teller():
-                self.fail(lost)
+        if lost := watchdog.lost_rank(error):
+            if watchdog.is_reporter():
+                self.report_failure(lost)
             raise RankLost(lost) from None
         message = (str(error).strip().splitlines() or [""])[0]
         message = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+        reported = isinstance(error, UserError) and error.reported
         with contextlib.suppress(UserError):  # the disk may be full: the error itself counts
-            if self._world.is_main:
+            if self._context.is_main:
                 self.end("failed", message)
-            elif not (isinstance(error, UserError) and error.reported):
-                self.fail(f"rank {self._world.rank} on {self._world.hosts[self._world.rank]}: {message}")
-        if isinstance(error, UserError) and not self._world.is_main:
+            elif not reported:
+                self.report_failure(f"rank {self._context.rank} on {self._context.host}: {message}")
+        if isinstance(error, UserError) and not self._context.is_main:
             raise UserError(message, retryable=error.retryable, reported=True) from None

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent, checked when read, and written off the training loop.
+"""Checkpoints: written off the training loop, complete or absent, and checked when read.
 
 A file is named ``step-<step>-<sha256 of its bytes, 16 digits>.pt``: the checksum cannot be separated from the bytes.
 """
@@ -7,28 +7,38 @@ import hashlib
 import io
 import re
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.train.state import CheckpointRecord, from_format_3
 
 _NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
-FORMAT = 3
+FORMAT = 4
 
 
-def _files(folder: Path) -> list[tuple[int, str, Path]]:
-    found = []
-    for path in folder.glob("step-*.pt"):
-        if match := _NAME.fullmatch(path.name):
-            found.append((int(match[1]), match[2], path))
-    return sorted(found)
+class _File(NamedTuple):
+    step: int
+    digest: str
+    path: Path
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _files(folder: Path) -> list[_File]:
+    """In order of step."""
+    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("step-*.pt")]
+    return sorted(_File(int(match[1]), match[2], path) for path, match in found if match)
 
 
 def _to_host(value: Any) -> Any:
-    """A copy on the host that later steps can't change."""
+    """A copy on the host, which later steps do not change."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -38,47 +48,49 @@ def _to_host(value: Any) -> Any:
     return value
 
 
-def _write(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
+def _write(folder: Path, step: int, record: Mapping[str, Any], keep: int) -> None:
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(record, buffer)
     data = buffer.getvalue()
-    write_atomically(folder / f"step-{step:09d}-{hashlib.sha256(data).hexdigest()[:16]}.pt", data)
-    newer = [(s, d, p) for s, d, p in _files(folder) if s > step]
-    for (
-        _,
-        _,
-        path,
-    ) in newer:  # left over from before an earlier restore point was chosen; they are not this run's future
-        path.unlink()
-    for _, _, path in _files(folder)[:-keep]:
-        path.unlink()
+    write_atomically(folder / f"step-{step:09d}-{_digest(data)}.pt", data)
+    for file in _files(folder):
+        if file.step > step:  # from before an earlier checkpoint was chosen: the run's future differs from it
+            file.path.unlink()
+    for file in _files(folder)[:-keep]:
+        file.path.unlink()
 
 
 class CheckpointWriter:
-    """Copies the state to the host when asked, then serialises, fsyncs and renames in a thread of its own."""
+    """Copies a record to the host at once, and writes it in a thread of its own: serialises, fsyncs, renames.
+
+    Args:
+        folder: of the checkpoints.
+        keep: how many of the newest ones stay.
+    """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, record: CheckpointRecord) -> None:
         """Waits for the write before this one, never for this one.
 
         Raises:
             UserError: the write before failed (disk full, no permission).
         """
         self.wait()
-        self._thread = threading.Thread(target=self._run, args=(step, _to_host({"format": FORMAT, **state})))
+        self._thread = threading.Thread(target=self._run, args=(step, _to_host({"format": FORMAT, **record})))
         self._thread.start()
 
-    def _run(self, step: int, state: dict[str, Any]) -> None:
+    def _run(self, step: int, record: Mapping[str, Any]) -> None:
         try:
-            _write(self.folder, step, state, self.keep)
+            _write(self.folder, step, record, self.keep)
         except BaseException as e:
             self._error = e
 
     def wait(self) -> None:
+        """Waits for the last write; raises its error once."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -87,46 +99,54 @@ class CheckpointWriter:
             raise error
 
 
-def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint, or None; and a line for each file that is none, which is renamed out of the way."""
-    notes = []
+class Newest(NamedTuple):
+    path: Path | None
+    notes: list[str]  # one line for each file that is no intact checkpoint
+
+
+def find_newest(folder: Path) -> Newest:
+    """The newest intact checkpoint; others of that name are renamed."""
+    notes: list[str] = []
     for _, digest, path in reversed(_files(folder)):
-        if hashlib.sha256(path.read_bytes()).hexdigest()[:16] != digest:
+        if _digest(path.read_bytes()) != digest:
             wrong, aside = "damaged (checksum differs)", path.with_suffix(".damaged")
         elif _read(path, mmap=True) is None:
             wrong, aside = "foreign (no checkpoint of adarem)", path.with_suffix(".foreign")
         else:
-            return path, notes
+            return Newest(path, notes)
         path.replace(aside)
         notes.append(f"{path.name}: {wrong}, set aside as {aside.name}")
-    return None, notes
+    return Newest(None, notes)
 
 
 def _read(path: Path, *, mmap: bool = False) -> dict[str, Any] | None:
-    """What a file holds, or None if that is no checkpoint. Nothing in it is executed."""
+    """A file's content, or None if it is no checkpoint. Nothing in it is executed."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except (OSError, MemoryError):
-        raise  # of the place, not of the file
-    except Exception as e:  # whatever torch and pickle raise on bytes that are not theirs
+        raise  # a fault of the disk or the machine, not of the file
+    except Exception as e:  # whatever torch and pickle raise on other bytes
         if "memory" in str(e):
             raise
         return None
-    return state if isinstance(state, dict) and "format" in state else None
+    return record if isinstance(record, dict) and "format" in record else None
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The state of a checkpoint that ``find_newest`` found, on the CPU.
+def load(path: Path) -> CheckpointRecord:
+    """The content of a checkpoint that ``find_newest`` found, on the CPU. Converts format 3.
 
     Raises:
-        UserError: written by a version of another format, or no checkpoint at all.
+        UserError: a checkpoint of another format, or no checkpoint.
     """
-    state = _read(path)
-    if state is None:
+    record = _read(path)
+    if record is None:
         raise UserError(f"{path}: no checkpoint of adarem; remove it, so that the one before it is used")
-    if state["format"] != FORMAT:
+    found = record.pop("format")
+    if found == 3:
+        return from_format_3(record)
+    if found != FORMAT:
         raise UserError(
-            f"{path}: checkpoint format {state['format']}, this version reads {FORMAT}; "
+            f"{path}: checkpoint format {found}, this version reads 3 and {FORMAT}; "
             "finish the run with the version that wrote it, or remove its checkpoints"
         )
-    return state
+    return cast(CheckpointRecord, record)

@@ -1,9 +1,16 @@
-"""What a person sees of a run: a progress bar on a terminal, plain lines in the log file, progress.json for status."""
+"""What a person sees of a run: lines in log.txt and on the terminal, a progress bar, and progress.json for status.
+
+None of it may end training: a terminal that was closed and a full disk are ignored here. What the run needs (metrics,
+checkpoints) reports a full disk itself.
+"""
 
 import contextlib
+import logging
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Literal
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -12,63 +19,116 @@ _WRITE_EVERY_SECONDS = 5.0
 _LOG_EVERY_SECONDS = 60.0
 
 
-class Display:
-    """Rank 0's voice. As a context manager it closes the log and the bar."""
+@dataclass(frozen=True)
+class Progress:
+    """Where training is."""
 
-    def __init__(self, run: RunDir, name: str, job: str | None) -> None:
-        self._run, self._name, self._job = run, name, job
+    epoch: int  # the current one, 1 to epochs
+    epochs: int
+    step: int  # steps done
+    steps: int
+    loss: float | None  # mean over the epoch so far; None before the first reading
+    unit: Literal["images", "tokens"]
+    units_per_second: float
+    seconds_left: float
+    epoch_done: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the evaluation after the epoch, if there was one
+
+    def to_record(self) -> dict[str, object]:
+        """As progress.json holds it."""
+        record: dict[str, object] = {
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "step": self.step,
+            "steps": self.steps,
+            "loss": self.loss,
+            f"{self.unit}_per_s": self.units_per_second,
+            "seconds_left": self.seconds_left,
+        }
+        return {**record, "epoch_done": True, **self.metrics} if self.epoch_done else record
+
+    def line(self) -> str:
+        words = [f"epoch {self.epoch}/{self.epochs}", f"step {self.step}/{self.steps}"]
+        if self.loss is not None:
+            words.append(f"loss {self.loss:.4f}")
+        if "top1" in self.metrics:
+            words.append(f"top-1 {self.metrics['top1']:.2f} %")
+        if "perplexity" in self.metrics:
+            words.append(f"perplexity {self.metrics['perplexity']:.2f}")
+        words.append(f"{self.units_per_second:.0f} {self.unit}/s")
+        words.append(f"{duration(self.seconds_left)} left")
+        return "  ".join(words)
+
+
+ShowProgress = Callable[[Progress], None]
+
+
+class RunConsole:
+    """Rank 0's lines and progress. As a context manager it closes the log file and the progress bar.
+
+    Args:
+        run: whose log.txt and progress.json are written.
+        name: of the run, at the beginning of each line on the terminal.
+        slurm_job: the job's id, for progress.json.
+
+    Raises:
+        UserError: log.txt cannot be opened.
+    """
+
+    def __init__(self, run: RunDir, name: str, slurm_job: str | None) -> None:
+        self._run, self._slurm_job = run, slurm_job
+        self._log = logging.Logger("adarem.train")  # this run's alone, so not from logging's global table
         try:
-            self._log = open(run.log_file, "a", buffering=1)  # noqa: SIM115, closed in __exit__
+            self._log.addHandler(_log_file_handler(run))
         except OSError as e:
-            raise UserError(f"{run.log_file}: cannot be written ({e.strerror}); mend that and start again") from None
-        self._bar = _Bar(name) if sys.stderr.isatty() else None
+            line = f"{run.log_file}: cannot be written ({e.strerror}); fix that and start again"
+            raise UserError(line) from None
+        self._bar = _ProgressBar(name) if sys.stderr.isatty() else None
+        self._log.addHandler(self._bar.log_handler() if self._bar else _stream_handler(name, sys.stdout))
         self._written = self._logged = 0.0
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "RunConsole":
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
             if self._bar:
                 self._bar.close()
-        with contextlib.suppress(OSError):
-            self._log.close()
+        for handler in self._log.handlers:
+            with contextlib.suppress(OSError):
+                handler.close()
 
-    def note(self, text: str) -> None:
-        """One line for the log, and for the screen where no bar stands."""
-        self._write(text)
-        with contextlib.suppress(OSError):  # the terminal, or who read the output, may be gone: training goes on
-            if self._bar:
-                self._bar.print(f"{self._name}: {text}")
-            else:
-                print(f"{self._name}: {text}", flush=True)
+    def info(self, text: str) -> None:
+        """One line for the log file and the terminal."""
+        self._log.info("%s", text)
 
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # what the run can't do without says that the disk is full
-            self._log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
-
-    def show(self, record: dict[str, Any]) -> None:
-        """``record`` as the trainer makes it: epoch, epochs, step, steps, loss, images_per_s, seconds_left."""
+    def show(self, progress: Progress) -> None:
+        """Updates the bar; writes lines and progress.json where it is time."""
         now = time.monotonic()
         if self._bar:
             with contextlib.suppress(OSError):
-                self._bar.update(record)
-        if record.get("epoch_done"):
-            self.note(_line(record))
+                self._bar.update(progress)
+        if progress.epoch_done:
+            self.info(progress.line())
             self._logged = now
         elif now - self._logged > _LOG_EVERY_SECONDS:
-            self._write(_line(record))
+            self._log.debug("%s", progress.line())
             self._logged = now
-        if record.get("epoch_done") or now - self._written > _WRITE_EVERY_SECONDS:
-            with contextlib.suppress(UserError):  # a full disk must not stop training before a checkpoint says so
-                self._run.write_progress(record | {"slurm_job": self._job})
+        if progress.epoch_done or now - self._written > _WRITE_EVERY_SECONDS:
+            with contextlib.suppress(UserError):  # a full disk ends training at the next checkpoint, and not before
+                self._run.write_progress(progress.to_record() | {"slurm_job": self._slurm_job})
             self._written = now
 
 
+def print_line(name: str, text: str) -> None:
+    """One line about a run on standard error, from any rank or thread."""
+    _handle(_stream_handler(name, sys.stderr), text)
+
+
 def append_to_log(run: RunDir, text: str) -> None:
-    """One line for the log from outside of a Display: from another rank or thread."""
-    with open(run.log_file, "a") as f:
-        f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+    """One line for log.txt, from any rank or thread. Raises OSError where the file cannot be opened."""
+    with contextlib.closing(_log_file_handler(run)) as handler:
+        _handle(handler, text)
 
 
 def duration(seconds: float) -> str:
@@ -80,39 +140,74 @@ def duration(seconds: float) -> str:
     return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
-def _line(record: dict[str, Any]) -> str:
-    words = [f"epoch {record['epoch']}/{record['epochs']}", f"step {record['step']}/{record['steps']}"]
-    if record.get("loss") is not None:
-        words.append(f"loss {record['loss']:.4f}")
-    if record.get("top1") is not None:
-        words.append(f"top-1 {record['top1']:.2f} %")
-    if record.get("perplexity") is not None:
-        words.append(f"perplexity {record['perplexity']:.2f}")
-    words += [f"{record[f'{unit}_per_s']:.0f} {unit}/s" for unit in ("images", "tokens") if f"{unit}_per_s" in record]
-    words.append(f"{duration(record['seconds_left'])} left")
-    return "  ".join(words)
+def _handle(handler: logging.Handler, text: str) -> None:
+    handler.handle(logging.makeLogRecord({"msg": "%s", "args": (text,), "levelno": logging.INFO}))
 
 
-class _Bar:
+class _Lossy(logging.Handler):
+    """Drops what cannot be written; other errors are shown as logging shows them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class _FileHandler(_Lossy, logging.FileHandler): ...
+
+
+class _StreamHandler(_Lossy, logging.StreamHandler[IO[str]]): ...
+
+
+def _log_file_handler(run: RunDir) -> logging.Handler:
+    handler = _FileHandler(run.log_file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return handler
+
+
+def _stream_handler(name: str, stream: IO[str]) -> logging.Handler:
+    handler = _StreamHandler(stream)
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(_name_first(name))
+    return handler
+
+
+def _name_first(name: str) -> logging.Formatter:
+    return logging.Formatter(f"{name.replace('%', '%%')}: %(message)s")
+
+
+class _ProgressBar:
+    """On standard error, with lines above it."""
+
     def __init__(self, name: str) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
 
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[words]}"),
-            console=Console(stderr=True),
-            transient=True,
+        self._name = name
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}")
+        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task(name, total=None, words="starting")
+        self._bar.start()
+
+    def update(self, progress: Progress) -> None:
+        self._bar.update(self._task, completed=progress.step, total=progress.steps, words=progress.line())
+
+    def log_handler(self) -> logging.Handler:
+        from rich.highlighter import NullHighlighter
+        from rich.logging import RichHandler
+
+        class LossyRichHandler(_Lossy, RichHandler): ...
+
+        handler = LossyRichHandler(
+            logging.INFO,
+            self._bar.console,
+            show_time=False,
+            show_level=False,
+            show_path=False,
+            highlighter=NullHighlighter(),
         )
-        self._task = self._progress.add_task(name, total=None, words="starting")
-        self._progress.start()
-
-    def update(self, record: dict[str, Any]) -> None:
-        self._progress.update(self._task, completed=record["step"], total=record["steps"], words=_line(record))
-
-    def print(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        handler.setFormatter(_name_first(self._name))
+        return handler
 
     def close(self) -> None:
-        self._progress.stop()
+        self._bar.stop()

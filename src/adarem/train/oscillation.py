@@ -1,28 +1,52 @@
 """How much parameters oscillate: the paper's index Q (section 3.2.2, Figures 1 and 2).
 
-For each single parameter the path length l is the distance that it travelled since the window's start and the
-displacement d the distance from there to where it is; q = l / d, and Q is the mean of q. The mean is ruled by those
-that came back to where they began, so the median, the ratio of the sums and the share of parameters left out (d = 0)
-stand beside it. A parameter that never gets a gradient, such as a tap of a kernel that sees padding only, is moved by
-what the optimizer makes of weight decay alone; so those that do get one are told apart, and the mean of the others is
-kept too. Tracking observes and never steers; it makes the host wait for the device only at a window's end.
+For each single parameter, the path length l is the distance that it travelled since the window's start, and the
+displacement d is the distance from its start to its end; q = l / d, and Q is the mean of q. The parameters that came
+back near their start dominate the mean, so each record also has the median, the ratio of the sums, and the share of
+parameters left out (d = 0). A parameter that never gets a gradient, such as a kernel's tap that sees padding only, is
+moved by weight decay alone; so the record separates parameters with a gradient from those without. Tracking changes
+nothing in training; it makes the host wait for the device only at a window's end.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-# Of the network's weights but the last, where the watched ones lie: early, in the middle and late.
+# Where the watched ones lie among the network's weights but the last: early, in the middle and late.
 _DEPTHS = (1 / 6, 3 / 6, 5 / 6)
+
+
+class Trajectory(TypedDict):
+    """One watched parameter over one span of steps."""
+
+    parameter: str  # name and index: layer2.0.conv1.weight[17, 5, 1, 1]
+    from_step: int  # steps done before
+    values: list[float]  # at the span's start and after each of its steps
+
+
+class OscillationWindow(TypedDict):
+    """One record of oscillation.jsonl. A statistic over no parameters is None."""
+
+    q_mean: float | None  # the paper's Q, over parameters with d > 0
+    q_median: float | None
+    q_mean_with_gradient: float | None  # over those of them that got a gradient within the window
+    q_median_with_gradient: float | None
+    q_mean_without_gradient: float | None  # over the others
+    q_of_sums: float | None  # sum of l over sum of d
+    share_left_out: float | None  # of parameters with d = 0
+    share_without_gradient: float | None
+    parameters: int
+    window_steps: int
+    trajectories: list[Trajectory]  # finished within the window
 
 
 class OscillationTracker:
     """Follows every trainable parameter of a model, step by step.
 
-    Keeps three float32 copies of the parameters (start, previous, path) and a byte for each on its gradient. Under DDP
-    one rank tracks for all, since the parameters are the same everywhere.
+    Keeps three float32 copies of the parameters (start, previous, path), and for each parameter one byte that says
+    whether it got a gradient. Under DDP one rank tracks for all, since the parameters are the same everywhere.
 
     Args:
         named_parameters: those to track; order matters for ``state_dict``.
@@ -46,7 +70,7 @@ class OscillationTracker:
         self._path = [torch.zeros_like(p) for p in self._start]
         self._driven = [torch.zeros_like(p, dtype=torch.bool) for p in self._start]
         self._steps = 0  # of the window under way
-        self._watch = _Watch(named, seed, total_steps, watched_steps)
+        self._trajectories = _TrajectoryRecorder(named, seed, total_steps, watched_steps)
 
     @torch.no_grad()
     def see_gradients(self) -> None:
@@ -64,48 +88,39 @@ class OscillationTracker:
         torch._foreach_add_(self._path, self._previous)
         torch._foreach_copy_(self._previous, now)
         self._steps += 1
-        self._watch.observe()
+        self._trajectories.observe()
 
     @torch.no_grad()
-    def end_window(self) -> dict[str, Any]:
-        """Q and its companions over the window, and the trajectories finished in it; then a new window begins here.
-
-        Returns:
-            ``q_mean`` (the paper's Q) and ``q_median`` over parameters with d > 0, ``q_mean_with_gradient`` and
-            ``q_median_with_gradient`` over those of them that got a gradient in the window, ``q_mean_without_gradient``
-            over the others, None where there are none;
-            ``q_of_sums`` (sum of l over sum of d), ``share_left_out`` (parameters with d = 0),
-            ``share_without_gradient``, ``parameters``, ``window_steps``, and ``trajectories``: for each watched
-            parameter its ``parameter`` (name and place), ``from_step`` (steps done before) and ``values`` (there and
-            after each step).
-        """
-        ratios, of_driven, path_sum, distance_sum, left_out, idle, count = [], [], 0.0, 0.0, 0, 0, 0
+    def end_window(self) -> OscillationWindow:
+        """Q and its companions over the window, and the trajectories finished in it; then a new window begins."""
+        ratios, with_gradient = [], []
+        path_sum = distance_sum = 0.0
+        left_out = without_gradient = count = 0
         for start, now, path, driven in zip(self._start, self._previous, self._path, self._driven, strict=True):
             distance = (now.double() - start.double()).abs_().flatten()
             length = path.double().flatten()
             moved = distance > 0
             ratios.append((length[moved] / distance[moved]).cpu())
-            of_driven.append(driven.flatten()[moved].cpu())
+            with_gradient.append(driven.flatten()[moved].cpu())
             path_sum += float(length.sum())
             distance_sum += float(distance.sum())
             left_out += int((~moved).sum())
-            idle += int((~driven).sum())
+            without_gradient += int((~driven).sum())
             count += distance.numel()
         q = torch.cat(ratios) if ratios else torch.empty(0, dtype=torch.float64)
-        moved_driven = torch.cat(of_driven) if ratios else torch.empty(0, dtype=torch.bool)
-        q_driven, q_idle = q[moved_driven], q[~moved_driven]
-        record = {
-            "q_mean": float(q.mean()) if q.numel() else None,
-            "q_median": float(q.median()) if q.numel() else None,
-            "q_mean_with_gradient": float(q_driven.mean()) if q_driven.numel() else None,
-            "q_median_with_gradient": float(q_driven.median()) if q_driven.numel() else None,
-            "q_mean_without_gradient": float(q_idle.mean()) if q_idle.numel() else None,
+        mask = torch.cat(with_gradient) if ratios else torch.empty(0, dtype=torch.bool)
+        record: OscillationWindow = {
+            "q_mean": _mean(q),
+            "q_median": _median(q),
+            "q_mean_with_gradient": _mean(q[mask]),
+            "q_median_with_gradient": _median(q[mask]),
+            "q_mean_without_gradient": _mean(q[~mask]),
             "q_of_sums": path_sum / distance_sum if distance_sum else None,
             "share_left_out": left_out / count if count else None,
-            "share_without_gradient": idle / count if count else None,
+            "share_without_gradient": without_gradient / count if count else None,
             "parameters": count,
             "window_steps": self._steps,
-            "trajectories": self._watch.take(),
+            "trajectories": self._trajectories.take(),
         }
         for start, now, path, driven in zip(self._start, self._previous, self._path, self._driven, strict=True):
             start.copy_(now)
@@ -121,10 +136,10 @@ class OscillationTracker:
             "path": self._path,
             "driven": self._driven,
             "steps": self._steps,
-            "watch": self._watch.state_dict(),
+            "trajectories": self._trajectories.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for mine, theirs in (
             (self._start, state["start"]),
             (self._previous, state["previous"]),
@@ -134,17 +149,30 @@ class OscillationTracker:
             for tensor, saved in zip(mine, theirs, strict=True):
                 tensor.copy_(saved)
         self._steps = state["steps"]
-        self._watch.load_state_dict(state["watch"])
+        self._trajectories.load_state_dict(state["trajectories"])
 
 
-def watched_places(named: list[tuple[str, nn.Parameter]], seed: int) -> list[tuple[str, nn.Parameter, tuple[int, ...]]]:
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if values.numel() else None
+
+
+def _median(values: Tensor) -> float | None:
+    return float(values.median()) if values.numel() else None
+
+
+class WatchedEntry(NamedTuple):
+    """One single parameter whose trajectory is kept."""
+
+    label: str  # the tensor's name and the index
+    tensor: nn.Parameter
+    at: tuple[int, ...]  # the index
+
+
+def watched_entries(named: Sequence[tuple[str, nn.Parameter]], seed: int) -> list[WatchedEntry]:
     """Which single parameters are watched: a function of the model and the seed, the same for every optimizer.
 
     One entry of an early, a middle and a late weight (tensors of two dimensions or more) and of the last one, the
     classifier; of a kernel its centre tap, which sees the image wherever the outer taps see padding only.
-
-    Returns:
-        Name with the place (``layer2.0.conv1.weight[17, 5, 1, 1]``), tensor, place.
     """
     weights = [(name, p) for name, p in named if p.dim() >= 2 and p.numel()]
     if not weights:
@@ -155,59 +183,67 @@ def watched_places(named: list[tuple[str, nn.Parameter]], seed: int) -> list[tup
     found = []
     for name, p in (weights[i] for i in chosen):
         channels = [int(torch.randint(size, (), generator=generator)) for size in p.shape[:2]]
-        place = (*channels, *(size // 2 for size in p.shape[2:]))
-        found.append((f"{name}[{', '.join(map(str, place))}]", p, place))
+        index = (*channels, *(size // 2 for size in p.shape[2:]))
+        found.append(WatchedEntry(f"{name}[{', '.join(map(str, index))}]", p, index))
     return found
 
 
-class _Watch:
-    """The values of the watched parameters at each step of three spans, kept on the device until a window ends."""
+class _Span(NamedTuple):
+    from_step: int
+    values: Tensor  # [steps + 1, watched entries]
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], seed: int, total_steps: int, watched_steps: int) -> None:
-        self._places = watched_places(named, seed)
-        length = min(watched_steps, total_steps // 3) if self._places else 0
+
+class _TrajectoryRecorder:
+    """The watched entries at each step of three spans of the run, kept on the device until a window ends."""
+
+    def __init__(
+        self, named: Sequence[tuple[str, nn.Parameter]], seed: int, total_steps: int, watched_steps: int
+    ) -> None:
+        self._entries = watched_entries(named, seed)
+        length = min(watched_steps, total_steps // 3) if self._entries else 0
         self._length = length
         self._begins = [0, (total_steps - length) // 2, total_steps - length] if length else []
         self._step = 0  # steps of the run that were observed
-        self._rows: list[Tensor] = []  # of the span under way
-        self._done: list[tuple[int, Tensor]] = []  # first step and rows of spans since the last window's end
-        self._note_begin()
+        self._rows: list[Tensor] = []  # of the current span
+        self._done: list[_Span] = []  # since the last window's end
+        self._begin_span()
 
     def _row(self) -> Tensor:
-        return torch.stack([p.detach()[place].float() for _, p, place in self._places])
+        return torch.stack([e.tensor.detach()[e.at].float() for e in self._entries])
 
-    def _note_begin(self) -> None:
+    def _begin_span(self) -> None:
         if self._step in self._begins:
             self._rows = [self._row()]
 
     def observe(self) -> None:
+        """After each optimizer step. No host synchronisation."""
         self._step += 1
         if self._rows:
             self._rows.append(self._row())
             if len(self._rows) == self._length + 1:
-                self._done.append((self._step - self._length, torch.stack(self._rows)))
+                self._done.append(_Span(self._step - self._length, torch.stack(self._rows)))
                 self._rows = []
-        self._note_begin()
+        self._begin_span()
 
-    def take(self) -> list[dict[str, Any]]:
-        """The spans that ended since it was last asked, a record for each watched parameter."""
+    def take(self) -> list[Trajectory]:
+        """The spans that ended since the last call, one record for each watched entry."""
         done, self._done = self._done, []
         return [
-            {"parameter": name, "from_step": begin, "values": [_short(v) for v in values]}
-            for begin, rows in done
-            for (name, *_), values in zip(self._places, rows.T.tolist(), strict=True)
+            {"parameter": entry.label, "from_step": span.from_step, "values": [_short(v) for v in values]}
+            for span in done
+            for entry, values in zip(self._entries, span.values.T.tolist(), strict=True)
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step, "rows": list(self._rows), "done": list(self._done)}
+        return {"step": self._step, "rows": list(self._rows), "done": [span._asdict() for span in self._done]}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self._places[0][1].device if self._places else None
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        device = self._entries[0].tensor.device if self._entries else None
         self._step = state["step"]
         self._rows = [r.to(device, copy=True) for r in state["rows"]]
-        self._done = [(begin, rows.to(device, copy=True)) for begin, rows in state["done"]]
+        self._done = [_Span(span["from_step"], span["values"].to(device, copy=True)) for span in state["done"]]
 
 
 def _short(value: float) -> float:
-    """The same float32 with no more digits than tell it from the next: half the bytes in JSON."""
+    """The same float32 with the fewest digits that identify it: half the bytes in JSON."""
     return float(f"{value:.9g}")

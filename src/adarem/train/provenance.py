@@ -6,20 +6,26 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from adarem.train.distributed.context import World
+from adarem.train.distributed.context import RankContext
 
 _PACKAGES = ("adarem", "torch", "torchvision", "timm", "numpy", "ffcv", "numba", "pytorch_optimizer", "wandb")
 
 
-def commit_of(folder: Path) -> tuple[str | None, bool | None]:
-    """The checkout's commit, and whether tracked files differ from it; (None, None) outside of a checkout.
+class Commit(NamedTuple):
+    hash: str | None  # None outside of a checkout
+    dirty: bool | None  # tracked files differ from it
 
-    ``results/`` does not count: the report writes there, and no run reads it.
+
+def commit_of(folder: Path) -> Commit:
+    """The commit of the checkout that holds ``folder``.
+
+    ``results/`` does not count as a difference: the report writes there, and no run reads it.
     """
 
     def git(*arguments: str) -> str:
@@ -29,47 +35,71 @@ def commit_of(folder: Path) -> tuple[str | None, bool | None]:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(
-            git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results")
-        )
+        head = git("rev-parse", "HEAD")
+        differing = git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results")
+        return Commit(head, bool(differing))
     except (OSError, subprocess.SubprocessError):
-        return None, None
+        return Commit(None, None)
 
 
 def slurm_job() -> str | None:
-    """``123`` or ``123_4`` for the fourth task of an array; None outside of Slurm."""
+    """``123``, or ``123_4`` for the fourth task of an array; None outside of Slurm."""
     env = os.environ
     if "SLURM_ARRAY_JOB_ID" in env:
         return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
     return env.get("SLURM_JOB_ID")
 
 
-def describe_attempt(world: World) -> dict[str, Any]:
-    """One JSON-able record, as attempts.jsonl keeps it."""
-    commit, dirty = commit_of(Path(__file__).parent)
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    cuda = world.device.type == "cuda"
-    return {
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "commit": commit,
-        "dirty": dirty,
-        "versions": {"python": platform.python_version(), **versions},
-        "host": world.hosts[0],
-        "hosts": sorted(set(world.hosts)),
-        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
-        "cuda": torch.version.cuda if cuda else None,
-        "cpu": _cpu_name(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "world_size": world.world_size,
-        "pid": os.getpid(),
-        "slurm_job": slurm_job(),
-    }
+@dataclass(frozen=True)
+class Provenance:
+    """The fields are the keys of attempts.jsonl."""
+
+    command: str
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str | None]  # of Python and of packages; None for one that is not installed
+    host: str  # of rank 0
+    hosts: list[str]  # each once
+    device: str  # the GPU's name, or "cpu"
+    cuda: str | None
+    cpu: str
+    cpus: int | None
+    threads: int  # torch's, of each rank
+    world_size: int
+    pid: int
+    slurm_job: str | None
+
+    @classmethod
+    def of(cls, context: RankContext) -> "Provenance":
+        """Of this process, which is rank 0."""
+        commit = commit_of(Path(__file__).parent)
+        cuda = context.device.type == "cuda"
+        return cls(
+            command=shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+            commit=commit.hash,
+            dirty=commit.dirty,
+            versions={"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
+            host=context.hosts[0],
+            hosts=sorted(set(context.hosts)),
+            device=torch.cuda.get_device_name(context.device) if cuda else "cpu",
+            cuda=torch.version.cuda if cuda else None,
+            cpu=_cpu_name(),
+            cpus=os.cpu_count(),
+            threads=torch.get_num_threads(),
+            world_size=context.world_size,
+            pid=os.getpid(),
+            slurm_job=slurm_job(),
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_name() -> str:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,24 @@ from typing import Any
 import torch
 
 from adarem.run import exitcodes
-from adarem.run.config import RunConfig, TextConfig, config_hash, identity
-from adarem.run.directory import FINISHED, RunDir
+from adarem.run.config import DataConfig, RunConfig, TextConfig, config_hash, identity
+from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
-from adarem.train.console import duration
-from adarem.train.distributed.context import StopRequest, World, start_world, together
+from adarem.train.console import duration, print_line
+from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
 from adarem.train.distributed.rendezvous import StoppedWaiting
+from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
 from adarem.train.models.library import count_parameters
 from adarem.train.optimizers import build_optimizer
-from adarem.train.tasks.image import Evaluation, ImageTask, Task
+from adarem.train.state import CheckpointRecord
+from adarem.train.tasks.base import Evaluation, FinalResult, Task
+from adarem.train.tasks.image import ImageTask
 from adarem.train.tasks.language import LanguageTask
-from adarem.train.trainer import Diverged, Interrupted, Trainer
+from adarem.train.trainer import Diverged, Interrupted, Trainer, content_hashes
 
 # Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
 COLLECTIVE_TIMEOUT_MARGIN_SECONDS = 60.0
@@ -39,184 +41,222 @@ def train(path: Path) -> int:
         An exit code of ``adarem.run.exitcodes``.
 
     Raises:
-        UserError: on every rank, when something that the user can mend is wrong on any of them.
+        UserError: on every rank, for a mistake that any of them found.
+        RankLost: another rank ended.
     """
     run = RunDir(path.absolute())
     config = run.config()
-    stop = StopRequest()
+
+    # The process group.
+    stop = SignalListener()
     timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
     try:
-        world = start_world(config.cluster.device, timeout, stop)
+        context = join(config.cluster.device, timeout, stop)
     except StoppedWaiting as e:
-        print(f"{config.cell}: interrupted: {e}; the same command starts again", file=sys.stderr, flush=True)
+        print_line(config.cell, f"interrupted: {e}; the same command starts again")
         # A launcher sends SIGTERM to the ranks that wait for one that failed: its exit code is the one that counts.
         return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
-    attempt = Attempt(run, config.cell, world)
+
+    # One attempt, watched, and recorded however it ends.
+    attempt = Attempt(run, config.cell, context)
     try:
-        with Watchdog(world, config.cluster.stall_seconds, attempt.fail) as watchdog, ExitStack() as stack:
+        with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
-                together(world, lambda: stack.enter_context(run.lock()) if world.is_main else None)
-                # A result that was edited by hand is not trained over.
-                together(world, lambda: run.result() if world.is_main else None)
-                if world.broadcast(run.status()) in FINISHED:
-                    if world.is_main:
+                if on_main_rank(context, lambda: _claim(run, stack)) in FINISHED:
+                    if context.is_main:
                         print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
                 attempt.begin(stack)
-                code = _train(run, config, world, stop, attempt, stack)
-                world.gather(None)  # nobody leaves before rank 0 has written the result: an exit may end the whole job
+                code = _train(run, config, context, stop, attempt, stack)
+                context.barrier()  # rank 0 writes the result first: the exit of a rank may end the whole job
             except BaseException as e:
-                attempt.fail_with(e, watchdog)
+                attempt.fail(e, watchdog)
                 raise
             return code
     finally:
-        world.close()
+        context.close()
 
 
-def _train(run: RunDir, config: RunConfig, world: World, stop: StopRequest, attempt: Attempt, stack: ExitStack) -> int:
+def _claim(run: RunDir, stack: ExitStack) -> Status:
+    """Locks the run for this process and returns its status; raises UserError for a result that was edited by hand."""
+    stack.enter_context(run.lock())
+    run.result()
+    return run.status()
+
+
+def _train(
+    run: RunDir, config: RunConfig, context: RankContext, stop: StopRequest, attempt: Attempt, stack: ExitStack
+) -> int:
     """Trains to an end that all ranks come to, records it and returns its exit code."""
-    trainer, notes = _build(run, config, world)
-    if attempt.display is not None:
+    # Data, network and optimizer, then the state of the last checkpoint.
+    trainer = _build(run, config, context)
+    notes = _restore(trainer)
+
+    # A process of its own copies the run directory to wandb.
+    if attempt.console is not None:
         wandb_copy = SyncProcess(run, config)
         stack.callback(wandb_copy.close)
         for note in [*notes, *filter(None, [wandb_copy.problem])]:
-            attempt.display.note(note)
+            attempt.console.info(note)
+
+    # Training and its three ends.
     try:
-        evaluation = trainer.fit(stop, attempt.display.show if attempt.display else lambda record: None)
-        final = trainer.final_figures(evaluation)
+        evaluation = trainer.fit(stop, attempt.console.show if attempt.console else lambda progress: None)
+        final = trainer.final(evaluation)
     except Diverged as e:
-        if world.is_main:
-            run.write_result(
-                {
-                    "status": "diverged",
-                    "reason": str(e),
-                    "step": trainer.position.step,
-                    "epoch": -(-trainer.position.step // trainer.task.steps_per_epoch) or 1,
-                    "config_hash": config_hash(config),
-                    "fingerprint": trainer.task.fingerprint,
-                }
-            )
+        if context.is_main:
+            run.write_result(_diverged_result(trainer, str(e)))
         attempt.end("diverged", f"{e}; lower optimizer.lr or look at the data")
         return exitcodes.DIVERGED
     except Interrupted as e:
         attempt.end("interrupted", f"{e}; the same command again goes on from there")
         return exitcodes.REQUEUE
-    if world.is_main:
+    if context.is_main:
         if evaluation.correct is not None:
             run.write_correct(evaluation.correct)
-        run.write_result(_result(run, config, world, trainer, evaluation) | final)
-    attempt.end("done", f"{trainer.task.sentence(final)}, {duration(trainer.position.seconds)} of training")
+        run.write_result(_result(trainer, evaluation, final))
+    attempt.end("done", f"{final.summary}, {duration(trainer.state.seconds)} of training")
     return exitcodes.OK
 
 
-def _build(run: RunDir, config: RunConfig, world: World) -> tuple[Trainer, list[str]]:
-    """The parts of a run at its last checkpoint, and what there is to say about how it was restored."""
-    if config.cluster.threads_per_rank:
-        torch.set_num_threads(config.cluster.threads_per_rank)
-    if world.device.type == "cuda":
-        torch.backends.cudnn.benchmark = not config.train.deterministic  # shapes do not change from step to step
-    if config.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
-        torch.use_deterministic_algorithms(True)
-    together(world, lambda: _check_host(config, world))
-    task = together(world, lambda: _task(config, world))
-    model = task.build_model().to(world.device)
+def _build(run: RunDir, config: RunConfig, context: RankContext) -> Trainer:
+    """Data, network and optimizer at step 0. Raises UserError on every rank where any of them cannot be built."""
+    _set_up_torch(config, context)
+    raise_on_all_ranks(context, lambda: _check_host(config, context))
+
+    task = raise_on_all_ranks(context, lambda: _build_task(config, context))
+    model = task.build_model().to(context.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = together(
-        world,
+    optimizer = raise_on_all_ranks(
+        context,
         lambda: build_optimizer(
             config.optimizer.name,
             model,
             lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
             hyper=config.optimizer.hyper,
-            steps_per_epoch=task.steps_per_epoch,
-            example_input=task.example_input().to(world.device),
+            steps_per_epoch=task.info.steps_per_epoch,
+            example_input=task.example_input().to(context.device),
             decay_norm_and_bias=config.train.decay_norm_and_bias,
         ),
     )
-    trainer = Trainer(config, run, world, task, model, optimizer)
-    # Rank 0 chooses, so that all ranks load the same file.
-    newest, notes = world.broadcast(find_newest(run.checkpoints) if world.is_main else None)
-    if newest is None:
-        hosts = ", ".join(sorted(set(world.hosts)))
-        start = f"{count_parameters(model):,} parameters, {world.world_size} ranks on {hosts} ({world.device.type})"
-        return trainer, [*notes, f"starting, {start}"]
-    state = together(world, lambda: load(newest))
-    together(world, lambda: _check_checkpoint(run, config, task, state))
-    trainer.restore(state)
-    return trainer, [*notes, f"going on from step {trainer.position.step} of {trainer.total_steps}"]
+    return Trainer(config, run, context, task, model, optimizer)
 
 
-def _task(config: RunConfig, world: World) -> Task:
-    return LanguageTask(config, world) if isinstance(config.data, TextConfig) else ImageTask(config, world)
+def _set_up_torch(config: RunConfig, context: RankContext) -> None:
+    if config.cluster.threads_per_rank:
+        torch.set_num_threads(config.cluster.threads_per_rank)
+    if context.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.train.deterministic  # shapes do not change from step to step
+    if config.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+        torch.use_deterministic_algorithms(True)
 
 
-def _check_host(config: RunConfig, world: World) -> None:
-    """Raises UserError where this host or the number of ranks cannot carry the config."""
-    host, batch = world.hosts[world.rank], config.scale.global_batch_size
-    if batch % world.world_size:
+def _check_host(config: RunConfig, context: RankContext) -> None:
+    """Raises UserError where this host or the number of ranks does not fit the config."""
+    batch = config.scale.global_batch_size
+    if batch % context.world_size:
         raise UserError(
-            f"scale.global_batch_size={batch}: {world.world_size} ranks were started, which do not divide it; start "
+            f"scale.global_batch_size={batch}: {context.world_size} ranks were started, which do not divide it; start "
             f"as many as the config says (cluster.nodes * cluster.ranks_per_node={config.cluster.world_size})"
         )
-    if isinstance(config.data, TextConfig):
+    if not isinstance(config.data, DataConfig):
         return
     cpus = len(os.sched_getaffinity(0))
     if config.data.workers > cpus:
         raise UserError(
-            f"data.workers={config.data.workers}: rank {world.rank} on {host} may use {cpus} CPUs; lower it, or on "
-            "Slurm raise cluster.cpus_per_rank"
+            f"data.workers={config.data.workers}: rank {context.rank} on {context.host} may use {cpus} CPUs; lower it, "
+            "or on Slurm raise cluster.cpus_per_rank"
         )
-    if config.data.backend == "folder":  # its worker processes hand batches over in shared memory, two each ahead
-        needed = 2 * config.data.workers * 3 * config.data.train_crop**2 * batch // world.world_size
+    if config.data.backend == "folder":  # worker processes hand over batches in shared memory, each two ahead
+        needed = 2 * config.data.workers * 3 * config.data.train_crop**2 * batch // context.world_size
         free = shutil.disk_usage("/dev/shm").free
         if free < needed:
             raise UserError(
-                f"/dev/shm on {host}: {free / 1e6:.1f} MB free, data.backend=folder needs {needed / 1e6:.1f} MB a "
-                "rank; enlarge it (docker: --shm-size), lower data.workers, or use data.backend=ffcv"
+                f"/dev/shm on {context.host}: {free / 1e6:.1f} MB free, data.backend=folder needs "
+                f"{needed / 1e6:.1f} MB per rank; enlarge it (docker: --shm-size), lower data.workers, or use "
+                "data.backend=ffcv"
             )
 
 
-def _check_checkpoint(run: RunDir, config: RunConfig, task: Task, state: dict[str, Any]) -> None:
-    mine = json.loads(json.dumps(identity(config)))
-    differing = [k for k in sorted({*mine, *state["identity"]}) if mine.get(k) != state["identity"].get(k)]
+def _build_task(config: RunConfig, context: RankContext) -> Task[Any]:
+    return LanguageTask(config, context) if isinstance(config.data, TextConfig) else ImageTask(config, context)
+
+
+def _restore(trainer: Trainer) -> list[str]:
+    """Loads the newest checkpoint, if there is one; returns what a person should read about it."""
+    context = trainer.context
+    newest = on_main_rank(context, lambda: find_newest(trainer.run.checkpoints))  # all ranks load the same file
+    path = newest.path
+    if path is None:
+        hosts = ", ".join(sorted(set(context.hosts)))
+        parameters, device = count_parameters(trainer.model), context.device.type
+        return [
+            *newest.notes,
+            f"starting, {parameters:,} parameters, {context.world_size} ranks on {hosts} ({device})",
+        ]
+    record = raise_on_all_ranks(context, lambda: load(path))
+    raise_on_all_ranks(context, lambda: _check_checkpoint(trainer, record))
+    trainer.restore(record)
+    return [*newest.notes, f"going on from step {trainer.state.step} of {trainer.total_steps}"]
+
+
+def _check_checkpoint(trainer: Trainer, record: CheckpointRecord) -> None:
+    """Raises UserError for a checkpoint of other settings or other data."""
+    mine, its = json.loads(json.dumps(identity(trainer.config))), record["identity"]
+    differing = [k for k in sorted({*mine, *its}) if mine.get(k) != its.get(k)]
     if differing:
         raise UserError(
-            f"{run.checkpoints}: made with other settings of {', '.join(differing)}; "
+            f"{trainer.run.checkpoints}: made with other settings of {', '.join(differing)}; "
             "restore config.yaml, or remove the run and plan it again"
         )
-    prints = {split: f["content_hash"] for split, f in task.fingerprint.items()}
-    if state["data"] != prints:
-        place = config.data.root if isinstance(config.data, TextConfig) else config.data.beton_dir
+    if record["content_hashes"] != content_hashes(trainer.task):
+        data = trainer.config.data
+        place = data.beton_dir if isinstance(data, DataConfig) else data.root
         raise UserError(
-            f"{run.path}: the data in {place} changed since this run began; "
+            f"{trainer.run.path}: the data in {place} changed since this run began; "
             "put the old files back, or remove the run and plan it again"
         )
 
 
-def _result(run: RunDir, config: RunConfig, world: World, trainer: Trainer, evaluation: Evaluation) -> dict[str, Any]:
-    position, attempts = trainer.position, run.attempts()
-    rate = f"{trainer.task.UNIT}_per_s"
+def _diverged_result(trainer: Trainer, reason: str) -> dict[str, Any]:
+    """What result.json holds of a run that ended early."""
+    return {
+        "status": "diverged",
+        "reason": reason,
+        "step": trainer.state.step,
+        "epoch": -(-trainer.state.step // trainer.task.info.steps_per_epoch) or 1,
+        "config_hash": config_hash(trainer.config),
+        "fingerprint": trainer.task.info.fingerprint,
+    }
+
+
+def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dict[str, Any]:
+    """What result.json holds of a finished run."""
+    run, config, state, world_size = trainer.run, trainer.config, trainer.state, trainer.context.world_size
+    attempt = run.attempts()[-1]
+    rate = f"{trainer.task.info.unit}_per_s"
     rates = [m[rate] for m in run.metrics() if m["split"] == "train"]
-    cuda = world.device.type == "cuda"
+    cuda = trainer.context.device.type == "cuda"
     return {
         "status": "done",
         "epochs": config.scale.epochs,
-        "steps": position.step,
+        "steps": state.step,
         "val_loss": evaluation.loss,
-        "train_loss": position.train_loss,
-        "best_epoch": position.best_epoch,
+        "train_loss": state.train_loss,
+        "best_epoch": state.best_epoch,
         "parameters": count_parameters(trainer.model),
         "config_hash": config_hash(config),
-        "fingerprint": trainer.task.fingerprint,
-        "evaluation": trainer.task.describe_evaluation(),
-        "world_size": world.world_size,
-        "device": attempts[-1]["device"],
-        "seconds": position.seconds,
-        "gpu_hours": position.seconds / 3600 * world.world_size if cuda else None,
+        "fingerprint": trainer.task.info.fingerprint,
+        "evaluation": final.evaluation,
+        "world_size": world_size,
+        "device": attempt["device"],
+        "seconds": state.seconds,
+        "gpu_hours": state.seconds / 3600 * world_size if cuda else None,
         rate: statistics.median(rates),
-        "commit": attempts[-1]["commit"],
-        "dirty": attempts[-1]["dirty"],
+        "commit": attempt["commit"],
+        "dirty": attempt["dirty"],
+        **final.metrics,
     }

@@ -17,10 +17,10 @@ def test_mean_of_all_iterates_since_it_began_and_survives_a_checkpoint() -> None
         average.observe(loss)
     iterates = [model.weight.detach().clone()]
     for step in range(6):
+        average.before_step()
         with torch.no_grad():
             model.weight.add_(torch.randn(1, 3, dtype=torch.float64))
         iterates.append(model.weight.detach().clone())
-        average.update()
         if step == 3:
             state = average.state_dict()
             average = NonMonotoneAverage(model, 1)

@@ -17,12 +17,12 @@ from adarem.run import exitcodes
 from adarem.run.config import LstmConfig, RunConfig, TextConfig, from_dict, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.train.distributed.context import World
+from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.train import _build
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
-ALONE = World(0, 1, 0, torch.device("cpu"), ("here",))
+ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
 TOKENS_TIMING = "tokens_per_s"
 TINY = (
     "scale.epochs=2", "scale.global_batch_size=4", "model.layers=2", "model.hidden=14", "model.embedding=10",
@@ -119,18 +119,18 @@ def test_batches_are_the_text_in_columns_whatever_the_ranks(text_run: Callable[.
     for epoch in (0, 1):
         with whole.batches(epoch, 0) as batches:
             every = list(batches)
-        assert len(every) == whole.steps_per_epoch and [b.step for b in every][0] == epoch * whole.steps_per_epoch
-        x, y = (torch.cat([b[i] for b in every]) for i in (0, 1))
+        assert len(every) == whole.info.steps_per_epoch and every[0].inputs.step == epoch * whole.info.steps_per_epoch
+        x, y = (torch.cat([b.inputs[i] for b in every]) for i in (0, 1))
         for column in range(4):
             assert np.array_equal(x[:, column], stream[column * rows :][:rows])
             assert np.array_equal(y[:, column], stream[column * rows + 1 :][:rows])
         with whole.batches(epoch, 3) as batches:
-            assert all(torch.equal(a.x, b.x) for a, b in zip(every[3:], batches, strict=True))
-        halves = [LanguageTask(config, World(r, 2, r, torch.device("cpu"), ("a", "b"))) for r in (0, 1)]
+            assert all(torch.equal(a.inputs.x, b.inputs.x) for a, b in zip(every[3:], batches, strict=True))
+        halves = [LanguageTask(config, RankContext(r, 2, r, torch.device("cpu"), ("a", "b"))) for r in (0, 1)]
         parts = []
         for half in halves:
             with half.batches(epoch, 0) as batches:
-                parts.append(torch.cat([b.x for b in batches]))
+                parts.append(torch.cat([b.inputs.x for b in batches]))
         assert torch.equal(torch.cat(parts, dim=1), x)
 
 
@@ -141,7 +141,7 @@ def test_perplexity_counts_each_token_once_with_the_state_carried(
     task = task_of(text_run("optimizer=adam"))
     model = task.build_model()
     evaluation = task.evaluate(model)
-    final = task.final(model, evaluation, 1.0)
+    final = task.final(model, evaluation, 1.0).metrics
     for split, loss in (("val", evaluation.loss), ("test", final["test_loss"])):
         tokens = task._text[split].tolist()
         model.eval()
@@ -159,17 +159,17 @@ def test_perplexity_counts_each_token_once_with_the_state_carried(
 
 def test_rate_follows_the_length_and_the_gradient_is_clipped(text_run: Callable[..., Path]) -> None:
     run = RunDir(text_run("optimizer=sgd", "optimizer.lr=2.0", "optimizer.weight_decay=0", "model.clip=1e-3"))
-    trainer, _ = _build(run, run.config(), ALONE)
+    trainer = _build(run, run.config(), ALONE)
     with trainer.task.batches(0, 0) as batches:
         for batch in list(batches)[:4]:
             before = [p.detach().clone() for p in trainer.model.parameters()]
             trainer._step(trainer.model, batch)
-            lr = 2.0 * len(batch.x) / 40
+            lr = 2.0 * len(batch.inputs.x) / 40
             assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(lr)
             after = list(trainer.model.parameters())
             moved = math.sqrt(sum((p - q).pow(2).sum().item() for p, q in zip(after, before, strict=True)))
             assert moved == pytest.approx(lr * 1e-3, rel=1e-3)
-    assert len({len(b.x) for b in trainer.task._batches(0, 0)}) > 1
+    assert len({len(b.inputs.x) for b in trainer.task._batches(0, 0)}) > 1
 
 
 @pytest.mark.parametrize("changed", [("optimizer=sgdm",), ("optimizer=adarem", "optimizer.lr=3"),
@@ -185,7 +185,7 @@ def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
     for looks in (2, 3, 1):
         assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
         state = final_state(broken)
-        assert all(h.shape[1] == 4 and bool((h != 0).any()) for pair in state["task"] for h in pair)
+        assert all(h.shape[1] == 4 and bool((h != 0).any()) for pair in state["task"]["hidden"] for h in pair)
     assert run_here(broken.path) == exitcodes.OK
     assert_same_bits(final_state(whole), final_state(broken))
     assert without_rate(whole) == without_rate(broken)

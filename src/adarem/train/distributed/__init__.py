@@ -1,4 +1,4 @@
-"""The ranks of a run: how they meet, what they exchange outside of DDP, and who notices that one is lost.
+"""The ranks of one run: how they meet, what they exchange outside of DDP, how they stop, and who notices a lost one.
 
-In: the environment that torchrun or srun sets. Out: a process group.
+In: the launcher's environment. Out: a ``RankContext``. Imports run and torch.
 """

@@ -1,7 +1,7 @@
 """The AWD-LSTM language model: Merity, Keskar & Socher 2017, "Regularizing and Optimizing LSTM Language Models".
 
-Built on torch.nn.LSTM, which is cuDNN's on CUDA. Every dropout is a mask drawn once a batch (section 4 of that paper),
-and the masks of a batch are a value of their own: whoever holds them can repeat a forward pass exactly.
+Built on torch.nn.LSTM, which is cuDNN's on CUDA. Every dropout is a mask drawn once per batch (section 4 of that
+paper), and a batch's masks are a value of their own: with them a forward pass can be repeated exactly.
 """
 
 import warnings
@@ -15,14 +15,14 @@ from torch.nn import functional as F
 # (h, c) of each layer, [1, columns, size] each
 Hidden = tuple[tuple[Tensor, Tensor], ...]
 
-# A dropped recurrent matrix is a new tensor every step, so cuDNN's one flat chunk of weights can't be kept.
+# A dropped recurrent matrix is a new tensor every step, so cuDNN's one flat chunk of weights cannot be kept.
 warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 class Masks(NamedTuple):
     """What a batch drops: 0 with the dropout's probability p, else 1 / (1 - p); None drops nothing."""
 
-    words: Tensor | None  # [vocabulary, 1]: whole words of the embedding
+    words: Tensor | None  # [vocabulary, 1]: all of a word's embedding
     input: Tensor | None  # [1, columns, embedding]: the same at every time step, as the two below
     hidden: tuple[Tensor | None, ...]  # [1, columns, size] between two layers each
     output: Tensor | None  # [1, columns, embedding]
@@ -47,9 +47,14 @@ class Output(NamedTuple):
 class WeightDropLSTM(nn.LSTM):
     """One LSTM layer whose recurrent matrix is multiplied by a mask, DropConnect on ``weight_hh_l0``."""
 
-    # Inductor would unroll the time loop, anew for each length; the library's LSTM runs beside the compiled rest.
-    @torch.compiler.disable
-    def forward(  # type: ignore[override]
+    weight_ih_l0: nn.Parameter
+    weight_hh_l0: nn.Parameter
+    bias_ih_l0: nn.Parameter
+    bias_hh_l0: nn.Parameter
+
+    # Inductor would unroll the time loop for each length; so the library's LSTM runs uncompiled.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch annotates no return type
+    def forward(
         self, x: Tensor, hx: tuple[Tensor, Tensor], mask: Tensor | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if mask is None:
@@ -93,6 +98,10 @@ class AwdLstm(nn.Module):
         self.decoder_bias = nn.Parameter(torch.zeros(vocabulary))
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
+    @property
+    def _lstms(self) -> list[WeightDropLSTM]:
+        return [layer for layer in self.layers if isinstance(layer, WeightDropLSTM)]
+
     def zero_hidden(self, columns: int) -> Hidden:
         """The state before the first word."""
         weight = self.embedding.weight
@@ -100,7 +109,7 @@ class AwdLstm(nn.Module):
         def zeros(layer: nn.LSTM) -> Tensor:
             return weight.new_zeros(1, columns, layer.hidden_size)
 
-        return tuple((zeros(layer), zeros(layer)) for layer in self.layers)
+        return tuple((zeros(layer), zeros(layer)) for layer in self._lstms)
 
     def draw_masks(self, columns: int, generator: torch.Generator | None = None) -> Masks:
         """Masks for a batch of ``columns`` columns, from ``generator`` or the device's own."""
@@ -115,9 +124,9 @@ class AwdLstm(nn.Module):
         return Masks(
             words=draw(self.dropout_words, vocabulary, 1),
             input=draw(self.dropout_input, 1, columns, embedding),
-            hidden=tuple(draw(self.dropout_hidden, 1, columns, layer.hidden_size) for layer in self.layers[:-1]),
+            hidden=tuple(draw(self.dropout_hidden, 1, columns, layer.hidden_size) for layer in self._lstms[:-1]),
             output=draw(self.dropout_output, 1, columns, embedding),
-            recurrent=tuple(draw(self.dropout_recurrent, *layer.weight_hh_l0.shape) for layer in self.layers),
+            recurrent=tuple(draw(self.dropout_recurrent, *layer.weight_hh_l0.shape) for layer in self._lstms),
         )
 
     def forward(self, tokens: Tensor, hidden: Hidden | None = None, masks: Masks | None = None) -> Output:
@@ -167,7 +176,7 @@ def regularisation(output: Output, activation: float, temporal: float) -> Tensor
 
 
 def detach(hidden: Hidden) -> Hidden:
-    """The same state, cut off from the graph that made it: back-propagation stops here."""
+    """The same state without the graph that made it: back-propagation stops here."""
     return tuple((h.detach(), c.detach()) for h, c in hidden)
 
 

@@ -1,39 +1,20 @@
-"""The networks of the paper by name, and any other of timm's or torchvision's."""
+"""The catalog's image networks by name, and any other network of timm or torchvision."""
 
 import sys
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS
 from adarem.run.config import nearest
 from adarem.run.errors import UserError
-
-
-def _torchvision(name: str, **settings: float) -> Callable[[int], nn.Module]:
-    def build(num_classes: int) -> nn.Module:
-        import torchvision
-
-        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
-
-    return build
-
-
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet18": _torchvision("resnet18"),
-    "resnet50": _torchvision("resnet50"),
-    "mobilenet_v2_1.0": _torchvision("mobilenet_v2"),
-    "mobilenet_v2_0.5": _torchvision("mobilenet_v2", width_mult=0.5),
-    "shufflenet_v2_1.0": _torchvision("shufflenet_v2_x1_0"),
-    "shufflenet_v2_0.5": _torchvision("shufflenet_v2_x0_5"),
-}
 
 
 def check_name(name: str) -> None:
     """Raises UserError for a name that ``build_model`` does not know, with the nearest one that it does."""
     library, colon, inner = name.partition(":")
     if not colon:
-        known = set(MODELS)
+        known = set(IMAGE_NETWORKS)
     elif library == "timm":
         import timm
 
@@ -52,7 +33,7 @@ def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
     """A freshly initialised network on the CPU; the same seed gives the same weights on every machine and rank.
 
     Args:
-        name: one of ``MODELS``, ``timm:NAME`` or ``torchvision:NAME``.
+        name: an image network of ``run.catalog``, ``timm:NAME`` or ``torchvision:NAME``.
         num_classes: size of the last layer.
         seed: of the initialisation. The global generator is left as it was.
 
@@ -60,22 +41,27 @@ def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
         UserError: unknown name.
     """
     check_name(name)
-    library, colon, inner = name.partition(":")
+    model: nn.Module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if library == "timm" and colon:
+        if name.startswith("timm:"):
             import timm
 
-            return timm.create_model(inner, pretrained=False, num_classes=num_classes)
-        build = _torchvision(inner) if colon else MODELS[name]
-        return build(num_classes)
+            model = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=num_classes)
+        else:
+            import torchvision
+
+            known = NETWORKS.get(name)
+            builder, arguments = (known.builder, known.arguments) if known else (name.removeprefix("torchvision:"), {})
+            model = torchvision.models.get_model(builder, weights=None, num_classes=num_classes, **arguments)
+    return model
 
 
 def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: the plan asks whether names exist
+if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: `adarem plan` checks names with it
     try:
         for asked in sys.argv[1:]:
             check_name(asked)

@@ -1,4 +1,4 @@
-"""What a run learns: batches, loss and evaluation. The trainer knows only the protocol in ``base``.
+"""What a run learns: its batches, loss and exact evaluation. The trainer knows only the protocol in ``base``.
 
-In: a config and its data. Out: losses and evaluations.
+In: a config and its data. Out: losses and evaluations. Imports run, data and train's models.
 """

@@ -1,8 +1,8 @@
 """Language modelling: predicting every next word of a text, with the recurrent state carried from batch to batch."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,57 +14,69 @@ from adarem.data.text.corpus import EOS, read_corpus
 from adarem.data.text.sampling import bptt_lengths
 from adarem.run.config import LstmConfig, RunConfig, TextConfig
 from adarem.run.errors import UserError
-from adarem.train.distributed.context import World
-from adarem.train.models.awd_lstm import AwdLstm, Hidden, detach, join_columns, regularisation
-from adarem.train.tasks.image import Evaluation, autocast_settings
+from adarem.train.distributed.context import RankContext
+from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
+from adarem.train.tasks.averaging import NonMonotoneAverage
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
 
-_EVAL_STEPS = 256  # time steps a forward pass; the state is carried, so that it does not show in the figures
+_EVAL_STEPS = 256  # time steps in one forward pass; the state is carried, so the metrics do not depend on it
 _LARGEST_LOSS = 700.0  # whose exponential is still a float
 
 
-class TextBatch(NamedTuple):
+class TextInputs(NamedTuple):
     x: Tensor  # int64 [time, this rank's columns]
     y: Tensor  # the word after each
     step: int  # of the run
 
 
+class _Score(NamedTuple):
+    loss: float  # mean, nats per token
+    tokens: int
+
+
 class LanguageTask:
     """The AWD-LSTM on a text: cross-entropy and its regularisation; perplexity of the next word.
 
-    The training text is laid out in ``global_batch_size`` columns, of which each rank has its share. Lengths of batches
-    and masks of dropouts are pure functions of (seed, step), the same for any number of ranks.
+    The training text is laid out in ``global_batch_size`` columns, which the ranks share out. Lengths of batches and
+    masks of dropouts are pure functions of (seed, step), the same for any number of ranks. Short batches take short
+    steps (Merity et al. 2017, section 4.1): their learning rate is scaled by their length.
+
+    Raises:
+        UserError: the text is missing, not what the config expects, or too short.
     """
 
-    UNIT = "tokens"
-    TOTALS = ("loss", "tokens")  # loss * tokens, tokens
-    HEADLINE, LOWER_IS_BETTER = "perplexity", True
-
-    def __init__(self, config: RunConfig, world: World) -> None:
+    def __init__(self, config: RunConfig, context: RankContext) -> None:
         assert isinstance(config.data, TextConfig) and isinstance(config.model, LstmConfig)
-        self.config, self.world, self.recipe = config, world, config.model
-        self.clip, self.average_after = self.recipe.clip, self.recipe.average_after
+        self.config, self.context, self.recipe = config, context, config.model
         corpus = read_corpus(config.data)
-        self.fingerprint = corpus.fingerprint
         self.vocabulary = len(corpus.words)
         self._text = corpus.tokens
         self._eos = corpus.words.index(EOS)
         self.columns = config.scale.global_batch_size
-        share = self.columns // world.world_size
-        self._mine = (world.rank * share, (world.rank + 1) * share)
+        share = self.columns // context.world_size
+        self._mine = (context.rank * share, (context.rank + 1) * share)
         x, y = self._stream("train")
-        rows = len(x) // self.columns
-        if rows < 1:
+        self.rows = len(x) // self.columns
+        if self.rows < 1:
             raise UserError(
                 f"scale.global_batch_size={self.columns}: more columns than the {len(x)} tokens of {config.data.root}; "
                 "lower it"
             )
-        self._x, self._y = (_in_columns(s, rows, self.columns)[:, slice(*self._mine)].to(world.device) for s in (x, y))
-        self.rows = rows
-        self.steps_per_epoch = len(self._lengths(0))
+        self._x, self._y = (
+            _in_columns(s, self.rows, self.columns)[:, slice(*self._mine)].to(context.device) for s in (x, y)
+        )
+        self.info = TaskInfo(
+            unit="tokens",
+            totals=("loss", "tokens"),  # loss * tokens, tokens
+            primary_metric="perplexity",
+            clip_norm=self.recipe.clip,
+            steps_per_epoch=len(self._lengths(0)),
+            fingerprint=corpus.fingerprint,
+        )
         self._model: AwdLstm | None = None
-        self._hidden: Hidden | None = None  # after the last batch of an epoch that is under way
-        self._generator = torch.Generator(world.device)
-        self._autocast = autocast_settings(config, world)
+        self._average: NonMonotoneAverage | None = None
+        self._hidden: Hidden | None = None  # after the last batch of the current epoch
+        self._generator = torch.Generator(context.device)
 
     def build_model(self) -> nn.Module:
         """A freshly initialised AWD-LSTM on the CPU; the same seed gives the same weights on every machine and rank."""
@@ -82,18 +94,16 @@ class LanguageTask:
                 dropout_output=m.dropout.output,
                 dropout_recurrent=m.dropout.recurrent,
             )
+        if m.average_after:
+            self._average = NonMonotoneAverage(self._model, m.average_after)
         return self._model
 
     def example_input(self) -> Tensor:
         """A batch in the shape of training's, the same on every rank. int64 [8, 2]."""
         return torch.arange(16).remainder(self.vocabulary).view(8, 2)
 
-    def example_loss(self, network: nn.Module) -> Tensor:
-        """A loss of ``example_input`` that every parameter bears on."""
-        return network(self.example_input().to(self.world.device)).logits.sum()
-
     def _stream(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Every token of a split as a target, and the one before it; before the first stands an end of sentence."""
+        """The token before each token of a split, and the split's tokens; the first one follows an end of sentence."""
         y = self._text[split]
         return np.concatenate([[self._eos], y[:-1]]), y
 
@@ -110,113 +120,119 @@ class LanguageTask:
         )
 
     @contextmanager
-    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[TextBatch]]:
-        """The rank's training batches of an epoch (0 is the first) from a step on; the state starts at 0 with it."""
+    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[Batch[TextInputs]]]:
+        """The rank's training batches of an epoch (0 is the first) from a step on; the state is 0 before the first."""
         if start_step == 0:
             self._hidden = None
         yield self._batches(epoch, start_step)
 
-    def _batches(self, epoch: int, start_step: int) -> Iterator[TextBatch]:
+    def _batches(self, epoch: int, start_step: int) -> Iterator[Batch[TextInputs]]:
         ends = np.cumsum(self._lengths(epoch))
         for i in range(start_step, len(ends)):
             rows = slice(int(ends[i - 1]) if i else 0, int(ends[i]))
-            yield TextBatch(self._x[rows], self._y[rows], epoch * self.steps_per_epoch + i)
+            inputs = TextInputs(self._x[rows], self._y[rows], epoch * self.info.steps_per_epoch + i)
+            time = len(inputs.x)
+            yield Batch(inputs, count=time * self.columns, lr_factor=time / self.recipe.bptt)
 
-    def lr_factor(self, batch: TextBatch) -> float:
-        """Short batches take short steps (Merity et al. 2017, section 4.1)."""
-        return len(batch.x) / self.recipe.bptt
-
-    def count(self, batch: TextBatch) -> int:
-        """Tokens of a batch over all ranks."""
-        return len(batch.x) * self.columns
-
-    def loss(self, network: nn.Module, batch: TextBatch) -> tuple[Tensor, Tensor]:
-        """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see TOTALS)."""
+    def loss(self, network: nn.Module, batch: Batch[TextInputs]) -> tuple[Tensor, Tensor]:
+        """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see ``info.totals``)."""
         assert self._model is not None
-        # One draw for the whole global batch, of which this rank uses its columns: the ranks take one process's step.
-        self._generator.manual_seed(self.config.seed * self.config.scale.epochs * self.steps_per_epoch + batch.step)
+        if self._average is not None:
+            self._average.before_step()
+        x, y, step = batch.inputs
+        # One draw for the global batch, of which this rank uses its columns: N ranks take the step of one process.
+        self._generator.manual_seed(self.config.seed * self.config.scale.epochs * self.info.steps_per_epoch + step)
         masks = self._model.draw_masks(self.columns, self._generator).of_columns(*self._mine)
         hidden = self._hidden or self._model.zero_hidden(self._mine[1] - self._mine[0])
-        with torch.autocast(**self._autocast):
-            out = network(batch.x, hidden, masks)
-            cross_entropy = F.cross_entropy(out.logits.flatten(0, 1), batch.y.flatten())
+        with autocast(self.config, self.context):
+            out: Output = network(x, hidden, masks)
+            cross_entropy = F.cross_entropy(out.logits.flatten(0, 1), y.flatten())
             loss = cross_entropy + regularisation(out, self.recipe.activation_reg, self.recipe.temporal_reg)
         self._hidden = detach(out.hidden)
         with torch.no_grad():
-            tokens = torch.full((), batch.y.numel(), dtype=torch.float64, device=batch.y.device)
+            tokens = torch.full((), y.numel(), dtype=torch.float64, device=y.device)
             totals = torch.stack([cross_entropy.double() * tokens, tokens])
         return loss, totals
 
-    @staticmethod
-    def figures(totals: Tensor) -> dict[str, float]:
-        """Totals over all ranks to loss (nats a token), perplexity and tokens."""
+    def metrics(self, totals: Tensor) -> dict[str, float]:
+        """Totals over all ranks to loss (nats per token), perplexity and tokens."""
         loss, tokens = totals.tolist()
         return {"loss": loss / tokens, "perplexity": perplexity(loss / tokens), "tokens": int(tokens)}
 
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Evaluates the whole validation text."""
-        loss, tokens = self._score(model, "val")
-        return Evaluation(loss=loss, figures={"perplexity": perplexity(loss)}, count=tokens)
+        """Evaluates the complete validation text."""
+        with self._averaged():
+            score = self._score(model, "val")
+        if self._average is not None:
+            self._average.observe(score.loss)
+        return Evaluation(loss=score.loss, metrics={"perplexity": perplexity(score.loss)}, count=score.tokens)
 
-    def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> dict[str, float]:
-        """The result's figures: perplexity is that of the test text, which is read here for the first time."""
-        loss, tokens = self._score(model, "test")
-        return {
-            "perplexity": perplexity(loss),
-            "test_loss": loss,
-            "test_tokens": tokens,
-            "val_perplexity": evaluation.figures["perplexity"],
+    def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> FinalResult:
+        """The perplexity of the test text, which is read here for the first time, and of the validation text."""
+        with self._averaged():
+            test = self._score(model, "test")
+        metrics = {
+            "perplexity": perplexity(test.loss),
+            "test_loss": test.loss,
+            "test_tokens": test.tokens,
+            "val_perplexity": evaluation.metrics["perplexity"],
             "best_val_perplexity": best,
         }
-
-    def describe_evaluation(self) -> dict[str, Any]:
-        """How the test perplexity is measured, for the result."""
-        tokens = len(self._text["test"])
-        return {"read": "as one stream, the state carried from the first word to the last", "tokens": tokens}
-
-    @staticmethod
-    def sentence(result: dict[str, float]) -> str:
-        return (
-            f"test perplexity {result['perplexity']:.2f} on {result['test_tokens']} tokens, validation "
-            f"{result['val_perplexity']:.2f}"
+        return FinalResult(
+            metrics=metrics,
+            evaluation={
+                "read": "as one stream, the state carried from the first word to the last",
+                "tokens": len(self._text["test"]),
+            },
+            summary=(
+                f"test perplexity {metrics['perplexity']:.2f} on {test.tokens} tokens, validation "
+                f"{metrics['val_perplexity']:.2f}"
+            ),
         )
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._average is None else self._average.applied()
+
     @torch.no_grad()
-    def _score(self, model: nn.Module, split: str) -> tuple[float, int]:
-        """Mean loss over a split and its number of tokens, each predicted once, from all that stand before it.
+    def _score(self, model: nn.Module, split: str) -> _Score:
+        """Mean loss over a split, each token predicted once, from all tokens before it.
 
         One stream cannot be shared out: rank 0 reads it, the others wait.
         """
-        told = None
-        if self.world.is_main:
+        score = None
+        if self.context.is_main:
             assert isinstance(model, AwdLstm)
-            x, y = (torch.from_numpy(s).to(self.world.device)[:, None] for s in self._stream(split))
+            x, y = (torch.from_numpy(s).to(self.context.device)[:, None] for s in self._stream(split))
             model.eval()
-            total = torch.zeros((), dtype=torch.float64, device=self.world.device)
-            hidden, seen = None, 0
+            total = torch.zeros((), dtype=torch.float64, device=self.context.device)
+            hidden: Hidden | None = None
+            seen = 0
             for start in range(0, len(x), _EVAL_STEPS):
-                self.world.pulse.on()
+                self.context.heartbeat.repeat()
                 part = slice(start, start + _EVAL_STEPS)
-                with torch.autocast(**self._autocast):
-                    out = model(x[part], hidden)
+                with autocast(self.config, self.context):
+                    out: Output = model(x[part], hidden)
                 total += F.cross_entropy(out.logits[:, 0].float(), y[part, 0], reduction="none").double().sum()
                 hidden, seen = out.hidden, seen + len(y[part])
             model.train()
-            assert seen == self.fingerprint[split]["num_tokens"], "a token was evaluated twice or not at all"
-            told = (total.item() / seen, seen)
-        return self.world.broadcast(told)
+            assert seen == self.info.fingerprint[split]["num_tokens"], "a token was evaluated twice or not at all"
+            score = _Score(total.item() / seen, seen)
+        return self.context.broadcast(score)
 
-    def state(self) -> Hidden | None:
-        """The carried state of all columns, on the host: what resuming within an epoch needs. Every rank must call."""
-        if self._hidden is None:
-            return None
-        return join_columns(self.world.gather(tuple((h.cpu(), c.cpu()) for h, c in self._hidden)))
+    def state_dict(self) -> dict[str, Any]:
+        """The carried state of all columns, on the host, and the averaging's. Every rank must call."""
+        hidden = None
+        if self._hidden is not None:
+            hidden = join_columns(self.context.gather(tuple((h.cpu(), c.cpu()) for h, c in self._hidden)))
+        return {"hidden": hidden, "average": None if self._average is None else self._average.state_dict()}
 
-    def restore(self, state: Hidden | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes over the state of a checkpoint, made by any number of ranks."""
-        if state is not None:
-            columns, device = slice(*self._mine), self.world.device
-            self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in state)
+        if state["hidden"] is not None:
+            columns, device = slice(*self._mine), self.context.device
+            self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in state["hidden"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
 
 
 def perplexity(loss: float) -> float:
@@ -225,5 +241,5 @@ def perplexity(loss: float) -> float:
 
 
 def _in_columns(stream: np.ndarray, rows: int, columns: int) -> Tensor:
-    """int64 [rows, columns]: column after column of consecutive words; what does not fill a row is left out."""
+    """int64 [rows, columns]: each column holds consecutive words; words that fill no complete row are left out."""
     return torch.from_numpy(np.ascontiguousarray(stream[: rows * columns].reshape(columns, rows).T))

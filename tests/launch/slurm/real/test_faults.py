@@ -126,7 +126,7 @@ def test_preempted_then_a_rank_killed_then_one_stopped(
         whole(SHORT),
         r"interrupted: SIGUSR1 at step \d+",
         r"failed: rank 1 on \S+ is gone after step \d+, while it",
-        r"failed: rank 1 on \S+ gave no sign of life for 1\d s after step \d+, while it",
+        r"failed: rank 1 on \S+ sent no heartbeat for 1\d s after step \d+, while it",
     )
 
 

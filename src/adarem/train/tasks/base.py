@@ -1,0 +1,110 @@
+"""What the trainer asks of a task. It knows nothing else of images or words."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adarem.run.config import RunConfig
+from adarem.train.distributed.context import RankContext
+
+Inputs = TypeVar("Inputs")
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """What does not change during a run."""
+
+    unit: Literal["images", "tokens"]  # what is counted
+    totals: tuple[str, ...]  # columns of the running totals; the sum of losses first, the count last
+    primary_metric: str  # by which the best epoch is found: a key of Evaluation.metrics and of catalog.METRICS
+    clip_norm: float  # largest norm of the whole gradient; 0 clips nothing
+    steps_per_epoch: int
+    fingerprint: Mapping[str, Mapping[str, Any]]  # of each split's data; the keys are those of the data's JSON file
+
+
+@dataclass
+class Batch(Generic[Inputs]):
+    """This rank's part of a global batch."""
+
+    inputs: Inputs  # what the task's loss reads
+    count: int  # images or tokens, over all ranks
+    lr_factor: float = 1.0  # on the scheduled learning rate
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of the complete validation set."""
+
+    loss: float  # mean
+    metrics: Mapping[str, float]  # top1 and top5 in percent, or perplexity
+    count: int  # of images or tokens
+    correct: Mapping[str, np.ndarray] | None = None  # top1, top5: bool [images], in data set order
+
+
+@dataclass(frozen=True)
+class FinalResult:
+    """What a finished run reports next to its losses."""
+
+    metrics: Mapping[str, float]
+    evaluation: Mapping[str, object]  # how the metrics were measured
+    summary: str  # one line
+
+
+class Task(Protocol[Inputs]):
+    """ImageTask and LanguageTask."""
+
+    @property
+    def info(self) -> TaskInfo: ...
+
+    def build_model(self) -> nn.Module:
+        """A freshly initialised network on the CPU; the same seed gives the same weights on every machine and rank."""
+        ...
+
+    def example_input(self) -> Tensor:
+        """A batch in the shape of training's, the same on every rank; every parameter bears on the output."""
+        ...
+
+    def batches(self, epoch: int, start_step: int) -> AbstractContextManager[Iterator[Batch[Inputs]]]:
+        """This rank's batches of an epoch (0 is the first) from a step on; leaving early leaks nothing."""
+        ...
+
+    def loss(self, network: nn.Module, batch: Batch[Inputs]) -> tuple[Tensor, Tensor]:
+        """The mean loss to differentiate, and this rank's totals: float64 [len(info.totals)] on the device."""
+        ...
+
+    def metrics(self, totals: Tensor) -> dict[str, float]:
+        """Totals over all ranks to loss, metrics and count."""
+        ...
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Evaluates the complete validation set, each image or token once. Every rank must call."""
+        ...
+
+    def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> FinalResult:
+        """The result of a finished run. Every rank must call.
+
+        Args:
+            model: after the last step.
+            evaluation: of that model.
+            best: the best value of the primary metric over all evaluations.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What continuing within an epoch needs, for all ranks. Every rank must call."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over the state of a checkpoint, made by any number of ranks."""
+        ...
+
+
+def autocast(config: RunConfig, context: RankContext) -> torch.autocast:
+    """The config's precision, as a context manager."""
+    precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.scale.precision]
+    return torch.autocast(context.device.type, dtype=precision, enabled=precision is not None)
