@@ -64,13 +64,21 @@ CODE = (
 
 
 def test_answers_at_once_and_without_torch(sweep: Path) -> None:
-    took = []
-    for _ in range(5):  # the best of five, in processor time: other tests share the cores
-        began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-        done = subprocess.run([sys.executable, "-c", CODE, str(sweep.parent)], capture_output=True, text=True)
-        took.append(sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began)
-        assert done.stdout.splitlines()[-1] == "[]", done.stderr
-    assert min(took) < 0.3
+    """As measured against what any program needs that reads YAML, on the same machine at the same time."""
+    took, reference = [], []
+    for _ in range(5):
+        seconds, printed = processor_time(CODE, str(sweep.parent))
+        assert printed.splitlines()[-1] == "[]"
+        took.append(seconds)
+        reference.append(processor_time("import argparse, dataclasses, json, subprocess, yaml")[0])
+    assert min(took) < 4 * min(reference)
+
+
+def processor_time(code: str, *arguments: str) -> tuple[float, str]:
+    """Seconds that a Python program takes of a processor, whatever else runs on the machine, and what it prints."""
+    began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began, done.stdout
 
 
 def test_the_live_table_ends_when_the_last_run_does(sweep: Path) -> None:

@@ -244,7 +244,8 @@ def cluster() -> Iterator[Cluster]:
             left = subprocess.run(jobs, env=env, capture_output=True, text=True).stdout.split()
             if left:
                 subprocess.run(["scancel", "--full", "--signal=KILL", *left], env=env)
-                time.sleep(2)
+                with contextlib.suppress(RuntimeError):  # their daemons end them otherwise
+                    _until(lambda: not subprocess.run(jobs, env=env, capture_output=True).stdout.strip(), "Slurm", 10)
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
                 try:

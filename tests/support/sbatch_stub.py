@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
+from adarem.run.files import write_atomically
 
 
 def train(run: RunDir) -> int:
@@ -26,7 +27,7 @@ def train(run: RunDir) -> int:
     for s in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(s, lambda number, _frame: asked.append(number))
     seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS")
-    (run.path / f"rank{rank}.json").write_text(json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
+    write_atomically(run.path / f"rank{rank}.json", json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
     checkpoint = run.checkpoints / "1.pt"
     resumed = checkpoint.exists()
     if rank == 0:
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
     configs = Path(given["runs_dir"]).glob("*/*/config.yaml")
     given["status"] = {p.parent.name: RunDir(p.parent).status() for p in configs}
     Path(given["results_dir"]).mkdir(parents=True, exist_ok=True)
-    (Path(given["results_dir"]) / "report.json").write_text(json.dumps(given))
+    write_atomically(Path(given["results_dir"]) / "report.json", json.dumps(given))  # a test waits for it
     return 0
 
 

@@ -1,12 +1,14 @@
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import cluster, missing
+from tests.support.cluster import Cluster, cluster, missing
 
 
 @pytest.fixture(scope="session")
-def slurm_cluster():
+def slurm_cluster() -> Iterator[Cluster]:
     """A real two-node cluster."""
     if reason := missing():
         if os.environ.get("CI") == "true":
@@ -17,6 +19,6 @@ def slurm_cluster():
 
 
 @pytest.fixture(scope="session")
-def digits(digits_root):
+def digits(digits_root: Path) -> list[str]:
     """Overrides that point to the embedded data, prepared once for the whole suite."""
     return ["data=digits", f'data.root="{digits_root}"']

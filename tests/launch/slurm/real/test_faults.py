@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts.torture import SLOW_DISK, differences, state_of
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slurm
 
 SHORT, LONG = 15, 40  # epochs of four steps
 
-Whole = Callable[..., dict]
+Undisturbed = Callable[..., dict[str, Any]]  # epochs, ranks -> training state of the run that nothing happened to
 
 
 def run_of(folder: Path, digits: list[str], epochs: int, *cluster: str) -> list[str]:
@@ -33,13 +34,15 @@ def run_of(folder: Path, digits: list[str], epochs: int, *cluster: str) -> list[
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, digits: list[str]) -> Whole:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: list[str]) -> Undisturbed:
     """What a run of so many epochs comes to when nothing happens to it, without Slurm."""
-    known: dict[tuple[int, int], dict] = {}
+    known: dict[tuple[int, int], dict[str, Any]] = {}
 
-    def state(epochs: int, ranks: int = 2) -> dict:
+    def state(epochs: int, ranks: int = 2) -> dict[str, Any]:
         if (epochs, ranks) not in known:
-            overrides = run_of(tmp_path_factory.mktemp("whole"), digits, epochs, f"cluster.ranks_per_node={ranks}")
+            overrides = run_of(
+                tmp_path_factory.mktemp("undisturbed"), digits, epochs, f"cluster.ranks_per_node={ranks}"
+            )
             subprocess.run([sys.executable, "-m", "adarem", "launch", *overrides], check=True, timeout=600)
             known[epochs, ranks] = state_of(make_plan(overrides).cells[0].run)
         return known[epochs, ranks]
@@ -73,14 +76,14 @@ class Job:
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not ready():
-            assert time.monotonic() < end, f"not within {seconds:.0f} s\n{self.told()}"
+            assert time.monotonic() < end, f"not within {seconds:.0f} s\n{self.said()}"
             time.sleep(0.2)
 
     def wait_for_progress(self) -> None:
-        """Until an epoch more has been written by both ranks of a start that goes on."""
+        """Until one more epoch is recorded, and the run goes on."""
         known = len(self.run.metrics())
         self.wait(lambda: len(self.run.metrics()) >= known + 2 or self.run.status() == "done", 240)
-        assert self.run.status() == "running", self.told()
+        assert self.run.status() == "running", self.said()
 
     def slurm(self, *command: str) -> str:
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=True).stdout
@@ -88,28 +91,28 @@ class Job:
     def state(self) -> str:
         return self.slurm("squeue", "--noheader", "--states=all", f"--jobs={self.id}", "--format=%T").strip()
 
-    def told(self) -> str:
+    def said(self) -> str:
         logs = [p.read_text() for p in sorted(self.run.path.parent.glob("slurm/*.out"))]
         return "\n".join([*logs, self.slurm("squeue", "--array", "--states=all"), self.slurm("sinfo", "--Node")])
 
-    def ends_as(self, whole: dict, *reasons: str) -> None:
-        """Done, in one job, with the bits of ``whole``; its attempts tell these reasons, in this order.
+    def ends_as(self, undisturbed: dict[str, Any], *reasons: str) -> None:
+        """Done, in one job, with the bits of ``undisturbed``; its attempts record these reasons, in this order.
 
         Slurm repeats a termination that was not acknowledged, a minute later and then to the next start: more
-        interruptions than were meant are no fault.
+        interruptions than intended are no fault.
         """
         self.wait(lambda: self.run.status() == "done" and "end" in self.run.attempts()[-1], 420)
         attempts = self.run.attempts()
-        ends = [f"{a.get('why', 'never told')}: {a.get('detail', '')}" for a in attempts]
+        ends = [f"{a.get('why', 'not recorded')}: {a.get('detail', '')}" for a in attempts]
         left = iter(ends)
         for reason in (*reasons, "done: "):
-            assert any(re.match(reason, end) for end in left), f"{reason} not in {ends}\n{self.told()}"
+            assert any(re.match(reason, end) for end in left), f"{reason} not in {ends}\n{self.said()}"
         assert {a["slurm_job"] for a in attempts} == {f"{self.id}_0"}
-        assert differences(whole, state_of(self.run)) == []
+        assert differences(undisturbed, state_of(self.run)) == []
 
 
 def test_preempted_then_a_rank_killed_then_one_stopped(
-    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
+    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:
     job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM, ONE_A_NODE), slow_disk)
     job.wait_for_progress()
@@ -123,7 +126,7 @@ def test_preempted_then_a_rank_killed_then_one_stopped(
     (rank,) = slurm_cluster.ranks_on(job.second)
     os.kill(rank, signal.SIGSTOP)
     job.ends_as(
-        whole(SHORT),
+        undisturbed(SHORT),
         r"interrupted: SIGUSR1 at step \d+",
         r"failed: rank 1 on \S+ is gone after step \d+, while it",
         r"failed: rank 1 on \S+ sent no heartbeat for 1\d s after step \d+, while it",
@@ -141,7 +144,7 @@ if os.environ.get("SLURM_PROCID") == "1":
 """
 
 
-def test_a_rank_that_ends_with_a_mistake_ends_the_job(
+def test_a_rank_that_ends_with_a_user_error_ends_the_job(
     slurm_cluster: Cluster, digits: list[str], tmp_path: Path
 ) -> None:
     """The ranks that wait for it get SIGTERM from srun; that must not look like an interruption, which starts again."""
@@ -149,8 +152,8 @@ def test_a_rank_that_ends_with_a_mistake_ends_the_job(
     (tmp_path / "site" / "sitecustomize.py").write_text(FAIL_WHILE_THE_OTHER_WAITS)
     job = Job(slurm_cluster, run_of(tmp_path, digits, SHORT, *ON_SLURM, ONE_A_NODE), tmp_path / "site")
     job.wait(lambda: job.state() not in ("PENDING", "RUNNING", "COMPLETING"), 120)
-    told = job.told()
-    assert job.state() == "FAILED" and "ended with exit code 2" in told and "start 2" not in told, told
+    said = job.said()
+    assert job.state() == "FAILED" and "ended with exit code 2" in said and "start 2" not in said, said
     assert job.run.status() == "planned"
 
 
@@ -169,10 +172,10 @@ ON_SLURM = ("cluster=slurm", "cluster.nodes=2", "cluster.cpus_per_rank=1")
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["slurmd killed", "power cut"])
 def test_the_node_of_the_batch_shell_fails(
-    fault: str, slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
+    fault: str, slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:
-    """Slurm takes it for down after SlurmdTimeout, ends what is left of the job and starts it again: on two nodes,
-    so not before the node is back."""
+    """Slurm takes the node for down after SlurmdTimeout, ends what is left of the job and requeues it: for two nodes,
+    so it starts once the node is back."""
     job = Job(slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, ONE_A_NODE), slow_disk)
     job.wait_for_progress()
     try:
@@ -184,12 +187,12 @@ def test_the_node_of_the_batch_shell_fails(
     finally:
         slurm_cluster.start(job.first)
     gone = r"failed: rank 0 on \S+ is gone after step \d+, while it"
-    job.ends_as(whole(LONG), "interrupted: " if fault == "slurmd killed" else gone)
+    job.ends_as(undisturbed(LONG), "interrupted: " if fault == "slurmd killed" else gone)
 
 
 @pytest.mark.slow
 def test_random_ranks_are_killed_at_random_moments(
-    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
+    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:
     """Four ranks on two nodes, six times one of them, or SIGTERM to all. Three failures in a row without a checkpoint
     end the job; then it is launched again."""
@@ -211,18 +214,18 @@ def test_random_ranks_are_killed_at_random_moments(
     if job.run.status() != "done":
         job.launch()
     job.wait(lambda: job.run.status() == "done" and "end" in job.run.attempts()[-1], 420)
-    print("\n".join(f"{a.get('why', 'never told')}: {a.get('detail', '')}" for a in job.run.attempts()))
-    assert len(job.run.attempts()) > 2, job.told()
-    assert differences(whole(LONG, 4), state_of(job.run)) == []
+    print("\n".join(f"{a.get('why', 'not recorded')}: {a.get('detail', '')}" for a in job.run.attempts()))
+    assert len(job.run.attempts()) > 2, job.said()
+    assert differences(undisturbed(LONG, 4), state_of(job.run)) == []
 
 
 @pytest.mark.slow
 def test_the_time_limit_is_reached(
-    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, whole: Whole
+    slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:
     """A minute, which is less than the run takes; Slurm warns 5 s before, or up to half a minute earlier than that."""
     extra = 'cluster.extra=["--signal=B:USR1@5"]'
     job = Job(
         slurm_cluster, run_of(tmp_path, digits, LONG, *ON_SLURM, ONE_A_NODE, "cluster.time='1'", extra), slow_disk
     )
-    job.ends_as(whole(LONG), r"interrupted: SIGUSR1 at step \d+")
+    job.ends_as(undisturbed(LONG), r"interrupted: SIGUSR1 at step \d+")

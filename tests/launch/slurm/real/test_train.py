@@ -5,16 +5,19 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from adarem.plan.plan import make_plan
+from tests.support.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
 
-def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
-    """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, so that two cores are enough. One is preempted."""
+def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path: Path) -> None:
+    """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, for which two cores are enough. One is preempted."""
     env = os.environ | {k: slurm_cluster.env[k] for k in ("SLURM_CONF", "PATH")}
     env |= {"OMP_NUM_THREADS": "1"}
     common = [
@@ -23,9 +26,9 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
         *(f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results"),
     ]
 
-    def launch(*overrides):
+    def launch(*overrides: str) -> str:
         command = [sys.executable, "-m", "adarem", "launch", *common, *overrides]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
         print(shown := done.stdout + done.stderr)
         assert done.returncode == 0
         return shown
@@ -49,14 +52,14 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
     assert job_state(report, env) == "COMPLETED"
 
     assert len(plan.cells) == 6
-    for cell in plan.cells:
-        assert cell.run.status() in ("done", "diverged"), log(tmp_path, "*_*.out")
-        attempt = cell.run.attempts()[-1]
-        wide_cell = cell.config.optimizer.name == "adarem"
-        assert attempt["world_size"] == (16 if wide_cell else 2)
+    for planned in plan.cells:
+        assert planned.run.status() in ("done", "diverged"), log(tmp_path, "*_*.out")
+        attempt = planned.run.attempts()[-1]
+        wide_run = planned.config.optimizer.name == "adarem"
+        assert attempt["world_size"] == (16 if wide_run else 2)
         assert attempt["slurm_job"]
     assert [a["why"] for a in preempted.attempts()] == ["interrupted", "done"]
-    assert "start 2: 2 ranks" in (told := log(tmp_path, f"{array}_0.out")) and "failed" not in told
+    assert "start 2: 2 ranks" in (said := log(tmp_path, f"{array}_0.out")) and "failed" not in said
     assert preempted.attempts()[0]["slurm_job"] == preempted.attempts()[1]["slurm_job"] == f"{array}_0"
     adarem = next(c.run for c in plan.cells if c.config.optimizer.name == "adarem")
     assert adarem.result()["world_size"] == 16 and adarem.result()["evaluation"]["images"] == 360
@@ -66,21 +69,21 @@ def test_table2_on_two_nodes(slurm_cluster, digits, tmp_path):
     assert "REHEARSAL of Table 2" in printed
 
 
-def job_state(job, env):
+def job_state(job: str, env: dict[str, str]) -> str:
     ask = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
     return subprocess.run(ask, env=env, capture_output=True, text=True).stdout.strip()
 
 
-def wait_for(ready, seconds, env):
+def wait_for(ready: Callable[[], object], seconds: float, env: dict[str, str]) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, queue(env)
         time.sleep(0.5)
 
 
-def queue(env):
+def queue(env: dict[str, str]) -> str:
     return subprocess.run(["squeue", "--array", "--states=all"], env=env, capture_output=True, text=True).stdout
 
 
-def log(folder, pattern):
+def log(folder: Path, pattern: str) -> str:
     return "\n".join(p.read_text() for p in sorted(folder.glob(f"runs/*/slurm/{pattern}")))
