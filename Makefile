@@ -8,17 +8,18 @@ PYTHON ?= python3
 IMAGENET ?=
 PTB ?=
 SEEDS ?=
+GRID ?=
 OVERRIDES ?=
 ROUNDS ?= 50
 # They reach the scripts as they were given: make expands a variable of the command line whenever it is used or exported.
-SETTINGS := PYTHON IMAGENET PTB SEEDS OVERRIDES ROUNDS
+SETTINGS := PYTHON IMAGENET PTB SEEDS GRID OVERRIDES ROUNDS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report status doctor test torture lint
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test torture lint
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -52,10 +53,11 @@ reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under
 reproduce-lambda: $(HARNESS) ## AdaRem's λ: multiplied once an epoch, at every step, never; other values
 	@scripts/reproduce.sh lambda
 
-report: $(HARNESS) ## tables and figures again, from the runs there are
-	@code=0; for grid in table1 table2 table3 figure2 lambda; do \
-	  if compgen -G "runs/$$grid*" >/dev/null; then .venv/bin/adarem report grid=$$grid || code=$$?; fi; \
-	done; exit $$code
+report: $(HARNESS) ## tables, figures and claims again, of all sweeps under runs/
+	@.venv/bin/adarem report
+
+commit-rehearsal: $(HARNESS) ## report the rehearsal of GRID=table2 into results/rehearsals/, and stage it for git
+	@scripts/commit_rehearsal.sh "$$GRID"
 
 status: $(HARNESS) ## where every run stands
 	@.venv/bin/adarem status

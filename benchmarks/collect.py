@@ -112,16 +112,16 @@ def measure_parts(runs_dir: Path, results_dir: Path) -> list[tuple[str, float, f
         marks.append((what, time.perf_counter(), time.process_time()))
 
     from adarem.report.figures.write import write_figures
-    from adarem.report.make import load
+    from adarem.report.make import load_table
     from adarem.report.tables import render as tables
 
     mark("import")
-    table = load(runs_dir / "table1", results_dir)
+    table = load_table(runs_dir / "table1", results_dir)
     assert table.complete and not any(r.problems for r in table.sweep.runs), "the benchmark's runs are not whole"
     mark("collect")
     tables.markdown(table)
     mark("tabulate (Markdown)")
-    write_figures(table, results_dir / "figures")
+    write_figures(table, results_dir / "table1" / "figures")
     mark("draw")
     return [
         (what, wall - before, cpu - cpu_before)
@@ -172,7 +172,7 @@ def main() -> None:
         parts = fresh("parts", runs, Path(folder) / "parts")
         wall, cpu, peak = fresh("whole", runs, results)
     date = datetime.date.today().isoformat()
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "pandas", "matplotlib"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "matplotlib"))
     lines = [
         "# The report of a lab's runs",
         "",

@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     launch = verb("launch", _launch, "plan a grid, then start every run that is not finished, here or on Slurm")
     status = verb("status", _status, "show the state of every run of a grid")
     train = verb("train", _train, "train one run directory, or continue it (as one rank: torchrun or srun starts them)")
-    report = verb("report", _report, "build a grid's table and figures from its run directories")
+    report = verb("report", _report, "make the tables and figures of all sweeps, or of one grid")
     compare = verb("compare", _compare, "two finished runs next to each other, and image by image with the paired test")
     wandb = verb("wandb", _wandb, "send runs, tables, figures and their layout to Weights & Biases; see docs/wandb.md")
 
@@ -218,18 +218,17 @@ def _report(args: argparse.Namespace) -> int:
     from adarem.report import make_report
 
     chosen = _settings(
-        args.settings, {"grid": "table2", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
+        args.settings, {"grid": "", "data": "", "scale": "", "runs_dir": "runs", "results_dir": "results"}
     )
-    print(
-        make_report(
-            grid=chosen["grid"],
-            runs_dir=Path(chosen["runs_dir"]),
-            results_dir=Path(chosen["results_dir"]),
-            data=chosen["data"] or None,
-            scale=chosen["scale"] or None,
-        )
+    report = make_report(
+        grid=chosen["grid"] or None,
+        runs_dir=Path(chosen["runs_dir"]),
+        results_dir=Path(chosen["results_dir"]),
+        data=chosen["data"] or None,
+        scale=chosen["scale"] or None,
     )
-    return exitcodes.OK
+    print(report.text)
+    return exitcodes.USER_ERROR if report.failed else exitcodes.OK
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -345,7 +345,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
         "planned before with other settings (optimizer.momentum: 0.8 against 0.9)",
     ),
     "no runs": (lambda p: ["status"], "runs: no runs there; `adarem launch grid=table2` makes some"),
-    "no runs to report": (lambda p: ["report", "data=digits"], "no runs of table2 there"),
+    "no runs to report": (lambda p: ["report", "data=digits"], "no runs on digits there"),
     "no such setting": (lambda p: ["report", "gird=table2"], "'gird=table2': not a setting of this command"),
     # the machine
     "fewer GPUs than ranks": (

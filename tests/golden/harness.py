@@ -22,22 +22,23 @@ IMAGES = 1.0  # percent, of images that another machine gets right
 
 # What the report writes: golden name to the path under the results directory. A file that a grid has not is left out.
 OUTPUTS = {
-    "runs.csv": "runs.csv",
+    "runs.csv": "{sweep}/runs.csv",
     "claims.csv": "claims.csv",
     "claims.md": "claims.md",
-    "table.md": "tables/{grid}.md",
-    "table.csv": "tables/{grid}.csv",
-    "table.tex": "tables/{grid}.tex",
-    "time.md": "tables/{grid}-time.md",
-    "time.csv": "tables/{grid}-time.csv",
+    "table.md": "{sweep}/table.md",
+    "table.csv": "{sweep}/table.csv",
+    "table.tex": "{sweep}/table.tex",
+    "time.md": "{sweep}/time.md",
+    "time.csv": "{sweep}/time.csv",
 }
 _FIGURES = (
     "figure1", "figure1-parameters", "figure2", "figure4", "figure5", "figure5-others", "lambda-curves",
     "{grid}-curves", "{grid}-time", "{grid}-time-others",
 )  # fmt: skip
 # Of these the screen's list of written files has the names; their bytes depend on fonts and libraries.
-NOT_COMPARED = {"report.html": "report.html"}
-NOT_COMPARED |= {f"{name}.{kind}": f"figures/{name}.{kind}" for name in _FIGURES for kind in ("png", "svg")}
+NOT_COMPARED = {"report.html": "{sweep}/report.html", "index.html": "index.html"}
+NOT_COMPARED |= {"manifest.json": "{sweep}/manifest.json"}
+NOT_COMPARED |= {f"{name}.{kind}": f"{{sweep}}/figures/{name}.{kind}" for name in _FIGURES for kind in ("png", "svg")}
 
 
 def adarem(place: Path, *arguments: str, code: int | None = 0) -> str:
@@ -71,8 +72,9 @@ def report(place: Path, grid: str, *settings: str) -> dict[str, str]:
     """Golden name to text of all that ``adarem report`` says and writes, whatever folders its files lie in."""
     screen = adarem(place, "report", f"grid={grid}", "runs_dir=runs", "results_dir=results", *settings)
     found, names = {}, {}
+    sweep = "-".join([grid, *(s.removeprefix("data=") for s in settings if s.startswith("data="))])
     for name, path in (OUTPUTS | NOT_COMPARED).items():
-        path = path.format(grid=grid)
+        path = path.format(grid=grid, sweep=sweep)
         names[path] = name.format(grid=grid)
         file = place / "results" / path
         if name in OUTPUTS and file.exists():

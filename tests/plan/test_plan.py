@@ -7,7 +7,7 @@ import pytest
 
 from adarem.launch.commands import report_arguments
 from adarem.plan.plan import METRICS, make_plan
-from adarem.report.load import find_sweep
+from adarem.report.load import Sweeps
 from adarem.report.tables.table import METRICS as of_report
 from adarem.resources import config_dir
 from adarem.run.errors import UserError
@@ -103,8 +103,7 @@ def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
     for plan in (trial, make_plan(paper)):
         plan.write()
         asked = dict(word.split("=") for word in report_arguments(plan))
-        assert find_sweep(asked["grid"], tmp_path, asked["data"], asked["scale"])[0] == plan.folder
-    assert find_sweep("table2", tmp_path, None)[0].name == "table2"
+        assert Sweeps(tmp_path).matching(asked["grid"], asked["data"], asked["scale"]) == [plan.folder.name]
 
 
 def test_a_trial_takes_no_winners_of_the_papers_search(tmp_path: Path) -> None:

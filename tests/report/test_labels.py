@@ -3,7 +3,7 @@
 from adarem.plan.plan import make_plan
 from adarem.report.figures.curves import curves
 from adarem.report.figures.panels import TEST_ERROR, TRAIN_LOSS
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.page import page as html
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
@@ -17,7 +17,7 @@ def planned(dirs, *overrides):
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 

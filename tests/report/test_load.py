@@ -1,13 +1,10 @@
 import json
-import os
 
 import numpy as np
 import pytest
 
 from adarem.plan.plan import make_plan
-from adarem.report import load as collect
-from adarem.report import provenance
-from adarem.report.tables import runs as runs_csv
+from adarem.report import load, provenance
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from tests.support.sweeps import diverge, fingerprint, finish, make_config, start, write_epochs, write_grid
@@ -27,7 +24,7 @@ def test_every_state_is_told_apart(dirs):
     stopped.end_attempt(number, "interrupted")
     start(running, host="elsewhere")
     running.write_progress({"epoch": 12, "epochs": 100})
-    states = {r.config.optimizer.name: (r.status, r.state) for r in collect.read_sweep(folder).runs}
+    states = {r.config.optimizer.name: (r.status, r.state) for r in load.load_sweep(folder).runs}
     assert states == {
         "sgdm": ("done", "failed"), "adam": ("diverged", "div."), "adamw": ("planned", "—"),
         "adabound": ("failed", "failed"), "rmsprop": ("interrupted", "stopped ep 7/100"),
@@ -47,7 +44,7 @@ def test_a_result_that_does_not_fit_is_named_and_never_a_number(dirs, change, wo
     folder = write_grid(dirs[0])
     run = finish(folder, make_config("resnet18", "sgdm"), 70.5)
     run.write_result(run.result() | change)
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert (read.status, read.value("top1")) == ("failed", None)
     assert words in "; ".join(read.problems)
 
@@ -56,7 +53,7 @@ def test_a_result_that_does_not_fit_is_named_and_never_a_number(dirs, change, wo
 def test_a_result_edited_by_hand_is_named_and_never_a_number(dirs, change):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
     run.result_file.write_text(json.dumps(json.loads(run.result_file.read_text()) | change))
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert (read.status, read.value("top1")) == ("failed", None)
     assert "result.json: not as training wrote it (checksum differs)" in "; ".join(read.problems)
 
@@ -65,7 +62,7 @@ def test_another_config_hash_is_told_and_the_figure_kept(dirs):
     """The settings known to a later version change the hash of a file that nobody touched."""
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
     run.write_result(run.result() | {"config_hash": "0" * 16})
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert read.value("top1") == 70.5
     assert "does not hash as when it was trained" in "; ".join(read.problems)
 
@@ -89,7 +86,7 @@ def test_damage_is_reported_by_name(dirs, damage):
         run.config_file.unlink()
     else:
         run.config_file.write_bytes(b"\xff\xfe\x00" if damage == "binary config" else b"grid: [")
-    c = collect.read_sweep(folder)
+    c = load.load_sweep(folder)
     told = c.unreadable + [f"{r.name}: {p}" for r in c.runs for p in r.problems]
     assert len(told) >= 1 and all("resnet18-sgdm-s0" in t for t in told)
     if damage in ("result", "no config", "binary config", "config"):
@@ -118,7 +115,7 @@ def test_only_the_whole_genuine_set_is_no_rehearsal(dirs, counts, evaluated, wor
     run = finish(write_grid(dirs[0]), config, 70.5, epochs=False)
     evaluation = run.result()["evaluation"] | {"images": evaluated}
     run.write_result(run.result() | {"fingerprint": fingerprint(config, GENUINE | counts), "evaluation": evaluation})
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert config.rehearsal is None
     assert (read.rehearsal is None) if words is None else (words in read.rehearsal)
 
@@ -130,15 +127,15 @@ def test_a_run_without_a_result_is_told_by_what_its_evaluations_counted(dirs):
         run.freeze(make_config("resnet18", optimizer))
         start(run, host="elsewhere")
         write_epochs(run, 3, 60.0, evaluated=images)
-    told = {r.config.optimizer.name: r.rehearsal for r in collect.read_sweep(folder).runs}
+    told = {r.config.optimizer.name: r.rehearsal for r in load.load_sweep(folder).runs}
     assert told["sgdm"] is None and "evaluated on 8 of 50,000" in told["adam"]
 
 
 def test_one_run_on_other_data_makes_the_campaign_a_rehearsal(dirs, table2_runs):
-    assert collect.read_sweep(table2_runs).rehearsal is None
+    assert load.load_sweep(table2_runs).rehearsal is None
     run = RunDir(table2_runs / "resnet18-sgdm-s1")
     run.write_result(run.result() | {"fingerprint": None})
-    assert collect.read_sweep(table2_runs).rehearsal.endswith("claims (1 of 6 runs)")
+    assert load.load_sweep(table2_runs).rehearsal.endswith("claims (1 of 6 runs)")
 
 
 def test_text_is_held_to_its_counts_too(dirs):
@@ -147,15 +144,15 @@ def test_text_is_held_to_its_counts_too(dirs):
     config = plan.cells[0].config
     run = finish(plan.folder, config, 0.0, epochs=False)
     run.write_result(run.result() | {"perplexity": 70.0})
-    assert collect.read_run(run.path).rehearsal is None
+    assert load.read_run(run.path).rehearsal is None
     counts = {"train": 929_589, "val": 73_760, "test": 82_429}
     run.write_result(run.result() | {"fingerprint": fingerprint(config, counts)})
-    assert "Penn Treebank with 82,429 of 82,430 test tokens" in collect.read_run(run.path).rehearsal
+    assert "Penn Treebank with 82,429 of 82,430 test tokens" in load.read_run(run.path).rehearsal
 
 
 def test_a_campaign_without_a_readable_run_is_told_by_its_name(dirs):
-    assert collect.read_sweep(write_grid(dirs[0])).rehearsal is None
-    digits = collect.read_sweep(write_grid(dirs[0], data="digits", scale="rehearsal"))
+    assert load.load_sweep(write_grid(dirs[0])).rehearsal is None
+    digits = load.load_sweep(write_grid(dirs[0], data="digits", scale="rehearsal"))
     assert digits.rehearsal == "table2-digits holds no readable run"
 
 
@@ -168,7 +165,7 @@ def without(run, *lost):
 def test_a_lost_record_makes_the_hours_from_there_on_unknown(dirs):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5)
     without(run, (60, "train"), (80, "val"), (81, "val"))
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert read.hours[:, 0].tolist() == list(range(1, 101))
     assert read.hours[58, 1:] == pytest.approx([59 * 110 / 3600, 16 * 59 * 110 / 3600])
     assert np.isnan(read.hours[59:, 1:]).all()
@@ -178,7 +175,7 @@ def test_a_lost_record_makes_the_hours_from_there_on_unknown(dirs):
         "metrics.jsonl has no val record of epochs 80 to 81; hours from there on are unknown",
     ]
     without(run, *((e, s) for e in range(1, 101) for s in ("train", "val") if e > 50))  # cut in the middle
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert np.isfinite(read.hours[:50]).all() and np.isnan(read.hours[50:, 1]).all() and len(read.hours) == 100
 
 
@@ -186,10 +183,10 @@ def test_evaluations_that_were_not_due_are_not_lost(dirs):
     config = make_config("resnet18", "sgdm", changed={"train": {"eval_every": 30}})
     run = finish(write_grid(dirs[0]), config, 70.5)
     without(run, *((e, "val") for e in range(1, 101) if e not in (30, 60, 90, 100)))
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert read.problems == [] and read.hours[-1, 1] == pytest.approx((100 * 101 + 4 * 9) / 3600)
     without(run, (60, "val"))
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert np.isfinite(read.hours[58, 1]) and np.isnan(read.hours[59:, 1]).all()
 
 
@@ -199,7 +196,7 @@ def test_an_evaluation_under_way_is_not_lost(dirs):
     start(run, host="elsewhere")
     write_epochs(run, 3, 60.0)
     without(run, (3, "val"))
-    read = collect.read_run(run.path)
+    read = load.read_run(run.path)
     assert (read.status, read.problems) == ("running", [])
     assert (read.spent("evaluate"), read.spent("train")) == (18.0, 300.0)
     assert np.isnan(read.hours[2, 1])  # the end of epoch 3 is not reached
@@ -208,7 +205,7 @@ def test_an_evaluation_under_way_is_not_lost(dirs):
 def test_an_epoch_beyond_the_runs_last_is_an_unreadable_line(dirs):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
     run.append_metrics({"epoch": 10**12, "split": "train", "loss": 1.0})
-    assert "1 unreadable line in metrics.jsonl" in collect.read_run(run.path).problems
+    assert "1 unreadable line in metrics.jsonl" in load.read_run(run.path).problems
 
 
 @pytest.mark.parametrize(
@@ -228,8 +225,8 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
     way = {"parameter": "fc.weight[0, 1]", "from_step": 0, "values": [0.0, 1.0]}
     for epoch in range(1, 11):
         run.append_oscillation({"epoch": epoch, "step": epoch, "q_mean": 9.0, "trajectories": [way] * (epoch == 1)})
-    (read,) = collect.read_sweep(folder).runs
-    assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0]["values"].tolist() == [0.0, 1.0]
+    (read,) = load.load_sweep(folder).runs
+    assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0].values.tolist() == [0.0, 1.0]
     whole = run.oscillation_file.read_text()
     if damage == "cut":
         run.oscillation_file.write_text(whole[:-20])
@@ -240,11 +237,11 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
     else:
         odd = [{"parameter": "fc"}, way | {"values": [1.0, None]}, way] if damage == "trajectory" else 7
         run.append_oscillation({"epoch": 10, "step": 10, "q_mean": 9.0, "trajectories": odd})
-    (read,) = collect.read_sweep(folder).runs
+    (read,) = load.load_sweep(folder).runs
     lacking = ["done, but its final q_mean cannot be read"] if damage in ("cut", "gone") else []
     assert (read.problems, read.status) == ([*words, *lacking], "done")
     assert read.value("q_mean") == (None if lacking else 9.0)
-    told = provenance.problems(collect.read_sweep(folder))
+    told = provenance.problems(load.load_sweep(folder))
     assert [f"figure2-digits/resnet18-sgd-s0: {p}" for p in read.problems] == told
 
 
@@ -252,7 +249,7 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
     folder = write_grid(dirs[0])
     run = finish(folder, make_config("resnet18", "sgdm"), 70.5, epochs=False)
     run.write_result(run.result() | {"top5": None})
-    (read,) = collect.read_sweep(folder).runs
+    (read,) = load.load_sweep(folder).runs
     assert "done, but its final top5 cannot be read" in read.problems and read.value("top1") == 70.5
 
 
@@ -275,7 +272,7 @@ def test_a_damaged_grid_file_is_one_line(dirs, content, words):
     file.unlink()
     file.mkdir() if content is None else file.write_bytes(content)
     with pytest.raises(UserError) as e:
-        collect.read_sweep(file.parent)
+        load.load_sweep(file.parent)
     assert words in str(e.value) and str(file) in str(e.value) and "\n" not in str(e.value)
 
 
@@ -283,16 +280,16 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
     bad = write_grid(dirs[0], "table1")
     (bad / "grid.yaml").write_bytes(b"\xff")
     read = []
-    monkeypatch.setattr(
-        collect, "read_campaign", lambda folder, f=collect.read_campaign: read.append(folder) or f(folder)
-    )
-    sweeps = collect.Sweeps(dirs[0])
+    monkeypatch.setattr(load, "read_campaign", lambda folder, f=load.read_campaign: read.append(folder) or f(folder))
+    sweeps = load.Sweeps(dirs[0])
     assert sweeps.names() == ["table1", "table2"]
     for _ in range(2):
         assert len(sweeps.get("table2").runs) == 6 and sweeps.get("table1") is sweeps.get("nothing") is None
-    assert read == [table2_runs, bad]
-    assert sweeps.unreadable == {"table1": f"{bad / 'grid.yaml'}: not text; plan the grid again"}
-    assert sweeps.holds("table2/resnet18-sgdm-s0") and not sweeps.holds("table2/resnet18-sgdm-s9")
+    assert read == [table2_runs, bad, dirs[0] / "nothing"]
+    assert sweeps.unreadable == {
+        "table1": f"{bad / 'grid.yaml'}: not text; plan the grid again",
+        "nothing": f"{dirs[0] / 'nothing'}: no grid.yaml there; `adarem plan` makes it",
+    }
 
 
 @pytest.mark.parametrize(
@@ -310,90 +307,54 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
 def test_sections_that_were_read_before_make_the_same_config(dirs, old, new):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
     sections = {}
-    assert collect.read_run(run.path, sections).config == run.config() and len(sections) > 5
+    assert load.read_run(run.path, sections).config == run.config() and len(sections) > 5
     text = run.config_file.read_text().replace(old, new, 1)
     run.config_file.write_text(text.replace("extra: []", "extra: *three") if "three" in new else text)
     try:
         expected = run.config()
     except UserError as e:
-        assert collect.read_run(run.path, sections) == f"table2/resnet18-sgdm-s0: {e}"
+        assert load.read_run(run.path, sections) == f"table2/resnet18-sgdm-s0: {e}"
     else:
-        assert collect.read_run(run.path, sections).config == expected
+        assert load.read_run(run.path, sections).config == expected
 
 
 def test_folders_that_are_no_runs_are_left_alone(dirs):
     folder = write_grid(dirs[0])
     (folder / "slurm").mkdir()
     (folder / "slurm" / "12_0.out").write_text("hello")
-    assert collect.read_sweep(folder).unreadable == []
+    assert load.load_sweep(folder).unreadable == []
 
 
-def test_finding_the_campaign(dirs):
+def test_finding_the_sweeps(dirs):
     runs = dirs[0]
+
+    def found(*asked):
+        return load.Sweeps(runs).matching(*asked)
+
     with pytest.raises(UserError, match=r"no runs of table2 there; type: make reproduce-table2, or adarem launch"):
-        collect.find_sweep("table2", runs, None)
-    digits = write_grid(runs, data="digits", scale="rehearsal")
-    assert collect.find_sweep("table2", runs, None) == (digits, "")
-    smoke = write_grid(runs, data="digits", scale="smoke")
-    with pytest.raises(UserError, match="table2-digits and table2-digits-smoke"):
-        collect.find_sweep("table2", runs, None)
-    whole = write_grid(runs)
-    folder, note = collect.find_sweep("table2", runs, None)
-    assert folder == whole and "table2-digits" in note
-    assert collect.find_sweep("table2", runs, "digits")[0] == digits
-    assert collect.find_sweep("table2-digits-smoke", runs, None)[0] == smoke
+        found("table2")
+    with pytest.raises(UserError, match=r"runs: no runs there; `make reproduce-table2` makes some"):
+        found(None)
+    write_grid(runs, data="digits", scale="rehearsal")
+    assert found("table2") == ["table2-digits"]
+    write_grid(runs, data="digits", scale="smoke")
+    write_grid(runs)
+    assert found("table2") == found(None) == ["table2", "table2-digits", "table2-digits-smoke"]
+    assert found("table2", "digits") == found("table2-digits") == ["table2-digits"]
+    assert found("table2", "digits", "smoke") == found("table2-digits-smoke") == ["table2-digits-smoke"]
+    assert found("table2", None, "paper") == ["table2"]
     with pytest.raises(UserError, match="no runs of table1"):
-        collect.find_sweep("table1", runs, "digits")
+        found("table1", "digits")
+    with pytest.raises(UserError, match=r"table2-smoke: no runs of table2 there \(there are runs of table2, "):
+        found("table2", "imagenet", "smoke")
+    (runs / "table2-digits" / "grid.yaml").write_text("[")
+    assert "table2-digits" in found("table2")  # by its name, so that the report says what is wrong with it
 
 
-def test_runs_csv_keeps_and_refreshes_other_campaigns(dirs):
-    import pandas as pd
-
-    runs, results = dirs
-    one = write_grid(runs)
-    finish(one, make_config("resnet18", "sgdm"), 70.5)
-    two = write_grid(runs, "table1", "digits", "rehearsal")
-    late = make_config("resnet50", "sgdm", grid="table1", data="digits")
-    RunDir(two / late.cell).freeze(late)
-    path = results / "runs.csv"
-    results.mkdir()
-
-    def update(folder):
-        current = collect.read_sweep(folder)
-        path.write_text(runs_csv.merged(path, current, collect.Sweeps(runs, current)))
-
-    update(one)
-    update(two)
-
-    def status():
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("run")
-        return frame, frame["status"].to_dict()
-
-    assert status()[1] == {"table1-digits/resnet50-sgdm-s0": "planned", "table2/resnet18-sgdm-s0": "done"}
-    finish(two, late, 91.0)
-    update(one)  # a report on the other grid
-    assert status()[1]["table1-digits/resnet50-sgdm-s0"] == "done"
-    (two / "grid.yaml").write_text("[")  # no longer readable
-    update(one)
-    assert status()[1]["table1-digits/resnet50-sgdm-s0"] == "done"
-    os.rename(two, two.with_name("gone"))
-    update(one)
-    frame, _ = status()
-    row = frame.loc["table1-digits/resnet50-sgdm-s0"]
-    assert (row["top1"], row["optimizer.lr"], row["data.name"], row["scale.epochs"]) == (
-        "91",
-        "0.4",
-        "digits",
-        f"{late.scale.epochs}",
-    )
-    assert row["rehearsal"] and not frame.loc["table2/resnet18-sgdm-s0"]["rehearsal"]
-    assert "/data" not in path.read_text()  # no machine's paths in a committed file
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1,2\n", b'"'])
-def test_a_damaged_runs_csv_is_one_line(dirs, table2_runs, content):
-    path = dirs[0] / "runs.csv"
-    path.write_bytes(content)
-    current = collect.read_sweep(table2_runs)
-    with pytest.raises(UserError, match="runs.csv: not readable as the report's CSV; restore it, or move it away"):
-        runs_csv.merged(path, current, collect.Sweeps(dirs[0], current))
+def test_the_sweeps_of_one_data_set(dirs):
+    plans = [make_plan([f"grid={grid}", "data=digits", f"runs_dir={dirs[0]}"]) for grid in ("table1", "table2")]
+    for plan in (*plans, make_plan(["grid=table2", "data.root=/d", f"runs_dir={dirs[0]}"])):
+        plan.write()
+    assert load.Sweeps(dirs[0]).matching(None, "digits") == ["table1-digits", "table2-digits"]
+    with pytest.raises(UserError, match="no runs on pydoc there"):
+        load.Sweeps(dirs[0]).matching(None, "pydoc")

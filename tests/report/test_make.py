@@ -1,21 +1,23 @@
 import csv
 import re
 import shutil
+import subprocess
 from collections import defaultdict
+from datetime import datetime
 
 import numpy as np
 import pytest
 
-from adarem.report import load as collect
-from adarem.report import make_report
-from adarem.report.claims import ledger
+from adarem.report import load, make_report
 from adarem.report.figures import oscillation
 from adarem.report.figures.curves import curves
 from adarem.report.figures.panels import OSCILLATION, TEST_ERROR, TRAIN_LOSS, against_time
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
+from adarem.report.manifest import read_manifest
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from tests.support import ROOT
 from tests.support.sweeps import diverge, fingerprint, finish, make_config, start, write_epochs, write_grid
 
 
@@ -28,130 +30,155 @@ def rehearse(dirs, grid="table2", optimizers=("sgdm", "adarem"), models=("resnet
 
 
 def report(dirs, grid="table2", **more):
-    return make_report(grid=grid, runs_dir=dirs[0], results_dir=dirs[1], **more)
-
-
-def test_every_file_is_written_and_named(dirs):
-    rehearse(dirs)
-    text = report(dirs)
-    for name in ("runs.csv", "tables/table2.md", "tables/table2.csv", "tables/table2.tex", "figures/figure4.png",
-                 "figures/figure4.svg", "figures/table2-time.png", "figures/table2-time.svg"):  # fmt: skip
-        assert (dirs[1] / name).stat().st_size > 500 and str(dirs[1] / name) in text
-    assert "REHEARSAL of Table 2" in text and "95.00" in text
-
-
-def test_a_report_of_the_same_runs_is_the_same_bytes(dirs):
-    rehearse(dirs)
-    report(dirs)
-    first = {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()}
-    report(dirs)
-    assert {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()} == first
-
-
-def test_a_rehearsal_never_overwrites_a_reproduction(dirs, table2_runs):
-    rehearse(dirs)
-    report(dirs)  # the reproduction goes first when both are there
-    before = {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()}
-    assert "71.20 ± 0.20" in (dirs[1] / "tables/table2.md").read_text()
-    with pytest.raises(UserError, match=r"holds a reproduction, .*results_dir=") as e:
-        report(dirs, data="digits")
-    assert "\n" not in str(e.value)
-    assert {p: p.read_bytes() for p in dirs[1].rglob("*") if p.is_file()} == before
-    make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1].with_name("elsewhere"), data="digits")
-    assert (dirs[1].with_name("elsewhere") / "tables/table2.md").exists()
+    return make_report(grid=grid, runs_dir=dirs[0], results_dir=dirs[1], **more).text
 
 
 def contents(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def rows(path):
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize(("grid", "optimizers"), [("table2", ("sgdm", "adarem")), ("figure2", ("sgd", "adarem"))])
+def test_the_manifest_names_exactly_what_is_written(dirs, grid, optimizers):
+    rehearse(dirs, grid, optimizers)
+    made = make_report(grid=grid, runs_dir=dirs[0], results_dir=dirs[1])
+    folder = dirs[1] / f"{grid}-digits"
+    named = {folder / name for name in read_manifest(folder).files.all}
+    assert named | {folder / "manifest.json"} == set(contents(folder))
+    assert {p for p in made.written if folder in p.parents} == set(contents(folder))
+    assert {p.name for p in made.written if p.parent == dirs[1]} == {"index.html", "claims.md", "claims.csv"}
+    assert set(contents(dirs[1])) == set(made.written)
+    assert all(p.stat().st_size > 100 and f"  {p}\n" in made.text for p in made.written)
+
+
+def test_the_screen_has_the_table(dirs):
+    rehearse(dirs)
+    text = report(dirs)
+    assert "REHEARSAL of Table 2" in text and "95.00" in text
+
+
+def test_the_manifest_says_how_the_runs_stand(dirs, table2_runs):
+    rehearse(dirs)
+    report(dirs)
+    of_paper, rehearsed = (read_manifest(dirs[1] / name) for name in ("table2", "table2-digits"))
+    assert (of_paper.sweep, of_paper.grid, of_paper.heading) == ("table2", "table2", "Table 2")
+    assert (of_paper.standing.kind, of_paper.standing.reason) == ("reproduction", "")
+    assert rehearsed.standing.kind == "rehearsal" and "embedded digits" in rehearsed.standing.reason
+    assert rehearsed.title.startswith("REHEARSAL of Table 2") and rehearsed.sweep == "table2-digits"
+    assert (of_paper.metrics, of_paper.runs, of_paper.finished) == (("top1", "top5"), 6, 6)
+    assert of_paper.commits == ("c0ffee0123",)
+    last = max(a["end"] for run in table2_runs.glob("*-s?") for a in RunDir(run).attempts())
+    assert datetime.fromisoformat(of_paper.last_run_ended).timestamp() == int(last)
+
+
+def test_a_report_of_the_same_runs_is_the_same_bytes(dirs):
+    rehearse(dirs)
+    report(dirs)
+    first = contents(dirs[1])
+    report(dirs)
+    assert contents(dirs[1]) == first
+
+
+def test_what_an_earlier_report_wrote_is_never_read(dirs, table2_runs):
+    """Damaged to the last file, or gone: the next report is the same."""
+    rehearse(dirs)
+    report(dirs)
+    first = contents(dirs[1])
+    for path in first:
+        path.write_bytes(b"\xff\xfe\x00")
+    report(dirs)
+    assert contents(dirs[1]) == first
+    shutil.rmtree(dirs[1])
+    report(dirs)
+    assert contents(dirs[1]) == first
+
+
+def test_sweeps_never_write_into_each_others_results(dirs, table2_runs):
+    """A reproduction, its rehearsal, a trial and a smoke run of one grid."""
+    rehearse(dirs)
+    for data, scale in (("imagenet", "trial"), ("digits", "smoke")):
+        folder = write_grid(dirs[0], data=data, scale=scale)
+        finish(folder, make_config("resnet18", "sgdm", data=data, scale="smoke"), 50.0)
+    found = {}
+    for name, chosen in {
+        "table2": {"data": "imagenet"},
+        "table2-digits": {"data": "digits"},
+        "table2-trial": {"data": "imagenet", "scale": "trial"},
+        "table2-digits-smoke": {"data": "digits", "scale": "smoke"},
+    }.items():
+        made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1], **chosen)
+        assert {p.parts[len(dirs[1].parts)] for p in made.written if p.parent != dirs[1]} == {name}
+        found |= {p: p.read_bytes() for p in made.written if p.parent != dirs[1]}
+        assert {p: p.read_bytes() for p in found} == found
+    assert "71.20 ± 0.20" in (dirs[1] / "table2/table.md").read_text()
+    assert (dirs[1] / "table2-digits/table.md").read_text().startswith("# REHEARSAL")
+
+
+def test_a_grid_without_data_reports_all_of_its_sweeps(dirs, table2_runs):
+    rehearse(dirs)
+    rehearse(dirs, "figure2", ("sgd", "adarem"))
+    report(dirs)
+    assert {p.name for p in dirs[1].iterdir() if p.is_dir()} == {"table2", "table2-digits"}
+    report(dirs, None)
+    assert {p.name for p in dirs[1].iterdir() if p.is_dir()} == {"table2", "table2-digits", "figure2-digits"}
+
+
+def test_a_report_of_all_sweeps_is_that_of_each(dirs, table2_runs):
+    rehearse(dirs)
+    for name in ("table2", "table2-digits"):
+        report(dirs, name)
+    each = contents(dirs[1])
+    shutil.rmtree(dirs[1])
+    report(dirs, None)
+    assert contents(dirs[1]) == each
+
+
 def test_runs_on_other_data_under_the_papers_name_are_a_rehearsal(dirs, table2_runs):
     """ImageNet by its config, 20 and 8 images by what it saw."""
     report(dirs)
-    genuine = contents(dirs[1])
-    assert not (dirs[1] / "tables/table2.md").read_text().startswith("# REHEARSAL")
+    assert not (dirs[1] / "table2/table.md").read_text().startswith("# REHEARSAL")
     for seed in range(3):
         for optimizer in ("sgdm", "adarem"):
             run = RunDir(table2_runs / f"resnet18-{optimizer}-s{seed}")
             seen = fingerprint(run.config(), {"train": 20, "val": 8})
             run.write_result(run.result() | {"fingerprint": seen})
-    with pytest.raises(UserError, match="which the rehearsal table2 must not overwrite .ImageNet with 20 of 1,281,167"):
-        report(dirs)
-    assert contents(dirs[1]) == genuine
-    results = dirs[1].with_name("elsewhere")
-    text = make_report(grid="table2", runs_dir=dirs[0], results_dir=results)
+    text = report(dirs)
     assert text.startswith("REHEARSAL of Table 2") and "8 of 50,000 validation images" in " ".join(text.split())
-    md = (results / "tables/table2.md").read_text()
+    md = (dirs[1] / "table2/table.md").read_text()
     assert md.startswith("# REHEARSAL") and "| verdict |" not in md
-    with open(results / "runs.csv", newline="") as f:
-        assert all("ImageNet with 20" in row["rehearsal"] for row in csv.DictReader(f))
-    with open(results / "claims.csv", newline="") as f:
-        assert {row["status"] for row in csv.DictReader(f)} == {"not run"}
-    assert "<title>REHEARSAL" in (results / "report.html").read_text()
+    assert all("ImageNet with 20" in row["rehearsal"] for row in rows(dirs[1] / "table2/runs.csv"))
+    assert {row["status"] for row in rows(dirs[1] / "claims.csv")} == {"not run"}
+    assert "<title>REHEARSAL" in (dirs[1] / "table2/report.html").read_text()
+    assert read_manifest(dirs[1] / "table2").standing.kind == "rehearsal"
 
 
-def test_a_rehearsal_without_a_readable_run_overwrites_no_reproduction(dirs, table2_runs):
+def test_runs_that_are_gone_are_named_and_counted(dirs, table2_runs):
     report(dirs)
-    before = contents(dirs[1])
-    write_grid(dirs[0], data="digits", scale="rehearsal")
-    with pytest.raises(UserError, match="must not overwrite .table2-digits holds no readable run"):
-        report(dirs, data="digits")
-    assert contents(dirs[1]) == before
-
-
-def test_figures_whose_runs_are_gone_are_not_overwritten(dirs, table2_runs):
-    report(dirs)
-    before = contents(dirs[1])
     shutil.move(table2_runs / "resnet18-sgdm-s0", dirs[0].parent / "aside")
     (table2_runs / "resnet18-sgdm-s1" / "config.yaml").write_text("[")
-    with pytest.raises(UserError) as e:
-        report(dirs)
-    assert str(e.value) == (
-        f"{dirs[1] / 'tables/table2.csv'}: holds figures of runs that cannot be read in {table2_runs} "
-        "(table2/resnet18-sgdm-s0, table2/resnet18-sgdm-s1); bring them back, give another place with results_dir=…, "
-        "or remove that file to give its figures up"
-    )
-    assert contents(dirs[1]) == before
-    (dirs[1] / "tables/table2.csv").unlink()
-    assert "70.70" in report(dirs)
+    text = " ".join(report(dirs).split())
+    assert "70.70 " in text and "1 of 3" in text
+    assert "Problem: table2/resnet18-sgdm-s1: " in text
+    assert "Problem: table2/resnet18-sgdm-s0: planned, and its directory is gone" in text
+    md = (dirs[1] / "table2/table.md").read_text()
+    assert "## Planned, and not there" in md and "table2/resnet18-sgdm-s0: planned, and its directory is gone" in md
+    page = (dirs[1] / "table2/report.html").read_text()
+    assert "table2/resnet18-sgdm-s0: planned, and its directory is gone" in page
 
 
-def ledger_rows(dirs):
-    with open(dirs[1] / "claims.csv", newline="") as f:
-        return {row["id"]: row for row in csv.DictReader(f)}
-
-
-def test_verdicts_whose_runs_are_elsewhere_stay(dirs, table2_runs):
+def test_a_sweep_without_a_readable_run_is_refused(dirs, table2_runs):
+    """Rather than an empty table in the place of the last one."""
     report(dirs)
-    first = ledger_rows(dirs)
-    judged = {k for k, row in first.items() if row["status"] != "not run"}
-    assert judged
-    shutil.move(table2_runs, dirs[0].parent / "aside")
-    folder = write_grid(dirs[0], "table1")
-    for optimizer, top1 in (("sgdm", 70.0), ("adarem_s", 71.0)):
-        finish(folder, make_config("resnet18", optimizer, grid="table1"), top1, epochs=False)
-    lost = dict.fromkeys(("evidence", "in_rehearsal"), "") | {"id": "gone", "claim": "Once a claim.", "where": "p. 1"}
-    with open(dirs[1] / "claims.csv", "a", newline="") as f:
-        row = lost | {"status": "contradicted", "runs": "table9/x-s0"}
-        csv.DictWriter(f, list(first[min(judged)]), restval="", lineterminator="\n").writerow(row)
-    for _ in range(2):  # the second report finds the first one's ledger
-        text = report(dirs, "table1")
-        rows = ledger_rows(dirs)
-        assert f"Claims whose runs are not under {dirs[0]} stay as an earlier report judged them: " in text
-        assert set(re.search(r"judged them: (.*);", text)[1].split(", ")) == judged | {"gone"}
-        for k in judged:
-            same = ("status", "claim", "runs")
-            assert [rows[k][of] for of in same] == [first[k][of] for of in same]
-            assert rows[k]["evidence"] == f"{first[k]['evidence']} | {ledger.KEPT}"
-        assert (rows["gone"]["status"], rows["gone"]["claim"]) == ("contradicted", "Once a claim.")
-        assert rows.keys() - first.keys() == {"gone"}
-    md, page = (dirs[1] / "claims.md").read_text(), (dirs[1] / "report.html").read_text()
-    assert md.count(ledger.KEPT) == page.count(ledger.KEPT) == len(judged) + 1
-    assert any(row["runs"].startswith("table1/") for row in rows.values())  # what is here is judged
-    shutil.move(dirs[0].parent / "aside", table2_runs)
-    assert "stay as an earlier report judged them: gone;" in report(dirs)
-    rows = ledger_rows(dirs)
-    assert all(rows[k]["evidence"] == first[k]["evidence"] for k in judged)
+    before = contents(dirs[1])
+    for run in table2_runs.glob("*-s?"):
+        (run / "config.yaml").write_text("[")
+    with pytest.raises(UserError, match=r"table2: no run there can be read \(table2/resnet18-adarem-s0: .*; restore"):
+        report(dirs)
+    assert contents(dirs[1]) == before
 
 
 @pytest.mark.parametrize(
@@ -162,57 +189,50 @@ def test_verdicts_whose_runs_are_elsewhere_stay(dirs, table2_runs):
         (b"name: table1\nmetrics: [top1]\naxes: {}", "needs axes.model, axes.optimizer, metrics; plan it again"),
     ],
 )
-def test_another_campaigns_damaged_grid_costs_its_own_part_alone(dirs, table2_runs, damage, words):
+def test_another_sweeps_damaged_grid_costs_its_own_part_alone(dirs, table2_runs, damage, words):
     folder = write_grid(dirs[0], "table1")
     finish(folder, make_config("resnet18", "sgdm", grid="table1"), 70.0, epochs=False)
     report(dirs, "table1")
+    kept = contents(dirs[1] / "table1")
     (folder / "grid.yaml").write_bytes(damage)
-    text = report(dirs)
-    line = f"{folder / 'grid.yaml'}: {words} (table1 is left as earlier reports have it)"
-    assert f"Problem: {line}\n" in text
-    with open(dirs[1] / "runs.csv", newline="") as f:
-        assert {row["campaign"]: row["top1"] for row in csv.DictReader(f)} == {"table1": "70", "table2": "70.7"}
-    page = (dirs[1] / "report.html").read_text()
+    made = make_report(runs_dir=dirs[0], results_dir=dirs[1])
+    line = f"{folder / 'grid.yaml'}: {words} (table1 is not reported)"
+    assert made.failed == (line,) and f"Problem: {line}\n" in made.text
+    assert contents(dirs[1] / "table1") == kept
+    page = (dirs[1] / "index.html").read_text()
     assert f'<div class="bad">{line}</div>' in page and 'id="table2"' in page and 'id="table1"' not in page
-    assert (dirs[1] / "claims.md").exists() and (dirs[1] / "tables/table1.csv").exists()
+    assert not make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1]).failed
     with pytest.raises(UserError, match=re.escape(str(folder / "grid.yaml"))):
         report(dirs, "table1")
-
-
-@pytest.mark.parametrize("name", ["tables/table2.csv", "claims.csv", "runs.csv"])
-def test_a_damaged_file_of_an_earlier_report_is_one_line_and_nothing_is_written(dirs, table2_runs, name):
-    report(dirs)
-    (dirs[1] / name).write_bytes(b"\xff\xfe\x00")
-    before = contents(dirs[1])
-    with pytest.raises(UserError, match=f"{name}: .*restore it, or move it away"):
-        report(dirs)
-    assert contents(dirs[1]) == before
-
-
-def test_a_damaged_table_of_another_campaign_is_named_on_the_page(dirs, table2_runs):
-    report(dirs)
-    (dirs[1] / "tables/table1.csv").write_bytes(b"\xff\xfe\x00")
-    assert f"Problem: {dirs[1] / 'tables/table1.csv'}: not a CSV that the report wrote" in report(dirs)
 
 
 def test_every_run_is_read_once(dirs, table2_runs, monkeypatch):
     rehearse(dirs)
     rehearse(dirs, "figure2", ("sgd", "adarem"))
-    report(dirs, "figure2")
     seen = []
-    of = collect.read_run
-    monkeypatch.setattr(collect, "read_run", lambda path, sections: seen.append(path) or of(path))
+    of = load.read_run
+    monkeypatch.setattr(load, "read_run", lambda path, sections: seen.append(path) or of(path))
     report(dirs)
     assert len(seen) == len(set(seen)) == 6 + 2 + 2
 
 
-def test_a_reproduction_takes_the_place_of_a_rehearsal(dirs):
-    rehearse(dirs)
-    report(dirs)
-    folder = write_grid(dirs[0])
-    finish(folder, make_config("resnet18", "sgdm"), 70.5)
-    report(dirs)
-    assert "REHEARSAL" not in (dirs[1] / "tables/table2.md").read_text()
+def test_git_ignores_what_the_report_writes_by_default(dirs, table2_runs):
+    """And keeps the paper's numbers and what is reported into results/rehearsals on purpose."""
+    place = dirs[0].parent
+    shutil.copy(ROOT / ".gitignore", place)
+    shutil.copytree(ROOT / "results" / "paper", place / "results" / "paper")
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=place, check=True, capture_output=True, text=True).stdout
+
+    git("init", "-q")
+    git("add", ".gitignore", "results/paper")
+    before = git("status", "--porcelain", "--untracked-files=all")
+    report(dirs, None)
+    assert git("status", "--porcelain", "--untracked-files=all") == before
+    make_report(runs_dir=dirs[0], results_dir=place / "results" / "rehearsals")
+    added = git("status", "--porcelain", "--untracked-files=all").replace(before, "")
+    assert "?? results/rehearsals/table2/table.md\n" in added and "?? results/rehearsals/claims.md\n" in added
 
 
 def test_nothing_run_is_one_line_with_what_to_type(dirs):
@@ -229,7 +249,7 @@ def test_a_grid_only_planned_renders(dirs):
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
@@ -289,12 +309,11 @@ def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
 def test_svg_needs_no_network_and_no_font(dirs):
     rehearse(dirs)
     report(dirs)
-    svg = (dirs[1] / "figures/figure4.svg").read_text()
+    svg = (dirs[1] / "table2-digits/figures/figure4.svg").read_text()
     assert "<text" not in svg and not re.search(r'(?:href|src)="http', svg)
 
 
 def test_importing_the_package_is_cheap():
-    import subprocess
     import sys
 
     code = (
@@ -347,14 +366,15 @@ def test_figures_1_and_2_from_the_oscillation_records(dirs):
     text = report(dirs, "figure2")
     n = config.scale.epochs
     assert f"{50.0 - n:.2f}" in text and f"*{49.0 - n:.2f}*" in text  # the lower Q is the best
-    md = (dirs[1] / "tables/figure2.md").read_text()
+    md = (dirs[1] / "figure2-digits/table.md").read_text()
     assert md.startswith("# REHEARSAL of Figure 2") and "| ours |" in md and "| paper |" not in md
     assert (
         "AdaRem, seed 0: Q = 39.00" in md
         and "25.0 % of the parameters got no gradient in the window (mean q 1.86); over" in md
         and "median 7.00" in md
     )
-    assert all((dirs[1] / f"figures/{name}.png").exists() for name in ("figure1", "figure1-parameters", "figure2"))
+    drawn = {p.stem for p in (dirs[1] / "figure2-digits/figures").glob("*.png")}
+    assert drawn == {"figure1", "figure1-parameters", "figure2"}
     t = table(folder, dirs)
     fig = oscillation.over_training(t, "")
     titles = [ax.get_title() for ax in fig.axes]

@@ -1,7 +1,7 @@
 import pytest
 
 from adarem.report import provenance
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
@@ -12,7 +12,7 @@ def pair(dirs, first=None, second=None, **config):
     folder = write_grid(dirs[0])
     finish(folder, make_config("resnet18", "sgdm"), 70.5, **(first or {}))
     finish(folder, make_config("resnet18", "adarem", **config), 71.5, **(second or {}))
-    return read_sweep(folder)
+    return load_sweep(folder)
 
 
 def test_alike_runs_give_no_warning(dirs):
@@ -46,7 +46,7 @@ def test_optimizers_may_differ_from_each_other_but_not_from_themselves(dirs):
     folder = write_grid(dirs[0], seeds=[0, 1])
     finish(folder, make_config("resnet18", "adarem", 0), 71.0)
     finish(folder, make_config("resnet18", "adarem", 1, changed={"optimizer": {"beta": 0.99}}), 71.0)
-    assert provenance.warnings(read_sweep(folder)) == [
+    assert provenance.warnings(load_sweep(folder)) == [
         "Cells differ in optimizer.beta of AdaRem: 0.9 (resnet18-adarem-s0), 0.99 (resnet18-adarem-s1)"
     ]
 
@@ -57,7 +57,7 @@ def test_a_subset_of_the_genuine_set_is_named(dirs):
     result = run.result()
     result["fingerprint"]["val"]["num_images"] = 49_000
     run.write_result(result)
-    told = provenance.warnings(read_sweep(folder))
+    told = provenance.warnings(load_sweep(folder))
     assert any("val holds 49,000 images, ImageNet has 50,000" in w for w in told)
     assert any("evaluation counted 50,000 images of 49,000" in w for w in told)
 
@@ -68,7 +68,7 @@ def test_a_failed_run_keeps_its_reason_beside_other_problems(dirs):
     run.freeze(make_config("resnet18", "sgdm"))
     run.end_attempt(start(run), "failed", "CUDA out of memory")
     run.append_metrics({"epoch": "three", "split": 7})
-    told = provenance.problems(read_sweep(folder))
+    told = provenance.problems(load_sweep(folder))
     assert told == [
         "table2/resnet18-sgdm-s0: 1 unreadable line in metrics.jsonl",
         "table2/resnet18-sgdm-s0: failed: CUDA out of memory; see its log",
@@ -89,7 +89,7 @@ def test_seeds_of_one_cell_on_different_data_have_no_mean(dirs):
     for seed, hashes in ((0, HASHES), (1, HASHES | {"train": "e" * 64})):
         finish(folder, make_config("resnet18", "sgdm", seed), 70.5, hashes=hashes)
         finish(folder, make_config("resnet18", "adarem", seed), 71.5 + seed)
-    t = build(read_sweep(folder), read_paper("table2.csv", dirs[1]))
+    t = build(load_sweep(folder), read_paper("table2.csv", dirs[1]))
     row = ("resnet18", "", "top1")
     assert (t.cell(row, "sgdm").ours, t.cell(row, "sgdm").difference) == ("mixed data", None)
     assert t.cell(row, "sgdm").verdict == "mixed data"

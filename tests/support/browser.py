@@ -87,7 +87,8 @@ addEventListener("load", function () {
   });
   seen.jumps = Array.from(document.querySelectorAll('nav a[href^="#"]')).map(function (a) {
     location.hash = a.getAttribute("href");
-    var h = document.querySelector(a.getAttribute("href") + " h2"), r = h.getBoundingClientRect();
+    var to = a.getAttribute("href"), h = document.querySelector(to + " h2," + to + " h3");
+    var r = h.getBoundingClientRect();
     return [h.innerText, h.contains(document.elementFromPoint(r.left + 5, r.top + 3))];
   });
   SEEN

@@ -28,11 +28,11 @@ def test_publish_logs_the_reports_table_and_figures(tmp_path: Path) -> None:
     assert (run_record.job_type, run_record.run_group) == ("report", "table2-digits · report")
     assert list(run_record.tags) == ["table2-digits", "rehearsal"] and run_record.notes == f"REHEARSAL: {REHEARSAL}"
     logged = {key.split("/_type")[0] for row in history(run) for key in row if key.endswith("/_type")}
-    drawn = {f"figures/{f.stem}" for f in (results / "figures").glob("*.png")}
+    drawn = {f"figures/{f.stem}" for f in (results / folder.name / "figures").glob("*.png")}
     assert drawn >= {"figures/figure4", "figures/table2-time"}
     assert logged == {"table"} | drawn
     table = json.loads(next(folder.glob("wandb/offline-run-*/files/media/table/*.table.json")).read_text())
-    with open(results / "tables" / "table2.csv", newline="") as f:
+    with open(results / folder.name / "table.csv", newline="") as f:
         rows = list(csv.DictReader(f))
     assert table["columns"] == list(rows[0]) and len(table["data"]) == len(rows) == 12
     adarem = next(dict(zip(table["columns"], r, strict=True)) for r in table["data"] if "adarem" in r and "top1" in r)
@@ -57,29 +57,34 @@ def test_a_reproduction_carries_no_stamp_of_a_rehearsal(tmp_path: Path) -> None:
     assert list(run_record.tags) == ["table2"]
 
 
-def test_publish_refuses_the_table_of_another_sweep(tmp_path: Path) -> None:
+def test_publish_refuses_a_sweep_without_a_report(tmp_path: Path) -> None:
     rehearsal, reproduction = finished_sweep(tmp_path), finished_sweep(tmp_path, data="imagenet")
     results = report_on(rehearsal, tmp_path, "digits")
-    command = f"adarem report grid=table2 data=imagenet runs_dir={tmp_path / 'runs'} results_dir={results}"
-    with pytest.raises(UserError, match="is the table of table2-digits, not of table2; make it: ") as refused:
+    command = f"adarem report grid=table2 runs_dir={tmp_path / 'runs'} results_dir={results}"
+    with pytest.raises(UserError) as raised:
         publish(reproduction, results, "offline")
-    assert f"`{command}`" in str(refused.value)
+    assert str(raised.value) == f"{results / 'table2/manifest.json'}: no such file; `{command}` writes it"
     assert not (reproduction / "wandb").exists()
-    report_on(reproduction, tmp_path, "imagenet")
-    with pytest.raises(UserError, match="is the table of table2, not of table2-digits; make it"):
-        publish(rehearsal, results, "offline")
+
+
+def test_publish_sends_no_file_from_outside_of_the_results(tmp_path: Path) -> None:
+    folder = finished_sweep(tmp_path)
+    results = report_on(folder, tmp_path, "digits")
+    path = results / folder.name / "manifest.json"
+    path.write_text(path.read_text().replace("figures/figure4.png", "../../secret.png"))
+    with pytest.raises(UserError, match="manifest.json: files.figures.0: .*needs a path inside of"):
+        publish(folder, results, "offline")
 
 
 def test_publish_needs_the_complete_report(tmp_path: Path) -> None:
     folder, results = finished_sweep(tmp_path), tmp_path / "results"
-    with pytest.raises(UserError, match=r"table2.csv: no such file; `adarem report grid=table2 data=digits .*` writes"):
+    with pytest.raises(UserError, match=r"manifest.json: no such file; `adarem report grid=table2-digits .*` writes"):
         publish(folder, results, "offline")
     report_on(folder, tmp_path, "digits")
-    path = results / "tables" / "table2.csv"
+    path = results / folder.name / "table.csv"
     text = path.read_text()
     for damaged, expected in (
-        (text.splitlines()[0] + "\n", "holds no cell of a sweep"),
-        (text.replace(",campaign,", ",folder,"), "holds no cell of a sweep"),
+        (text.splitlines()[0] + "\n", "holds no cell"),
         (text.rstrip()[:-60] + "\n", "not a table as the report writes it"),
         (text.replace("71.2500", "71.x5"), "not a table as the report writes it"),
     ):
@@ -87,7 +92,7 @@ def test_publish_needs_the_complete_report(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=expected):
             publish(folder, results, "offline")
     path.write_text(text)
-    (results / "figures" / "figure4.png").unlink()
+    (results / folder.name / "figures" / "figure4.png").unlink()
     with pytest.raises(UserError, match=r"figure4.png: no such file; `adarem report .*` draws it"):
         publish(folder, results, "offline")
 

@@ -225,7 +225,7 @@ def test_the_saved_report_lays_the_papers_figures_out(saved: Callable[..., dict[
     assert table["config"]["panel2Config"]["exp"]["fromOp"]["inputs"]["key"]["val"] == "table"
     keys = [key for f in figures for key in f["config"]["mediaKeys"]]
     assert keys[0] == "figures/figure5" and "figures/table1-time" in keys
-    assert sorted(keys) == sorted(f"figures/{f.stem}" for f in (tmp_path / "results" / "figures").glob("*.png"))
+    assert sorted(keys) == sorted(f"figures/{f.stem}" for f in (tmp_path / "results").glob("*/figures/*.png"))
     of_sweep, trained = ("run", "tags", "IN", ["table1-digits"]), ("run", "jobType", "=", "train")
     for row, network, drawn in zip(
         rows,
@@ -256,7 +256,7 @@ def test_what_a_server_or_its_lack_refuses_is_one_line(tmp_path: Path, server: S
         (("workspace",), server.environment, "--entity: missing; give your wandb user or team"),
         (("report", results, "--entity=someone"), {"HOME": str(tmp_path)}, "`wandb login` stores a key"),
         (("workspace", "--entity=someone"), {"HOME": str(tmp_path)}, "`wandb login` stores a key"),
-        (("report", "--results-dir=/nowhere", "--entity=someone"), server.environment, "figure4.png: no such file"),
+        (("report", "--results-dir=/nowhere", "--entity=someone"), server.environment, "manifest.json: no such file"),
     ):
         done = adarem_command("wandb", arguments[0], str(folder), *arguments[1:], **environment)
         assert done.returncode == exitcodes.USER_ERROR, done.stderr

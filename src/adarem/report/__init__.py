@@ -1,18 +1,38 @@
-"""Results plane: run directories to tables, figures and claims. Reads run directories and nothing else."""
+"""From finished and unfinished runs to tables, figures and the paper's claims.
 
+In: a sweep's folder under ``runs/`` and ``results/paper/``. Out: ``results/<sweep>/`` and the index ``results/``.
+Imports run and resources; no torch, no Hydra, no Slurm, no wandb.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def make_report(
-    *, grid: str, runs_dir: Path, results_dir: Path, data: str | None = None, scale: str | None = None
-) -> str:
-    """Writes runs.csv, tables/<grid>.{md,csv,tex}, figures and report.html; returns the table and the paths as text.
+@dataclass(frozen=True)
+class Report:
+    """What a report wrote."""
 
-    Without ``data`` it takes the paper's own setting, else the only sweep of that grid.
+    text: str  # for the screen
+    written: tuple[Path, ...]
+    failed: tuple[str, ...]  # one line per sweep that was asked for and could not be reported
+
+
+def make_report(
+    *, runs_dir: Path, results_dir: Path, grid: str | None = None, data: str | None = None, scale: str | None = None
+) -> Report:
+    """Writes ``results/<sweep>/`` for each sweep that is asked for, and the index over all sweeps under ``runs_dir``.
+
+    Args:
+        runs_dir: the folder of the sweeps.
+        results_dir: where ``<sweep>/`` and the index go; its folder ``paper/``, else the checkout's, has the paper's
+            numbers.
+        grid: name of a grid, or of one sweep; None: every grid.
+        data: one data set of the grid; None: every one.
+        scale: its scale; None: the data set's default.
 
     Raises:
-        UserError: no runs of that grid, a damaged grid.yaml or CSV of an earlier report, or a reproduction
-            that would be overwritten: by a rehearsal, or by runs that are not its own.
+        UserError: no runs of that grid; none of the sweeps asked for can be read; claims.yaml or settings.yaml is
+            damaged.
     """
     from adarem.report.make import make
 

@@ -1,4 +1,4 @@
-"""Run directories to memory: each run read once, what can't be read named, nothing dropped and nothing made 0."""
+"""Run directories to memory: each run is read once, what cannot be read is named, nothing is dropped or set to 0."""
 
 import math
 import re
@@ -10,24 +10,35 @@ from typing import Any, TypeVar
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from adarem.report.run import OSCILLATION, RESULT_METRICS, Run, Trajectory, fingerprints, is_number, read_correct
+from adarem.report.record import JsonRecord, is_number, number
+from adarem.report.run import (
+    OSCILLATION,
+    RESULT_METRICS,
+    Fingerprints,
+    FloatArray,
+    Run,
+    Trajectory,
+    fingerprints,
+    read_correct,
+)
 from adarem.run.config import RunConfig, from_dict, hash_of, identity
-from adarem.run.directory import SAFE_YAML, RunDir
+from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.sweep import OWN_SCALE, directories, folder_name, read_campaign
 
 __all__ = [
-    "RESULT_METRICS",
     "OSCILLATION",
+    "RESULT_METRICS",
+    "Fingerprints",
+    "Run",
     "Sweep",
     "Sweeps",
-    "Run",
     "Trajectory",
-    "find_sweep",
     "fingerprints",
+    "load_sweep",
     "read_run",
-    "read_sweep",
 ]
 
 T = TypeVar("T")
@@ -42,17 +53,16 @@ class Sweep:
 
     folder: Path
     grid: dict[str, Any]
-    runs: list[Run]
-    unreadable: list[str]  # one line a directory that is no readable run
+    runs: Sequence[Run]
+    unreadable: Sequence[str]  # one line per directory that is no readable run
 
     @property
     def name(self) -> str:
         return self.folder.name
 
-    @cached_property
-    def names(self) -> frozenset[str]:
-        """Of its readable runs, ``<sweep>/<cell>``."""
-        return frozenset(r.name for r in self.runs)
+    @property
+    def grid_name(self) -> str:
+        return str(self.grid.get("name", self.name))
 
     @cached_property
     def rehearsal(self) -> str | None:
@@ -71,31 +81,75 @@ class Sweep:
 class Sweeps:
     """The sweeps under ``runs_dir``, each read when it is first asked for and never again."""
 
-    def __init__(self, runs_dir: Path, *read: Sweep) -> None:
+    def __init__(self, runs_dir: Path) -> None:
         self.runs_dir = runs_dir
-        self.unreadable: dict[str, str] = {}  # name to why, in one line
-        self._read: dict[str, Sweep | None] = {c.name: c for c in read}
+        self.unreadable: dict[str, str] = {}  # name of a sweep to one line on what is wrong with it
+        self._read: dict[str, Sweep | None] = {}
 
     def names(self) -> list[str]:
         """Short ones before long ones, so the paper's own setting before what is named after its differences."""
         return sorted((p.parent.name for p in self.runs_dir.glob("*/grid.yaml")), key=lambda name: (len(name), name))
 
     def get(self, name: str) -> Sweep | None:
-        """None where there is no such sweep, and where it cannot be read, which ``unreadable`` then tells."""
+        """A sweep with at least one readable run; None where there is none, and ``unreadable`` then says why."""
         if name not in self._read:
-            folder = self.runs_dir / name
             self._read[name] = None
-            if name and (folder / "grid.yaml").exists():
-                try:
-                    self._read[name] = read_sweep(folder)
-                except (UserError, OSError) as e:
-                    self.unreadable[name] = str(e)
+            try:
+                sweep = load_sweep(self.runs_dir / name)
+            except (UserError, OSError) as e:
+                self.unreadable[name] = str(e)
+            else:
+                if sweep.runs:
+                    self._read[name] = sweep
+                else:
+                    self.unreadable[name] = _no_run(sweep)
         return self._read[name]
 
-    def holds(self, run: str) -> bool:
-        """Whether ``<sweep>/<cell>`` is there and can be read."""
-        sweep = self.get(run.partition("/")[0])
-        return sweep is not None and run in sweep.names
+    def matching(self, grid: str | None, data: str | None = None, scale: str | None = None) -> list[str]:
+        """Names of the sweeps of a grid, or of all grids, on one data set or on all.
+
+        Args:
+            grid: name of a grid, or of one sweep.
+            data: a data set; None: all, or ImageNet where ``scale`` is given.
+            scale: None: the default scale of ``data``.
+
+        Raises:
+            UserError: there is none.
+        """
+        if grid is None:
+            found = [name for name in self.names() if data in (None, self._planned(name).get("data"))]
+            if not found:
+                on = f" on {data}" if data else ""
+                raise UserError(f"{self.runs_dir}: no runs{on} there; `make reproduce-table2` makes some")
+            return found
+        of_grid = [name for name in self.names() if self._is_of(name, grid)] or [n for n in self.names() if n == grid]
+        type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
+        if data is None and scale is None:
+            if not of_grid:
+                raise UserError(f"{self.runs_dir}: no runs of {grid} there; type: {type_this}")
+            return of_grid
+        data = data or "imagenet"
+        name = folder_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
+        if name not in of_grid:
+            others = f" (there are runs of {', '.join(of_grid)})" if of_grid else ""
+            raise UserError(f"{self.runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
+        return [name]
+
+    def _is_of(self, name: str, grid: str) -> bool:
+        planned = self._planned(name)
+        return bool(planned["name"] == grid) if "name" in planned else name == grid or name.startswith(f"{grid}-")
+
+    def _planned(self, name: str) -> dict[str, Any]:
+        """grid.yaml; empty where it cannot be read, which ``get`` says."""
+        try:
+            return read_campaign(self.runs_dir / name)
+        except UserError:
+            return {}
+
+
+def _no_run(sweep: Sweep) -> str:
+    first = f" ({sweep.unreadable[0]})" if sweep.unreadable else ""
+    return f"{sweep.folder}: no run there can be read{first}; restore the runs, or plan the grid again"
 
 
 def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
@@ -107,23 +161,23 @@ def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
         return empty
 
 
-def _check_result(config: RunConfig, result: dict[str, Any], metrics: list[dict[str, Any]]) -> list[str]:
+def _check_result(config: RunConfig, result: JsonRecord, metrics: Sequence[JsonRecord]) -> list[str]:
     """What makes a result.json unfit for a table, in words."""
     wrong = []
-    if not any(is_number(result.get(k)) for k in ("top1", "perplexity")):
+    if all(number(result, key) is None for key in ("top1", "perplexity")):
         wrong.append("result.json says done and holds no finite final figure")
     if result.get("epochs") not in (None, config.scale.epochs):
         wrong.append(f"result.json is of epoch {result['epochs']}, the config asks for {config.scale.epochs}")
-    last = [r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs]
-    told, final = (last[0].get("top1") if last else None), result.get("top1")
-    if is_number(told) and is_number(final) and abs(told - final) > 1e-3:
-        wrong.append(f"result.json has top1 {final:g}, metrics.jsonl {told:g} for that epoch")
+    last = next((r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs), {})
+    recorded, final = number(last, "top1"), number(result, "top1")
+    if recorded is not None and final is not None and abs(recorded - final) > 1e-3:
+        wrong.append(f"result.json has top1 {final:g}, metrics.jsonl {recorded:g} for that epoch")
     return wrong
 
 
-def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays instead of a dict an epoch: a tenth of the memory for a thousand runs."""
-    columns: dict[str, dict[str, np.ndarray]] = {}
+def _columns(records: Sequence[JsonRecord]) -> dict[str, dict[str, FloatArray]]:
+    """Arrays instead of one dict per epoch: a tenth of the memory for a thousand runs."""
+    columns: dict[str, dict[str, FloatArray]] = {}
     for split in SPLITS:
         of_split = [r for r in records if r["split"] == split]
         keys = sorted({k for r in of_split[:1] + of_split[-1:] for k in r} - {"split"})
@@ -131,7 +185,7 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, dict[str, np.ndarray]]:
         try:
             table = np.array(rows, dtype=float)  # None becomes NaN
         except (TypeError, ValueError):
-            table = np.array([[v if is_number(v) else math.nan for v in row] for row in rows])
+            table = np.array([[v if is_number(v) else math.nan for v in row] for row in rows], dtype=float)
         if keys:
             columns[split] = dict(zip(keys, table.T.copy(), strict=True))
     return columns
@@ -166,21 +220,21 @@ def _trajectory(record: object) -> Trajectory | None:
     return Trajectory(parameter, from_step, values)
 
 
-def _spans(epochs: np.ndarray) -> str:
+def _spans(epochs: NDArray[np.int64]) -> str:
     """``3, 7 to 9``."""
     spans = np.split(epochs, np.flatnonzero(np.diff(epochs) > 1) + 1)
-    texts = [f"{of[0]} to {of[-1]}" if len(of) > 1 else str(of[0]) for of in spans]
+    texts = [f"{span[0]} to {span[-1]}" if len(span) > 1 else str(span[0]) for span in spans]
     return ", ".join(texts[:SHOWN_GAPS]) + (" and others" if len(texts) > SHOWN_GAPS else "")
 
 
 def _config(run: RunDir, sections: dict[str, Any]) -> RunConfig:
-    """``run.config()``, sooner: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
+    """``run.config()``, faster: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
     raw: dict[str, Any] = {}
     try:
-        for text in re.split(r"\n(?=\w)", run.config_file.read_text()):
-            if text not in sections:
-                sections[text] = yaml.load(text, Loader=SAFE_YAML)
-            raw |= sections[text] or {}
+        for part in re.split(r"\n(?=\w)", run.config_file.read_text()):
+            if part not in sections:
+                sections[part] = yaml.load(part, Loader=SAFE_YAML)
+            raw |= sections[part] or {}
         return from_dict(raw)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return run.config()
@@ -188,66 +242,75 @@ def _config(run: RunDir, sections: dict[str, Any]) -> RunConfig:
 
 def _gaps(run: Run) -> list[str]:
     """Records that training wrote and that are not there any more, in words."""
-    told = []
+    lines = []
     for split, epochs in run.lost.items():
-        of = f"epoch{'s' * (len(epochs) > 1)} {_spans(epochs)}"
+        which = f"{'epochs' if len(epochs) > 1 else 'epoch'} {_spans(epochs)}"
         if split == "oscillation":
-            told.append(f"{run.dir.oscillation_file.name} has no window that ends with {of}")
+            lines.append(f"{run.dir.oscillation_file.name} has no window that ends with {which}")
         else:
-            told.append(f"{run.dir.metrics_file.name} has no {split} record of {of}; hours from there on are unknown")
-    return told
+            lines.append(
+                f"{run.dir.metrics_file.name} has no {split} record of {which}; hours from there on are unknown"
+            )
+    return lines
+
+
+def _unreadable(n: int, one: str, many: str, file: Path) -> str:
+    return f"{n} unreadable {many if n > 1 else one} in {file.name}"
 
 
 def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
     """A run, or one line on why the directory is none. Never raises for what a directory holds.
 
-    ``sections``: of config.yaml that were read before, by their text; those of this run are added.
+    Args:
+        path: ``runs/<sweep>/<run>/``.
+        sections: of config.yaml that were read before, by their text; those of this run are added.
     """
-    run, problems = RunDir(path), []
+    run = RunDir(path)
+    problems: list[str] = []
     if not run.config_file.exists():
-        return f"{path.parent.name}/{path.name}: holds no config.yaml, so no one can tell which cell it is"
+        return f"{path.parent.name}/{path.name}: holds no config.yaml, so it is unknown which run it is"
     config = _attempt(lambda: _config(run, {} if sections is None else sections), None, problems)
     if config is None:
         return f"{path.parent.name}/{path.name}: {problems[0]}"
     settings = identity(config)
-    status = _attempt(run.status, "failed", problems)
-    result = _attempt(run.result, None, problems)
+    status: Status = _attempt(run.status, "failed", problems)
+    result: JsonRecord = _attempt(run.result, None, problems) or {}
 
     def lines(file: Path, read: Callable[[], tuple[list[dict[str, Any]], int]]) -> list[dict[str, Any]]:
         """The records that belong to an epoch of this run; the others are counted in ``problems``."""
         records, damaged = _attempt(read, ([], 0), problems)
-        whole = [r for r in records if 1 <= r["epoch"] <= config.scale.epochs and r.get("split", "") in ("", *SPLITS)]
-        if damaged := damaged + len(records) - len(whole):
-            problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in {file.name}")
-        return whole
+        fit = [r for r in records if 1 <= r["epoch"] <= config.scale.epochs and r.get("split", "") in ("", *SPLITS)]
+        if damaged := damaged + len(records) - len(fit):
+            problems.append(_unreadable(damaged, "line", "lines", file))
+        return fit
 
     metrics = lines(run.metrics_file, run.read_metrics)
     windows = lines(run.oscillation_file, run.read_oscillation)
     if damaged := _attempt(run.damaged_attempts, 0, problems):
-        problems.append(f"{damaged} unreadable line{'s' * (damaged > 1)} in {run.attempts_file.name}")
+        problems.append(_unreadable(damaged, "line", "lines", run.attempts_file))
     trajectories, damaged = _trajectories(windows)
     if damaged:
-        problems.append(f"{damaged} unreadable trajector{'ies' if damaged > 1 else 'y'} in {run.oscillation_file.name}")
-    if status == "done" and (result or {}).get("config_hash") not in (None, hash_of(settings)):
-        # Not thrown out: a later version that knows one more setting hashes the same file differently.
+        problems.append(_unreadable(damaged, "trajectory", "trajectories", run.oscillation_file))
+    if status == "done" and result.get("config_hash") not in (None, hash_of(settings)):
+        # Its values are kept: a later version that knows one more setting hashes the same file differently.
         problems.append("its config.yaml does not hash as when it was trained: an older version's run, or edited since")
-    if status == "done" and (wrong := _check_result(config, result or {}, metrics)):
+    if status == "done" and (wrong := _check_result(config, result, metrics)):
         problems += wrong
-        status, result = "failed", None
+        status, result = "failed", {}
     if status == "done":
         _attempt(lambda: read_correct(run, result), None, problems)
     attempts = _attempt(run.attempts, [], problems)
-    columns = _columns(metrics + [r | {"split": "oscillation"} for r in windows])
-    found = Run(
-        run, config, settings, status, result or {}, attempts, columns, trajectories, run.progress() or {}, problems
-    )
+    columns = _columns([*metrics, *(window | {"split": "oscillation"} for window in windows)])
+    progress = run.progress() or {}
+    found = Run(run, config, settings, status, result, attempts, columns, trajectories, progress, problems)
     problems += _gaps(found)
     return found
 
 
-def read_sweep(folder: Path) -> Sweep:
+def load_sweep(folder: Path) -> Sweep:
     """Everything under ``runs/<sweep>/``. Raises UserError when the folder has no readable grid.yaml."""
-    grid, sections = read_campaign(folder), {}
+    grid = read_campaign(folder)
+    sections: dict[str, Any] = {}
     runs, unreadable = [], []
     for directory in directories(folder):
         run = read_run(directory.path, sections)
@@ -259,35 +322,3 @@ def read_sweep(folder: Path) -> Sweep:
             run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
         runs.append(run)
     return Sweep(folder, grid, runs, unreadable)
-
-
-def find_sweep(grid: str, runs_dir: Path, data: str | None, scale: str | None = None) -> tuple[Path, str]:
-    """The folder of a grid's runs, and a line on the choice where there was one (else empty).
-
-    Without ``data``, the paper's own setting goes first, then the only other one.
-
-    Raises:
-        UserError: no run there, or several folders and no way to choose.
-    """
-    found = sorted(
-        p.name
-        for p in (runs_dir.iterdir() if runs_dir.is_dir() else ())
-        if (p / "grid.yaml").exists() and (p.name == grid or p.name.startswith(f"{grid}-"))
-    )
-    type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
-    if data is not None or scale is not None:
-        data = data or "imagenet"
-        name = folder_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
-        if name not in found:
-            others = f" (there are runs of {', '.join(found)})" if found else ""
-            raise UserError(f"{runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
-        return runs_dir / name, ""
-    if not found:
-        raise UserError(f"{runs_dir}: no runs of {grid} there; type: {type_this}")
-    if grid in found:
-        rest = [n for n in found if n != grid]
-        note = f"Taken: {grid}. Also there: {', '.join(rest)} (choose with data=…)." if rest else ""
-        return runs_dir / grid, note
-    if len(found) > 1:
-        raise UserError(f"{runs_dir}: runs of {' and '.join(found)} are there; choose with data=… (and scale=…)")
-    return runs_dir / found[0], ""

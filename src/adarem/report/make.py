@@ -1,63 +1,46 @@
-"""`adarem report`: one sweep in, every output file out."""
+"""`adarem report`: the files of each sweep that is asked for, and the index over all sweeps.
+
+The results of a sweep are a function of its folder and of ``results/paper/``; nothing that an earlier report wrote is
+read.
+"""
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
-from adarem.report import load as collect
-from adarem.report.claims import judge as claims
-from adarem.report.claims import ledger
-from adarem.report.csv_rows import read_rows
-from adarem.report.figures.write import figure_names, is_about_oscillation, write_figures
-from adarem.report.load import Sweep, Sweeps
-from adarem.report.page import page as html
+from adarem.report import Report
+from adarem.report.claims import overview as claims
+from adarem.report.claims.entries import read_claims
+from adarem.report.claims.overview import Overview
+from adarem.report.figures.write import is_about_oscillation, write_figures
+from adarem.report.load import Run, Sweep, Sweeps, load_sweep
+from adarem.report.manifest import Files, Manifest, Standing, write_manifest
+from adarem.report.page import page
+from adarem.report.record import number
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
 from adarem.report.tables import runs as runs_csv
 from adarem.report.tables.table import Table, build, read_paper
+from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 
-TIMES = "-time"  # ends the name of a table's time to accuracy, as of its figure
-NAMED = 3  # runs that a message spells out
+LAST_SECOND = 253402300800.0  # the year 10000, which no date has
 
 
-def load(folder: Path, results_dir: Path, note: str = "") -> Table:
-    return _table(collect.read_sweep(folder), results_dir, note)
+def load_table(folder: Path, results_dir: Path) -> Table:
+    """The table of ``runs/<sweep>/``, with the paper's numbers of ``results_dir``."""
+    return _table(load_sweep(folder), results_dir)
 
 
-def _table(sweep: Sweep, results_dir: Path, note: str = "") -> Table:
-    return build(sweep, read_paper(sweep.grid.get("paper"), results_dir), note)
-
-
-def refuse_to_overwrite(table: Table, results_dir: Path) -> None:
-    """What was reproduced gives way to nothing but a report of the same runs, or of these and more.
-
-    Raises:
-        UserError: results/tables/<grid>.csv holds a figure that was reproduced, and this is a rehearsal or lacks runs
-            that the figure rests on.
-    """
-    path, sweep = results_dir / "tables" / f"{table.name}.csv", table.sweep
-    reproduced = [row for row in read_rows(path) if row.get("ours") and not row.get("rehearsal")]
-    if not reproduced:
-        return
-    if sweep.rehearsal:
-        raise UserError(
-            f"{path}: holds a reproduction, which the rehearsal {sweep.name} must not overwrite "
-            f"({sweep.rehearsal}); give another place with results_dir=results-rehearsal"
-        )
-    rests_on = dict.fromkeys(run for row in reproduced for run in row.get("runs", "").split())
-    if lacking := sorted(rests_on.keys() - sweep.names):
-        named = ", ".join(lacking[:NAMED]) + (f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
-        raise UserError(
-            f"{path}: holds figures of runs that cannot be read in {sweep.folder} ({named}); bring them back, give "
-            "another place with results_dir=…, or remove that file to give its figures up"
-        )
+def _table(sweep: Sweep, results_dir: Path) -> Table:
+    return build(sweep, read_paper(sweep.grid.get("paper"), results_dir))
 
 
 @contextlib.contextmanager
-def _no_cycles_sought() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     """A thousand runs are millions of small objects and hardly a cycle; to look for those takes a tenth of the time."""
     was_on = gc.isenabled()
     gc.disable()
@@ -68,68 +51,97 @@ def _no_cycles_sought() -> Iterator[None]:
             gc.enable()
 
 
-@_no_cycles_sought()
-def make(*, grid: str, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> str:
+@_no_garbage_collection()
+def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> Report:
     """See adarem.report.make_report."""
-    folder, note = collect.find_sweep(grid, runs_dir, data, scale)
-    table = load(folder, results_dir, note)
-    refuse_to_overwrite(table, results_dir)
-    sweeps = Sweeps(runs_dir, table.sweep)
-    # All that may refuse comes before the first file is written.
-    judged, rehearsed = ledger.judge(sweeps, results_dir)
-    judged, kept = ledger.keep(judged, results_dir / "claims.csv", sweeps)
-    texts = {
-        "runs.csv": runs_csv.merged(results_dir / "runs.csv", table.sweep, sweeps),
-        f"tables/{table.name}.md": tables.markdown(table),
-        f"tables/{table.name}.csv": tables.to_csv(table),
-        f"tables/{table.name}.tex": latex.latex(table),
-        "claims.csv": claims.to_csv(judged),
-        "claims.md": claims.markdown(judged, rehearsed),
-    }
-    if not is_about_oscillation(table):
-        texts[f"tables/{table.name}{TIMES}.md"] = times.markdown(table)
-        texts[f"tables/{table.name}{TIMES}.csv"] = times.to_csv(table)
-    written = [results_dir / name for name, text in texts.items() if text]
-    for path in written:
-        write_atomically(path, texts[str(path.relative_to(results_dir))])
-    written += write_figures(table, results_dir / "figures")
-    written.append(write_page(table, judged, sweeps, results_dir))
-    told = [f"Claims of the paper: {claims.summary(judged)} (see {results_dir / 'claims.md'})."]
-    if kept:
-        told.append(
-            f"Claims whose runs are not under {runs_dir} stay as an earlier report judged them: {', '.join(kept)}; to "
-            f"judge by the runs that are there, remove {results_dir / 'claims.csv'}."
-        )
-    told += [f"Problem: {line}" for line in unreadable(sweeps)]
-    return tables.screen(table) + "\n".join([*told, "", "Written:", *(f"  {p}" for p in written)]) + "\n"
-
-
-def unreadable(sweeps: Sweeps) -> list[str]:
-    """A line for each other sweep that this report could not read, and so left as it found it."""
-    return [f"{line} ({name} is left as earlier reports have it)" for name, line in sweeps.unreadable.items()]
-
-
-def write_page(current: Table, judged: list[claims.Judged], sweeps: Sweeps, results_dir: Path) -> Path:
-    """report.html: every table of ``results_dir`` whose runs are here."""
-    sections, elsewhere = [], []
-    for path in sorted(p for p in (results_dir / "tables").glob("*.csv") if not p.stem.endswith(TIMES)):
-        if path.stem == current.name:
-            sections.append((current, figure_names(current)))
-            continue
+    sweeps = Sweeps(runs_dir)
+    asked = sweeps.matching(grid, data, scale)
+    entries = read_claims(results_dir)
+    built: dict[str, Table] = {}  # of every sweep under runs_dir, since the index has all
+    for name in sweeps.names():
         try:
-            name = next((row.get("campaign", "") for row in read_rows(path)), "")
-            sweep = sweeps.get(name)
-            if sweep is None:
-                elsewhere += [path.stem] if name not in sweeps.unreadable else []
-                continue
-            table = _table(sweep, results_dir)
+            if sweep := sweeps.get(name):
+                built[name] = _table(sweep, results_dir)
         except UserError as e:
-            sweeps.unreadable[path.stem] = str(e)
-            continue
-        sections.append((table, figure_names(table)))
-    sections.sort(key=lambda s: s[0].sweep.rehearsal is not None)  # reproductions first
-    path = results_dir / "report.html"
-    drawn = [(table, [results_dir / "figures" / f"{name}.svg" for name in names]) for table, names in sections]
-    moved = [f"{name}: its runs are not here; see tables/{name}.md" for name in elsewhere]
-    write_atomically(path, html.render_all(drawn, judged, moved, unreadable(sweeps)))
-    return path
+            sweeps.unreadable[name] = str(e)
+    failed = tuple(f"{sweeps.unreadable[name]} ({name} is not reported)" for name in asked if name not in built)
+    if failed and len(failed) == len(asked):  # before the first file is written
+        raise UserError(sweeps.unreadable[asked[0]])
+    written: list[Path] = []
+    for name in asked:
+        if name in built:
+            written += write_sweep_results(built[name], results_dir / name)
+    judged = claims.judge_all(entries, [table.sweep for table in built.values()])
+    unreadable = [f"{line} ({name} is not reported)" for name, line in sorted(sweeps.unreadable.items())]
+    written += write_index(list(built.values()), judged, unreadable, results_dir)
+    lines = [
+        f"Claims of the paper: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'}).",
+        *(f"Problem: {line}" for line in unreadable),
+        "",
+        "Written:",
+        *(f"  {path}" for path in written),
+    ]
+    screens = "\n".join(tables.screen(built[name]) for name in asked if name in built)
+    return Report(screens + "\n".join(lines) + "\n", tuple(written), failed)
+
+
+def write_sweep_results(table: Table, folder: Path) -> list[Path]:
+    """All files of one sweep, the manifest last."""
+    texts = {
+        "table.md": tables.markdown(table),
+        "table.csv": tables.to_csv(table),
+        "table.tex": latex.latex(table),
+        "runs.csv": runs_csv.to_csv(table.sweep.runs),
+    }
+    times_to_accuracy: dict[str, str] = {}
+    if not is_about_oscillation(table):
+        times_to_accuracy = {"time.md": times.markdown(table), "time.csv": times.to_csv(table)}
+    for name, text in (texts | times_to_accuracy).items():
+        write_atomically(folder / name, text)
+    drawn = write_figures(table, folder / "figures")
+    write_atomically(folder / "report.html", page.render(table, [p for p in drawn if p.suffix == ".svg"]))
+    files = Files(
+        table=("table.md", "table.csv", "table.tex"),
+        time=tuple(times_to_accuracy),
+        runs=("runs.csv",),
+        figures=tuple(p.relative_to(folder).as_posix() for p in drawn),
+        page=("report.html",),
+    )
+    manifest = write_manifest(folder, _manifest(table, files))
+    return [*(folder / name for name in files.all), manifest]
+
+
+def _manifest(table: Table, files: Files) -> Manifest:
+    sweep = table.sweep
+    return Manifest(
+        sweep=sweep.name,
+        grid=table.name,
+        heading=table.heading,
+        title=table.title,
+        standing=Standing(kind="rehearsal" if sweep.rehearsal else "reproduction", reason=sweep.rehearsal or ""),
+        metrics=tuple(sweep.grid["metrics"]),
+        runs=len(sweep.runs),
+        finished=sum(r.status in FINISHED for r in sweep.runs),
+        commits=tuple(sorted({commit for r in sweep.runs for commit in r.commits})),
+        last_run_ended=_last_end(sweep.runs),
+        files=files,
+    )
+
+
+def _last_end(runs: Sequence[Run]) -> str | None:
+    ends = [end for r in runs for a in r.attempts if 0 <= (end := number(a, "end") or -1.0) < LAST_SECOND]
+    return datetime.fromtimestamp(max(ends), timezone.utc).isoformat(timespec="seconds") if ends else None
+
+
+def write_index(built: Sequence[Table], judged: Overview, unreadable: Sequence[str], results_dir: Path) -> list[Path]:
+    """index.html, claims.md and claims.csv over all sweeps, reproductions first."""
+    ordered = sorted(built, key=lambda table: table.sweep.rehearsal is not None)
+    entries = [page.index_entry(t, t.sweep.rehearsal or "reproduction", f"{t.sweep.name}/report.html") for t in ordered]
+    texts = {
+        "claims.csv": claims.to_csv(judged.judged),
+        "claims.md": claims.markdown(judged),
+        "index.html": page.render_index(entries, judged.judged, unreadable),
+    }
+    for name, text in texts.items():
+        write_atomically(results_dir / name, text)
+    return [results_dir / name for name in texts]

@@ -1,10 +1,12 @@
 """Where a table's numbers come from, and whether its cells may be compared."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
+from adarem.run.sweep import cell_name
 
 # Settings that a grid varies on purpose, or that name a cell.
 _AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
@@ -187,3 +189,17 @@ def problems(sweep: Sweep) -> list[str]:
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
     return out
+
+
+def missing(sweep: Sweep) -> list[str]:
+    """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
+    axes = sweep.grid["axes"]
+    held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
+    read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
+    gone = []
+    for model, optimizer, seed in itertools.product(axes["model"], axes["optimizer"], sweep.grid.get("seeds") or [0]):
+        name = cell_name(model, optimizer, seed, {})
+        start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
+        if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
+            gone.append(name)
+    return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]

@@ -1,14 +1,14 @@
-"""One run as it stood when it was read: its figures, curves and hours, and what of its records is lost."""
+"""One run as it was when it was read: its metrics, curves and hours, and which of its records are lost."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adarem.report.record import JsonRecord, count, number, section, text
 from adarem.report.seen import not_genuine
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir, Status
@@ -17,14 +17,14 @@ from adarem.run.schema import variant
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
-# What the report reads of result.json, first in the order of runs.csv.
+# What the report reads of result.json, in the order of runs.csv.
 RESULT_METRICS = (
     "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
     "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
 )  # fmt: skip
 OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
 
-# Where an epoch's seconds stand: split and key.
+# Split and key of the seconds that an epoch spent on each part of training.
 PARTS = {
     "train": ("train", "seconds_train"),
     "evaluate": ("val", "seconds_eval"),
@@ -43,17 +43,17 @@ class Trajectory:
 
 @dataclass
 class Run:
-    """One run directory as it stood when it was read."""
+    """One run directory as it was when it was read."""
 
     dir: RunDir
     config: RunConfig
-    settings: dict[str, Any]  # the config's dotted keys that decide the result, paths and cluster left out
+    settings: Mapping[str, object]  # the config's dotted keys that decide the result, paths and cluster left out
     status: Status
-    result: dict[str, Any]  # empty unless done or diverged
-    attempts: list[dict[str, Any]]
-    columns: dict[str, dict[str, np.ndarray]]  # split to key to one value an epoch, NaN where there is none
-    trajectories: Sequence[Trajectory]  # of single parameters over spans of steps, where oscillation was tracked
-    progress: dict[str, Any]
+    result: JsonRecord  # empty unless done or diverged
+    attempts: Sequence[JsonRecord]
+    columns: Mapping[str, Mapping[str, FloatArray]]  # split to key to one value per epoch, NaN where there is none
+    trajectories: Sequence[Trajectory]  # where oscillation was tracked
+    progress: JsonRecord
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 
     @property
@@ -61,30 +61,32 @@ class Run:
         return f"{self.dir.path.parent.name}/{self.dir.path.name}"
 
     def value(self, metric: str) -> float | None:
-        """The final epoch's figure of a run that is done, from result.json or, for Q, from the last window."""
+        """A metric after the final epoch of a run that is done: of result.json or, for Q, of the last window."""
         if self.status != "done":
             return None
-        value = self.result.get(metric)
-        if value is None and len(windows := self.curve("oscillation", metric)):
-            value = windows[-1, 1].item() if windows[-1, 0] == self.config.scale.epochs else None
-        return float(value) if is_number(value) else None
+        if self.result.get(metric) is not None:
+            return number(self.result, metric)
+        windows = self.curve("oscillation", metric)
+        if not len(windows) or windows[-1, 0] != self.config.scale.epochs:
+            return None
+        return float(windows[-1, 1])
 
     @property
     def epoch(self) -> int:
         """Epochs completed, by progress.json and metrics.jsonl."""
-        told = [self.progress.get("epoch"), *(c["epoch"][-1].item() for c in self.columns.values())]
-        return max((int(e) for e in told if is_number(e)), default=0)
+        recorded = [number(self.progress, "epoch"), *(float(c["epoch"][-1]) for c in self.columns.values())]
+        return max((int(e) for e in recorded if e is not None), default=0)
 
     @property
     def state(self) -> str:
-        """A cell's text for a run without a figure."""
+        """The text of a cell for a run without a value."""
         return {
             "planned": "—",
             "running": f"ep {self.epoch}/{self.config.scale.epochs}",
             "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
             "failed": "failed",
             "diverged": "div.",
-            "done": "failed",  # done without this figure: result.json lacks it
+            "done": "failed",  # result.json lacks the value
         }[self.status]
 
     @cached_property
@@ -94,23 +96,25 @@ class Run:
 
     @cached_property
     def rehearsal(self) -> str | None:
-        """None for a run that counts as a reproduction, else one line on why not: its config, or the data it saw."""
+        """None for a reproduction, else one line on why it is none: by its config, or by the data that it saw."""
         unit = "images" if self.config.data.kind == "images" else "tokens"
         return self.config.rehearsal or not_genuine(self.config, self.result, self.column("val", unit))
 
-    def column(self, split: str, key: str) -> np.ndarray:
+    def column(self, split: str, key: str) -> FloatArray:
         """One value for every recorded epoch of ``column(split, "epoch")``; NaN where it has none. May be empty."""
         of_split = self.columns.get(split, {})
-        return of_split.get(key, np.full(len(of_split.get("epoch", ())), np.nan))
+        if key in of_split:
+            return of_split[key]
+        return np.full(len(of_split["epoch"]) if "epoch" in of_split else 0, np.nan)
 
-    def curve(self, split: str, key: str) -> np.ndarray:
+    def curve(self, split: str, key: str) -> FloatArray:
         """(epoch, value), of shape (n, 2), where ``metrics.jsonl`` has a finite value."""
         epochs, values = self.column(split, "epoch"), self.column(split, key)
-        there = np.isfinite(values)
-        return np.column_stack([epochs[there], values[there]])
+        known = np.isfinite(values)
+        return np.column_stack([epochs[known], values[known]])
 
     @cached_property
-    def due(self) -> dict[str, np.ndarray]:
+    def due(self) -> Mapping[str, NDArray[np.int64]]:
         """The epochs that each split must have a record of: up to the last of a run that is done, else to the last
         recorded."""
         n, t = self.config.scale.epochs, self.config.train
@@ -123,20 +127,20 @@ class Run:
         return due
 
     @property
-    def lost(self) -> dict[str, np.ndarray]:
-        """The epochs, by split, whose record was due and is not there. An unfinished run's last may be yet to come."""
+    def lost(self) -> Mapping[str, NDArray[np.int64]]:
+        """The epochs, by split, whose record was due and is not there. That of an unfinished run's last may follow."""
         lost = {}
         for split, due in self.due.items():
-            there = self.column(split, "epoch")
-            if not np.array_equal(there, due):
-                lost[split] = np.setdiff1d(due, there)
+            recorded = self.column(split, "epoch")
+            if not np.array_equal(recorded, due):
+                lost[split] = np.setdiff1d(due, recorded.astype(np.int64))
         if self.status != "done":
             last = len(self.due["train"])
             lost = {split: epochs[epochs < last] for split, epochs in lost.items()}
         return {split: epochs for split, epochs in lost.items() if len(epochs)}
 
     @cached_property
-    def seconds(self) -> dict[str, np.ndarray]:
+    def seconds(self) -> Mapping[str, FloatArray]:
         """By part (train, evaluate, checkpoint), one value for every epoch from 1 on: NaN where its record is lost, 0
         where no evaluation was due."""
         spent = {}
@@ -148,26 +152,31 @@ class Run:
 
     def spent(self, part: str) -> float:
         """Seconds of one part over all epochs, NaN where a record is lost. An epoch under way counts as far as it is
-        told."""
+        recorded."""
         seconds = self.seconds[part].copy()
         if self.status != "done":
             seconds[-1:] = np.nan_to_num(seconds[-1:])
         return float(seconds.sum())
 
     @cached_property
-    def hours(self) -> np.ndarray:
+    def hours(self) -> FloatArray:
         """For every epoch from 1 on: the epoch, the hours of training, evaluation and checkpoints up to its end, and
         these times the ranks of each. NaN from the first epoch on whose record is lost.
 
         What an attempt lost is left out. Where an epoch's record has no world size, it is the run's.
         """
-        epochs, spent = self.due["train"], sum(self.seconds.values()) / 3600.0
-        ranks = np.full(len(epochs), float(self.result.get("world_size") or self.config.cluster.world_size))
-        told = self.curve("train", "world_size")
-        ranks[told[:, 0].astype(int) - 1] = told[:, 1]
+        epochs, spent = self.due["train"], np.sum(list(self.seconds.values()), axis=0) / 3600.0
+        ranks = np.full(len(epochs), number(self.result, "world_size") or self.config.cluster.world_size, dtype=float)
+        recorded = self.curve("train", "world_size")
+        ranks[recorded[:, 0].astype(int) - 1] = recorded[:, 1]
         return np.column_stack([epochs, np.cumsum(spent), np.cumsum(spent * ranks)])
 
-    def correct(self) -> dict[str, np.ndarray] | None:
+    @property
+    def commits(self) -> Sequence[str]:
+        """The commit of every attempt, ``+dirty`` where there were uncommitted changes."""
+        return [text(a, "commit") + ("+dirty" if a.get("dirty") else "") for a in self.attempts if a.get("commit")]
+
+    def correct(self) -> Mapping[str, NDArray[np.bool_]] | None:
         """Which validation images were right, by metric, in dataset order; None where it kept none that fit its result.
 
         ``problems`` says why they do not fit.
@@ -178,8 +187,8 @@ class Run:
             return None
 
 
-def read_correct(run: RunDir, result: dict[str, Any]) -> dict[str, np.ndarray] | None:
-    """correct.npz, held against the result.json that it belongs to; None where there is none.
+def read_correct(run: RunDir, result: JsonRecord) -> Mapping[str, NDArray[np.bool_]] | None:
+    """correct.npz, checked against the result.json that it belongs to; None where there is none.
 
     Raises:
         UserError: it is damaged, or of other images or another evaluation than the result.
@@ -187,31 +196,29 @@ def read_correct(run: RunDir, result: dict[str, Any]) -> dict[str, np.ndarray] |
     bits = run.correct()
     if bits is None:
         return None
-    images = ((result.get("fingerprint") or {}).get("val") or {}).get("num_images") or 0
+    images = count(section(section(result, "fingerprint"), "val"), "num_images") or 0
     for metric in ("top1", "top5"):
-        told, right = result.get(metric), bits.get(metric)
-        if right is None or not is_number(told):
+        stated, right = number(result, metric), bits.get(metric)
+        if right is None or stated is None:
             reason = f"{run.correct_file.name} or {run.result_file.name} has no {metric}"
         elif right.size != images:
             reason = f"{run.correct_file.name} is of {right.size:,} images, {run.result_file.name} of {images:,}"
-        elif round(told * images / 100) != np.count_nonzero(right):
+        elif round(stated * images / 100) != np.count_nonzero(right):
             share = 100 * right.mean()
-            reason = f"{run.correct_file.name} has {metric} {share:.2f}, {run.result_file.name} {told:.2f}"
+            reason = f"{run.correct_file.name} has {metric} {share:.2f}, {run.result_file.name} {stated:.2f}"
         else:
             continue
         raise UserError(f"{reason}; the run is not compared image by image")
     return bits
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _fingerprint(result: dict[str, Any], split: str) -> str:
-    part = (result.get("fingerprint") or {}).get(split) or {}
-    return str(part.get("content_hash", ""))
-
-
-def fingerprints(run: Run) -> tuple[str, str]:
+class Fingerprints(NamedTuple):
     """Content hashes of the training and validation data that a finished run saw; empty where unknown."""
-    return _fingerprint(run.result, "train"), _fingerprint(run.result, "val")
+
+    train: str
+    val: str
+
+
+def fingerprints(run: Run) -> Fingerprints:
+    prints = section(run.result, "fingerprint")
+    return Fingerprints(*(text(section(prints, split), "content_hash") for split in ("train", "val")))

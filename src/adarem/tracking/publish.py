@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adarem.run.catalog import default_scale
+from adarem.report.manifest import FILE, Manifest, read_manifest
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.sweep import SweepSpec, read_sweep, runs_in
+from adarem.run.sweep import runs_in
 from adarem.tracking.connection import Mode, refusal, sending_mode
 from adarem.tracking.naming import report_id, shown_name, shown_tag
 
@@ -49,11 +49,11 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     The run's id is the sweep's: publishing again continues the same run.
 
     Raises:
-        UserError: the last report made is not this sweep's, or wandb refuses.
+        UserError: there is no report of the sweep, a file that it wrote is gone or damaged, or wandb refuses.
     """
-    spec, config = read_sweep(sweep), readable_runs(sweep)[0].config
-    rows, figures = _table(sweep, spec, results_dir), published_figures(sweep, spec, results_dir)
-    rehearsal = rows[0]["rehearsal"]
+    config, manifest = readable_runs(sweep)[0].config, report_of(sweep, results_dir)
+    rows, figures = _table(sweep, results_dir, manifest), published_figures(sweep, results_dir, manifest)
+    rehearsal = manifest.standing.reason if manifest.standing.kind == "rehearsal" else ""
     import wandb
 
     logged: dict[str, Any] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
@@ -64,12 +64,12 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
             project=config.wandb.project,
             entity=config.wandb.entity,
             id=report_id(sweep.name),
-            name=shown_name(f"{stamp}{spec.printed_heading}: table and figures"),
+            name=shown_name(f"{stamp}{manifest.heading}: table and figures"),
             group=shown_name(f"{sweep.name} · report"),
             job_type="report",
             tags=[shown_tag(sweep.name), *(["rehearsal"] if rehearsal else [])],
             notes=f"REHEARSAL: {rehearsal}" if rehearsal else None,
-            config={"campaign": sweep.name, "grid": spec.name, "rehearsal": rehearsal or None},
+            config={"campaign": sweep.name, "grid": manifest.grid, "rehearsal": rehearsal or None},
             dir=str(sweep),
             mode=sending_mode(config, mode),
             resume="allow",
@@ -82,9 +82,17 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     wandb.teardown()
 
 
-def _table(sweep: Path, spec: SweepSpec, results_dir: Path) -> list[dict[str, str | float | None]]:
-    """The rows of the table that the last report wrote; only those of this very sweep."""
-    path, command = results_dir / "tables" / f"{spec.name}.csv", _report_command(sweep, spec, results_dir)
+def report_of(sweep: Path, results_dir: Path) -> Manifest:
+    """What the report wrote of a sweep. Raises UserError where there is no report of it."""
+    path = results_dir / sweep.name / FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `{_report_command(sweep, results_dir)}` writes it")
+    return read_manifest(path)
+
+
+def _table(sweep: Path, results_dir: Path, manifest: Manifest) -> list[dict[str, str | float | None]]:
+    """The rows of the sweep's table.csv."""
+    path, command = results_dir / sweep.name / manifest.files.csv, _report_command(sweep, results_dir)
     try:
         with open(path, newline="", encoding="utf-8") as f:
             rows = [{k: _value(k, v) for k, v in row.items()} for row in csv.DictReader(f, strict=True)]
@@ -92,33 +100,22 @@ def _table(sweep: Path, spec: SweepSpec, results_dir: Path) -> list[dict[str, st
         raise UserError(f"{path}: no such file; `{command}` writes it") from None
     except (ValueError, csv.Error):
         raise UserError(f"{path}: not a table as the report writes it; `{command}` writes it anew") from None
-    if not rows or not {"campaign", "rehearsal"} <= rows[0].keys():
-        raise UserError(f"{path}: holds no cell of a sweep; `{command}` writes it anew")
-    of = {str(row["campaign"]) for row in rows}
-    if of != {sweep.name}:
-        raise UserError(f"{path}: is the table of {', '.join(sorted(of))}, not of {sweep.name}; make it: `{command}`")
+    if not rows:
+        raise UserError(f"{path}: holds no cell; `{command}` writes it anew")
     return rows
 
 
-def published_figures(sweep: Path, spec: SweepSpec, results_dir: Path) -> list[Path]:
-    """The figures that the report draws of the grid, and what it puts next to each: ``figure1-parameters``."""
-    own = ["figure1", "figure2"] if "q_mean" in spec.metrics else []
-    found = []
-    for name in own or [spec.figure or f"{spec.name}-curves", f"{spec.name}-time"]:
-        path = results_dir / "figures" / f"{name}.png"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; `{_report_command(sweep, spec, results_dir)}` draws it")
-        found += [path, *sorted(path.parent.glob(f"{name}-*.png"))]
+def published_figures(sweep: Path, results_dir: Path, manifest: Manifest) -> list[Path]:
+    """The PNG files of the sweep's figures."""
+    found = [results_dir / sweep.name / name for name in manifest.files.figures if name.endswith(".png")]
+    if gone := next((path for path in found if not path.is_file()), None):
+        raise UserError(f"{gone}: no such file; `{_report_command(sweep, results_dir)}` draws it")
     return found
 
 
-def _report_command(sweep: Path, spec: SweepSpec, results_dir: Path) -> str:
+def _report_command(sweep: Path, results_dir: Path) -> str:
     """What makes this sweep's report, and no other's."""
-    words = [f"grid={spec.name}"]
-    if spec.data:
-        words.append(f"data={spec.data}")
-    if spec.scale and spec.scale != default_scale(spec.data or ""):
-        words.append(f"scale={spec.scale}")
+    words = [f"grid={sweep.name}"]
     if sweep.parent != Path("runs").absolute():
         words.append(f"runs_dir={sweep.parent}")
     if results_dir != Path("results"):

@@ -15,7 +15,7 @@ from adarem.run.labels import heading, shortened, table_cell
 from adarem.run.reproduction import Standing, standing_of_sweep
 from adarem.run.sweep import SweepSpec, overrides_text, read_sweep
 from adarem.tracking.naming import network_key, shown_tag, standing_of
-from adarem.tracking.publish import published_figures, readable_runs
+from adarem.tracking.publish import published_figures, readable_runs, report_of
 
 if TYPE_CHECKING:
     from wandb_workspaces.reports.v2.interface import Report
@@ -270,7 +270,7 @@ def save_report(sweep: Path, entity: str | None, results_dir: Path) -> str:
     """
     layout = read_layout(sweep)
     owner = _entity(layout, entity)
-    figures = published_figures(sweep, layout.spec, results_dir)
+    figures = published_figures(sweep, results_dir, report_of(sweep, results_dir))
     return _save(report(layout, owner, [f.stem for f in figures]))
 
 

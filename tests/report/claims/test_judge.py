@@ -5,17 +5,15 @@ import pytest
 import yaml
 
 from adarem.report.claims import judge as claims
-from adarem.report.claims.entries import measure
-from adarem.report.load import read_run, read_sweep
+from adarem.report.claims.entries import Claim, measure, read_claims
+from adarem.report.load import load_sweep, read_run
 from adarem.report.tables.table import read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from tests.support.sweeps import HASHES, diverge, finish, make_config, start, write_epochs, write_grid
 
-BASE = claims.Claim(
-    "id", "a sentence", "Table 2", "table2", ("resnet18",), "adarem", "top1", "higher", against=("sgdm",)
-)
+BASE = Claim("id", "a sentence", "Table 2", "table2", ("resnet18",), "adarem", "top1", "higher", against=("sgdm",))
 
 
 def sweep(dirs, adarem, sgdm, adam=(), seeds=None):
@@ -24,11 +22,11 @@ def sweep(dirs, adarem, sgdm, adam=(), seeds=None):
     for optimizer, values in (("adarem", adarem), ("sgdm", sgdm), ("adam", adam)):
         for seed, value in enumerate(values):
             finish(folder, make_config("resnet18", optimizer, seed), value, loss=5.0 - value / 20)
-    return {"table2": read_sweep(folder)}
+    return {"table2": load_sweep(folder)}
 
 
 def again(found):
-    return {name: read_sweep(c.folder) for name, c in found.items()}
+    return {name: load_sweep(c.folder) for name, c in found.items()}
 
 
 GAIN = ([71.0, 71.1, 71.2], [70.0, 70.1, 70.2])  # d = 1.0; 90 % ± 2.132 · 0.0816 = 0.174, 95 % ± 2.776 · 0.0816 = 0.227
@@ -111,12 +109,12 @@ def test_one_seed_reports_the_paired_test_and_decides_nothing(dirs):
     right = np.arange(1000) < 705
     finish(folder, make_config("resnet18", "sgdm"), 70.5, correct=right)
     finish(folder, make_config("resnet18", "adarem"), 72.5, correct=np.arange(1000) < 725)
-    j = claims.judge(BASE, {"table2": read_sweep(folder)})
+    j = claims.judge(BASE, {"table2": load_sweep(folder)})
     assert j.status == "undecided"
     assert "one seed tells nothing of another (the two checkpoints: +2.00" in j.evidence[0]
-    run = next(r.dir for r in read_sweep(folder).runs if "sgdm" in r.name)
+    run = next(r.dir for r in load_sweep(folder).runs if "sgdm" in r.name)
     run.write_correct({"top1": ~right, "top5": right})  # another evaluation's
-    j = claims.judge(BASE, {"table2": read_sweep(folder)})
+    j = claims.judge(BASE, {"table2": load_sweep(folder)})
     assert j.evidence[0].endswith("= +2.000; one seed tells nothing of another")
 
 
@@ -208,7 +206,7 @@ def test_different_data_is_never_compared(dirs):
     found = sweep(dirs, *GAIN)
     folder = found["table2"].folder
     finish(folder, make_config("resnet18", "sgdm", 3), 70.1, hashes=HASHES | {"val": "e" * 64})
-    j = claims.judge(BASE, {"table2": read_sweep(folder)})
+    j = claims.judge(BASE, {"table2": load_sweep(folder)})
     assert (j.status, "made on different data" in j.evidence[0]) == ("undecided", True)
 
 
@@ -218,7 +216,7 @@ def test_settings_that_the_claim_holds_alike(dirs):
         finish(folder, make_config("resnet18", "sgdm", seed), 70.0 + seed / 10)
         finish(folder, make_config("resnet18", "adarem", seed, changed={"optimizer": {"lr": 0.8}}), 71.0 + seed / 10)
     same = replace(BASE, same=("optimizer.lr", "optimizer.weight_decay"))
-    j = claims.judge(same, {"table2": read_sweep(folder)})
+    j = claims.judge(same, {"table2": load_sweep(folder)})
     assert j.status == "undecided" and "differ in optimizer.lr," in j.evidence[0]
 
 
@@ -238,14 +236,14 @@ def test_q_is_judged_over_training_and_not_by_its_last_window(dirs):
     for seed in (0, 1):
         _oscillating(folder, "adarem", seed, lambda epoch, s=seed: 10.0 + s + 90.0 * (epoch == 100))
         _oscillating(folder, "sgdm", seed, lambda epoch, s=seed: 20.0 + s - 15.0 * (epoch == 100))
-    found = {"figure2": read_sweep(folder)}
+    found = {"figure2": load_sweep(folder)}
     assert measure(found["figure2"].runs[0], "mean_q_mean") == pytest.approx(10.9)
     assert measure(found["figure2"].runs[0], "mean_q_median_with_gradient") == pytest.approx(5.45)
-    ledger = {c.id: c for c in claims.read_claims(dirs[1])}
-    smallest = replace(ledger["adarem-smallest-q"], against=("sgdm",))
+    entries = {c.id: c for c in read_claims(dirs[1])}
+    smallest = replace(entries["adarem-smallest-q"], against=("sgdm",))
     assert claims.judge(smallest, found).status == "supported"
     assert claims.judge(replace(smallest, metric="q_mean"), found).status == "contradicted"
-    severe = ledger["sgdm-oscillates-severely"]
+    severe = entries["sgdm-oscillates-severely"]
     j = claims.judge(severe, found)
     assert j.status == "supported"
     assert "ResNet-18: SGDM, mean_q_median_with_gradient against 5: 10.175 ± 0.354 (n=2), 90 %" in j.evidence[0]
@@ -272,7 +270,7 @@ SIZES = [25_557_032, 11_689_512, 3_504_872, 2_278_604, 1_968_680, 1_366_792]  # 
 def networks(dirs, gain, noise=0.1, seeds=2, lost=None, hashes=None, sizes=SIZES):
     """Table 1 with the gain of each network by its place among the six; ``hashes`` for one run of the third."""
     folder = write_grid(dirs[0], "table1", seeds=list(range(seeds)))
-    of_trend = {c.id: c for c in claims.read_claims(dirs[1])}["gains-grow-as-networks-shrink"]
+    of_trend = {c.id: c for c in read_claims(dirs[1])}["gains-grow-as-networks-shrink"]
     for i, model in enumerate(of_trend.model):
         for optimizer, by in (("sgdm", 0.0), ("adarem_s", gain(i))):
             for seed in range(seeds):
@@ -283,7 +281,7 @@ def networks(dirs, gain, noise=0.1, seeds=2, lost=None, hashes=None, sizes=SIZES
                 seen = hashes if hashes and (i, optimizer, seed) == (2, "sgdm", 0) else HASHES
                 run = finish(folder, config, 70.0 + by + noise * seed, epochs=False, hashes=seen)
                 run.write_result(run.result() | {"parameters": sizes[i]})
-    return of_trend, {"table1": read_sweep(folder)}
+    return of_trend, {"table1": load_sweep(folder)}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +330,7 @@ def test_an_order_of_networks_by_a_figure_alone(dirs):
     claim, found = networks(dirs, lambda i: 0.0)
     for run in found["table1"].runs:  # SGDM's training loss grows as they shrink
         run.dir.write_result(run.result | {"train_loss": 2.0 - run.result["parameters"] / 1e8 + run.config.seed / 1e3})
-    underfit = {c.id: c for c in claims.read_claims(dirs[1])}["small-networks-underfit"]
+    underfit = {c.id: c for c in read_claims(dirs[1])}["small-networks-underfit"]
     j = claims.judge(underfit, again(found))
     assert (j.status, len(j.runs)) == ("supported", 12)
     assert "slope of train_loss for ten times the parameters -" in j.evidence[-1]
@@ -345,20 +343,20 @@ def test_several_settings_of_the_other_side(dirs):
             off_axes = {"optimizer.lam": lam} if lam else {}
             config = make_config("resnet18", "adarem", seed, grid="lambda", overrides=off_axes)
             finish(folder, config, value + seed / 100, epochs=False)
-    claim = {c.id: c for c in claims.read_claims(dirs[1])}["lambda-0.999-suffices"]
-    j = claims.judge(claim, {"lambda": read_sweep(folder)})
+    claim = {c.id: c for c in read_claims(dirs[1])}["lambda-0.999-suffices"]
+    j = claims.judge(claim, {"lambda": load_sweep(folder)})
     assert (j.status, len(j.evidence), len(j.runs)) == ("supported", 3, 8)
 
 
-def test_the_ledger_fits_the_papers_own_numbers(dirs):
-    """Every comparison of accuracies or perplexities in the ledger is one that the paper's tables bear out."""
-    ledger = claims.read_claims(dirs[1])
-    assert len(ledger) >= 30
+def test_the_claims_fit_the_papers_own_numbers(dirs):
+    """Every comparison of accuracies or perplexities in claims.yaml is one that the paper's tables bear out."""
+    entries = read_claims(dirs[1])
+    assert len(entries) >= 30
     paper = {}
     for n in (1, 2, 3):
         paper |= {k: float(v) for k, v in read_paper(f"table{n}.csv", dirs[1]).values.items()}
     checked = 0
-    for c in ledger:
+    for c in entries:
         for model in c.model:
             for other in c.against:
                 a, b = paper.get((model, c.optimizer, c.metric)), paper.get((model, other, c.metric))
@@ -410,9 +408,9 @@ def test_the_ledger_fits_the_papers_own_numbers(dirs):
 def test_what_no_run_can_meet_is_refused_in_one_line(dirs, change, message):
     raw = yaml.safe_load(paper_file("claims.yaml", dirs[1]).read_text())
     raw[0] = {k: v for k, v in (raw[0] | change).items() if v is not None}
-    _write_ledger(dirs, yaml.safe_dump(raw))
+    _write_claims(dirs, yaml.safe_dump(raw))
     with pytest.raises(UserError, match=f"^[^\n]*paper/claims.yaml: adarem-lowest-train-loss: {message}") as e:
-        claims.read_claims(dirs[1])
+        read_claims(dirs[1])
     assert "\n" not in str(e.value)
 
 
@@ -426,19 +424,19 @@ def test_what_no_run_can_meet_is_refused_in_one_line(dirs, change, message):
         ("- claim: x", "claims.yaml: claim 1: id: missing"),
     ],
 )
-def test_what_is_no_ledger_is_refused(dirs, text, message):
-    _write_ledger(dirs, text)
+def test_what_is_no_list_of_claims_is_refused(dirs, text, message):
+    _write_claims(dirs, text)
     with pytest.raises(UserError, match=message):
-        claims.read_claims(dirs[1])
+        read_claims(dirs[1])
 
 
 def test_an_id_stands_for_one_claim(dirs):
     raw = yaml.safe_load(paper_file("claims.yaml", dirs[1]).read_text())
-    _write_ledger(dirs, yaml.safe_dump([*raw, raw[3]]))
+    _write_claims(dirs, yaml.safe_dump([*raw, raw[3]]))
     with pytest.raises(UserError, match="claims.yaml: adarem-matches-sgdm: two claims have this id"):
-        claims.read_claims(dirs[1])
+        read_claims(dirs[1])
 
 
-def _write_ledger(dirs, text):
+def _write_claims(dirs, text):
     (dirs[1] / "paper").mkdir(parents=True)
     (dirs[1] / "paper" / "claims.yaml").write_text(text)

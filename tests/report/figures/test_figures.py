@@ -9,14 +9,14 @@ from adarem.report.figures import oscillation
 from adarem.report.figures.curves import curves, far_above
 from adarem.report.figures.panels import PERPLEXITY, TEST_ERROR, TRAIN_LOSS, against_time, curve, last_third
 from adarem.report.figures.write import draw_figures, figure_names, write_figures
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from adarem.report import stats as statistics
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables import latex
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
@@ -16,7 +16,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_grid
 
 
 def table(folder, results):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], results))
 
 

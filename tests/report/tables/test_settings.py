@@ -6,7 +6,7 @@ import io
 import pytest
 import yaml
 
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables import render as tables
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import build, read_paper
@@ -17,7 +17,7 @@ from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, results):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], results))
 
 

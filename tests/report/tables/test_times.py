@@ -7,7 +7,7 @@ import json
 import pytest
 
 from adarem.report import make_report
-from adarem.report.load import read_sweep
+from adarem.report.load import load_sweep
 from adarem.report.tables import times
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
@@ -15,7 +15,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_epoc
 
 
 def table(folder, dirs):
-    sweep = read_sweep(folder)
+    sweep = load_sweep(folder)
     return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
 
 
@@ -152,12 +152,12 @@ def test_a_machine_under_load_is_named_as_a_cause(dirs, table2_runs):
     assert "Wall time is also of the machine and of what else ran there" in md and "## Warnings" not in md
 
 
-def test_it_is_written_beside_the_figure_and_is_no_table_of_its_own(dirs, table2_runs):
-    for _ in range(2):  # the second report finds the first one's files
-        text = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
-        for name in ("table2-time.md", "table2-time.csv"):
-            assert str(dirs[1] / "tables" / name) in text and (dirs[1] / "tables" / name).stat().st_size > 500
-    page = (dirs[1] / "report.html").read_text()
+def test_it_is_written_next_to_the_table(dirs, table2_runs):
+    made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
+    for name in ("time.md", "time.csv"):
+        path = dirs[1] / "table2" / name
+        assert path in made.written and path.stat().st_size > 500
+    page = (dirs[1] / "table2" / "report.html").read_text()
     assert page.count('id="table2"') == 1 and 'id="table2-times"' in page and "70.67 (SGDM in the paper)" in page
 
 

@@ -328,10 +328,10 @@ def test_launch_prepares_trains_and_reports(
     assert done.returncode == exitcodes.OK, done.stderr
     assert "train: 3" in done.stdout and "test perplexity" in done.stdout
     assert "REHEARSAL of Table 3" in done.stdout and "training tokens" in done.stdout
-    tables = tmp_path / "results" / "tables"
-    assert {"table3.md", "table3.csv", "table3.tex"} <= {p.name for p in tables.iterdir()}
+    results = tmp_path / "results" / "table3-pydoc"
+    assert {"table.md", "table.csv", "table.tex"} <= {p.name for p in results.iterdir()}
     run = next((tmp_path / "runs" / "table3-pydoc").glob("awd_lstm-adam-*"))
     result = RunDir(run).result()
-    assert f"{result['perplexity']:.2f}" in (tables / "table3.md").read_text()
+    assert f"{result['perplexity']:.2f}" in (results / "table.md").read_text()
     status = adarem_command("status", "data=pydoc", f"runs_dir={tmp_path / 'runs'}")
     assert f"ppl {result['perplexity']:.2f}" in status.stdout

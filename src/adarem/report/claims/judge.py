@@ -1,32 +1,18 @@
-"""The claim ledger: what our runs say of the paper's sentences, by one rule for all (claim_entries.py reads them)."""
+"""One claim of the paper judged by the runs of some sweeps, by one rule for all claims."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from adarem.report import stats as statistics
-from adarem.report.claims.entries import Claim, measure, read_claims
+from adarem.report.claims.entries import Claim, measure
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.stats import Estimate
 from adarem.run.directory import FINISHED
-
-__all__ = [
-    "RULE",
-    "Claim",
-    "Judged",
-    "in_rehearsal",
-    "judge",
-    "markdown",
-    "read_claims",
-    "summary",
-    "to_csv",
-]
 
 Status = Literal["supported", "contradicted", "undecided", "not run"]
 
@@ -218,40 +204,3 @@ def judge(c: Claim, sweeps: Mapping[str, Sweep]) -> Judged:
         [] if status == "not run" else lines,
         list(dict.fromkeys(r.name for r in runs if r.status in FINISHED)),
     )
-
-
-def in_rehearsal(j: Judged) -> str:
-    """What a rehearsal comes to, always in brackets and under that word."""
-    return f"(REHEARSAL: {j.rehearsed})" if j.rehearsed != "not run" else "—"
-
-
-def summary(judged: list[Judged]) -> str:
-    counts = {s: sum(j.status == s for j in judged) for s in ("supported", "contradicted", "undecided", "not run")}
-    return ", ".join(f"{n} {s}" for s, n in counts.items())
-
-
-def markdown(judged: list[Judged], rehearsed: list[str]) -> str:
-    """The ledger; ``rehearsed`` names sweeps that exist and are no evidence."""
-    out = ["# The paper's claims", "", f"{len(judged)} claims: {summary(judged)}.", ""]
-    if rehearsed:
-        out += [f"Rehearsals are there and are no evidence: {', '.join(rehearsed)}.", ""]
-    out += ["| Claim | Where in the paper | Status | The same rule on rehearsals, no evidence |"]
-    out += ["| --- | --- | --- | --- |"]
-    out += [f"| {j.claim.claim} | {j.claim.where} | **{j.status}** | {in_rehearsal(j)} |" for j in judged]
-    out += ["", RULE]
-    for j in judged:
-        if j.evidence:
-            out += ["", f"## {j.claim.id}: {j.status}", "", j.claim.claim, "", *(f"- {line}" for line in j.evidence)]
-            out += ["", f"Runs: {', '.join(j.runs)}"]
-    return "\n".join(out) + "\n"
-
-
-def to_csv(judged: list[Judged]) -> str:
-    f = io.StringIO()
-    w = csv.writer(f, lineterminator="\n")
-    w.writerow(["id", "status", "claim", "where", "grid", "metric", "relation", "evidence", "runs", "in_rehearsal"])
-    for j in judged:
-        c: Any = j.claim
-        row = [c.id, j.status, c.claim, c.where, c.grid, c.metric, c.relation]
-        w.writerow([*row, " | ".join(j.evidence), " ".join(j.runs), in_rehearsal(j)])
-    return f.getvalue()

@@ -46,39 +46,18 @@ class IndexEntry:
     table: PaperTable
 
 
-def render(table: Table, figures: Sequence[Path], unreadable: Sequence[str] = ()) -> str:
+def render(table: Table, figures: Sequence[Path]) -> str:
     """The page of one sweep.
 
     Args:
         table: the sweep's table.
-        figures: SVG files, embedded in this order; those that are not there are left out.
-        unreadable: one line per file that could not be read, shown on top.
+        figures: SVG files, embedded in this order.
     """
-    return render_all([(table, figures)], None, [], unreadable)
-
-
-def render_all(
-    sections: Sequence[tuple[Table, Sequence[Path]]],
-    judged: Sequence[Judged] | None,
-    elsewhere: Sequence[str],
-    unreadable: Sequence[str],
-) -> str:
-    """One page for several sweeps and the claims, as results/report.html holds them."""
-    sweeps = [sweep_section(table, figures) for table, figures in sections]
-    links = [Link(f"#{table.name}", table.heading) for table, _ in sections]
-    claims = claims_section(judged) if judged is not None else None
-    return (
-        _environment()
-        .get_template("sweep.html.j2")
-        .render(
-            title=_title([sweep.rehearsal for sweep in sweeps]),
-            links=links + ([Link("#claims", "Claims")] if claims else []),
-            elsewhere=elsewhere,
-            unreadable=unreadable,
-            sweeps=sweeps,
-            claims=claims,
-        )
-    )
+    sweep = sweep_section(table, figures)
+    parts = ["figures", *(["times"] if sweep.times else []), "fairness", "throughput", "failures", "provenance"]
+    links = [Link("../index.html", "All sweeps"), *(Link(f"#{sweep.name}-{part}", part.capitalize()) for part in parts)]
+    template = _environment().get_template("sweep.html.j2")
+    return template.render(title=_title([sweep.rehearsal]), links=links, sweep=sweep)
 
 
 def index_entry(table: Table, standing: str, href: str) -> IndexEntry:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adarem.report import provenance
-from adarem.report.claims import judge
-from adarem.report.claims.judge import Judged
+from adarem.report.claims import overview
+from adarem.report.claims.judge import RULE, Judged
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
@@ -108,7 +108,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
     sweep = table.sweep
     found = dict(tables.sections(table))
     header, rows, notes = fairness_sheet(table)
-    failures = provenance.problems(sweep)
+    failures = [*provenance.problems(sweep), *provenance.missing(sweep)]
     oscillation = found.get(tables.OSCILLATION)
     return SweepSection(
         name=table.name,
@@ -255,14 +255,14 @@ def log_tail(run: RunDir) -> str:
 def claims_section(judged: Sequence[Judged]) -> ClaimsSection:
     """The claims with their verdicts, and the evidence of those that have runs."""
     rows = [
-        (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), judge.in_rehearsal(j))
+        (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), overview.in_rehearsal(j))
         for j in judged
     ]
     return ClaimsSection(
         count=len(judged),
-        summary=judge.summary(list(judged)),
+        summary=overview.summary(judged),
         table=sortable(("Claim", "Where in the paper", "Status", "Rehearsed"), rows),
-        rule=judge.RULE,
+        rule=RULE,
         evidence=[
             Evidence(j.claim.id, j.status, [*j.evidence, f"Runs: {', '.join(j.runs)}"]) for j in judged if j.runs
         ],

@@ -13,6 +13,7 @@ from adarem.report.tables.table import METRICS, Cell, Table
 from adarem.run.directory import FINISHED
 
 FAILED = "Failed, diverged or unreadable"
+MISSING = "Planned, and not there"
 POWER = "What the seeds could show"
 OSCILLATION = "Oscillation in the last window, and who had no gradient"
 
@@ -153,6 +154,7 @@ def sections(table: Table) -> list[tuple[str, list[str]]]:
     found = [
         ("Warnings", provenance.warnings(c)),
         (FAILED, provenance.problems(c)),
+        (MISSING, provenance.missing(c)),
         (POWER, power_notes(table)),
         (OSCILLATION, oscillation_notes(table)),
         ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
@@ -183,7 +185,7 @@ def markdown(table: Table) -> str:
     for sentence in legend(table):
         out += ["", sentence]
     shown = dict(sections(table))
-    for heading in ("Warnings", FAILED):
+    for heading in ("Warnings", FAILED, MISSING):
         if heading in shown:
             out += ["", f"## {heading}", "", *(f"- {t}" for t in shown.pop(heading))]
     out += ["", "## Settings of each optimizer", "", *_sheet(table)]
@@ -287,9 +289,7 @@ def screen(table: Table, width: int | None = None) -> str:
         say(f"{what}: {text}")
     say("*best of its row*; ± sample standard deviation over n seeds; — not finished; div. diverged")
     found = dict(sections(table))
-    for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (POWER, "Note")):
+    for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (MISSING, "Problem"), (POWER, "Note")):
         for text in found.get(heading, []):
             say(f"{mark}: {text}")
-    if table.note:
-        say(f"Note: {table.note}")
     return "\n".join(out) + "\n"

@@ -121,7 +121,6 @@ class Table:
     labels: Labels
     rows: list[tuple[str, str, str]]  # (model, variant, metric), in the paper's order
     columns: list[str]  # optimizers
-    note: str = ""
 
     @property
     def name(self) -> str:
@@ -209,7 +208,7 @@ def _mark_best(cells: list[Cell]) -> None:
         c.best = comparable and c.summary is not None and round(c.summary.mean, 2) == pick(shown)
 
 
-def build(sweep: Sweep, paper: Paper, note: str = "") -> Table:
+def build(sweep: Sweep, paper: Paper) -> Table:
     """The table of a sweep, whatever is finished of it.
 
     Raises:
@@ -242,7 +241,7 @@ def build(sweep: Sweep, paper: Paper, note: str = "") -> Table:
                     own = by_cell.get((model, variant, o), [])
                     value = paper.values.get((model, o, metric), "")
                     cells.append(Cell(model, o, variant, metric, value, own, max(len(own), seeds)))
-    table = Table(sweep, paper, cells, printed, rows, optimizers, note)
+    table = Table(sweep, paper, cells, printed, rows, optimizers)
     _mark_data(cells)
     for row in rows:
         _mark_best([table.cell(row, o) for o in optimizers])

@@ -44,7 +44,7 @@ def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path
     wait_for(lambda: preempted.log_file.exists() and "starting" in preempted.log_file.read_text(), 600, env)
     subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], env=env, check=True)
 
-    table = tmp_path / "results" / "tables" / "table2.md"
+    table = tmp_path / "results" / plan.folder.name / "table.md"
     report = re.search(r"report   job (\d+)", rest)[1]
     wait_for(lambda: job_state(report, env) in ("COMPLETED", "FAILED"), 900, env)
     printed = log(tmp_path, f"report-{report}.out")

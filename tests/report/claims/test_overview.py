@@ -1,4 +1,4 @@
-"""The ledger against the grids: every claim finds its cells among those that its grid plans."""
+"""The claims against the grids: every claim finds its cells among those that its grid plans."""
 
 import csv
 from dataclasses import replace
@@ -7,16 +7,17 @@ import pytest
 
 from adarem.plan.plan import make_plan
 from adarem.report import make_report
-from adarem.report.claims import judge as claims
+from adarem.report.claims.entries import read_claims
+from adarem.report.claims.judge import judge
 from adarem.report.figures.curves import curves
 from adarem.report.figures.panels import TEST_ERROR, TRAIN_LOSS
-from adarem.report.load import read_sweep
-from adarem.report.make import load
+from adarem.report.load import load_sweep
+from adarem.report.make import load_table
 from adarem.resources import config_dir
 from tests.support.sweeps import finish
 
-LEDGER = claims.read_claims(config_dir().parent / "results")
-GRIDS = sorted({c.grid for c in LEDGER} | {c.against_grid for c in LEDGER if c.against_grid})
+CLAIMS = read_claims(config_dir().parent / "results")
+GRIDS = sorted({c.grid for c in CLAIMS} | {c.against_grid for c in CLAIMS if c.against_grid})
 
 
 def rehearse(dirs, grid):
@@ -33,7 +34,7 @@ def rehearse(dirs, grid):
     return plan.folder
 
 
-@pytest.mark.parametrize("claim", LEDGER, ids=lambda c: c.id)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 def test_the_grid_of_every_claim_exists(claim):
     for grid in filter(None, (claim.grid, claim.against_grid)):
         assert (config_dir() / "grid" / f"{grid}.yaml").is_file()
@@ -54,26 +55,26 @@ def test_the_sentences_of_the_paper_are_all_there():
         ("sgdm", "adam", "train_loss_fall@0.1-0.5"),
         ("adarem", "sgd", "mean_q_mean"),  # Figure 2
     ]
-    there = {(c.optimizer, other, c.metric) for c in LEDGER for other in c.against}
+    there = {(c.optimizer, other, c.metric) for c in CLAIMS for other in c.against}
     assert [w for w in wanted if w not in there] == []
     small = {"mobilenet_v2_1.0", "mobilenet_v2_0.5", "shufflenet_v2_1.0", "shufflenet_v2_0.5"}
-    assert any(set(c.model) == small and c.metric == "train_loss" for c in LEDGER)  # 4.1.3: "their fitting ability"
-    assert any(c.relation == "above" and c.optimizer == "sgdm" for c in LEDGER)  # Figure 1: l much larger than d
+    assert any(set(c.model) == small and c.metric == "train_loss" for c in CLAIMS)  # 4.1.3: "their fitting ability"
+    assert any(c.relation == "above" and c.optimizer == "sgdm" for c in CLAIMS)  # Figure 1: l much larger than d
 
 
 def test_a_rehearsal_of_every_grid_yields_verdicts(dirs):
-    found = {grid: read_sweep(rehearse(dirs, grid)) for grid in GRIDS}
-    judged = {c.id: claims.judge(c, found) for c in LEDGER}
-    cells = {c.id: len(c.model) * (1 + len(c.against) * max(1, len(c.against_variant))) for c in LEDGER}
+    found = {grid: load_sweep(rehearse(dirs, grid)) for grid in GRIDS}
+    judged = {c.id: judge(c, found) for c in CLAIMS}
+    cells = {c.id: len(c.model) * (1 + len(c.against) * max(1, len(c.against_variant))) for c in CLAIMS}
     short = {c: (j.status, j.runs) for c, j in judged.items() if j.status == "not run" or len(j.runs) < 2 * cells[c]}
     assert short == {}
     kept = ("not run", "without a figure", "did not differ", "different data", "hold alike", "one seed")
     assert [line for j in judged.values() for line in j.evidence if any(k in line for k in kept)] == []
     # each compares what its sentence says: cells that are not there leave it without a verdict
-    once = next(c for c in LEDGER if c.id == "lambda-once-an-epoch-is-enough")
+    once = next(c for c in CLAIMS if c.id == "lambda-once-an-epoch-is-enough")
     line = judged[once.id].evidence[0]
     assert "ResNet-18: AdaRem (λ 0.999 once an epoch) against AdaRem (λ 0.999 at every step)" in line
-    assert claims.judge(replace(once, against_variant=("decay_every=never",)), found).status == "not run"
+    assert judge(replace(once, against_variant=("decay_every=never",)), found).status == "not run"
 
 
 def test_the_rehearsed_column_does_not_depend_on_which_grid_is_reported(dirs):
@@ -85,17 +86,17 @@ def test_the_rehearsed_column_does_not_depend_on_which_grid_is_reported(dirs):
         found[grid] = (dirs[1] / "claims.csv").read_text(), (dirs[1] / "claims.md").read_text()
     assert found["table3"] == found["lambda"]
     rows = {r["id"]: r["in_rehearsal"] for r in csv.DictReader(found["lambda"][0].splitlines())}
-    for claim in LEDGER:
+    for claim in CLAIMS:
         here = {claim.grid, claim.against_grid or claim.grid} <= {"table2", "table3", "lambda"}
         assert (rows[claim.id] != "—") == here, claim.id
     assert "no evidence: lambda-digits, table2-digits, table3-" in found["lambda"][1]
 
 
-def test_the_table_and_the_ledger_of_the_lambda_grid(dirs):
+def test_the_table_and_the_claims_of_the_lambda_grid(dirs):
     rehearse(dirs, "lambda")
-    text = make_report(grid="lambda", runs_dir=dirs[0], results_dir=dirs[1])
+    text = make_report(grid="lambda", runs_dir=dirs[0], results_dir=dirs[1]).text
     assert "REHEARSAL of " in text
-    md = (dirs[1] / "tables/lambda.md").read_text()
+    md = (dirs[1] / "lambda-digits/table.md").read_text()
     for label in ("λ 0.999 once an epoch", "λ 0.999 at every step", "λ 1, never decaying"):
         assert f"ResNet-18 Top-1 ({label})" in md
     assert (
@@ -103,8 +104,8 @@ def test_the_table_and_the_ledger_of_the_lambda_grid(dirs):
     )
     assert "Settings off the grid's own" not in md
     assert "ResNet-18 Top-1: AdaRem (λ 1, never decaying) − AdaRem (λ 0.999 once an epoch) = +8.00" in md
-    assert (dirs[1] / "figures/lambda-curves.png").exists() and (dirs[1] / "tables/lambda-time.md").exists()
-    drawn = curves(load(dirs[0] / "lambda-digits", dirs[1]), [TRAIN_LOSS, TEST_ERROR], "").axes[0].get_lines()
+    assert all((dirs[1] / "lambda-digits" / name).exists() for name in ("figures/lambda-curves.png", "time.md"))
+    drawn = curves(load_table(dirs[0] / "lambda-digits", dirs[1]), [TRAIN_LOSS, TEST_ERROR], "").axes[0].get_lines()
     assert [line.get_label() for line in drawn][:2] == ["λ 0.999 once an epoch (n=2)", "λ 0.999 at every step (n=2)"]
     assert len({line.get_color() for line in drawn}) == 5
     with open(dirs[1] / "claims.csv", newline="") as f:

@@ -1,0 +1,88 @@
+"""All claims of the paper, judged by all sweeps that are there, as Markdown and as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from adarem.report.claims.entries import Claim
+from adarem.report.claims.judge import RULE, Judged, Status, judge
+from adarem.report.load import Sweep
+
+CSV_COLUMNS = (
+    "id", "status", "claim", "where", "grid", "metric", "relation", "evidence", "runs", "in_rehearsal"
+)  # fmt: skip
+STATUSES: tuple[Status, ...] = ("supported", "contradicted", "undecided", "not run")
+
+
+@dataclass(frozen=True)
+class Overview:
+    judged: Sequence[Judged]  # in the order of claims.yaml
+    rehearsals: Sequence[str]  # names of the sweeps that claims compare and that are no evidence
+
+
+def judge_all(claims: Sequence[Claim], sweeps: Iterable[Sweep]) -> Overview:
+    """Every claim judged by the reproductions, and next to it what the same rule makes of rehearsals.
+
+    Args:
+        claims: of claims.yaml.
+        sweeps: in the order of ``Sweeps.names``. Of rehearsals on several data sets, the first that has something to
+            say of a claim does.
+    """
+    grids = {c.grid for c in claims} | {c.against_grid for c in claims if c.against_grid}
+    reproductions: dict[str, Sweep] = {}
+    rehearsals: dict[str, dict[str, Sweep]] = {}  # by what follows the grid in their names: data and scale
+    for sweep in sweeps:
+        grid = sweep.grid_name
+        if grid not in grids:
+            continue
+        if sweep.rehearsal is None:
+            reproductions.setdefault(grid, sweep)
+        else:
+            rehearsals.setdefault(sweep.name.removeprefix(grid), {})[grid] = sweep
+    judged = []
+    for claim in claims:
+        rehearsed: list[Status] = [judge(claim, of_data).status for of_data in rehearsals.values()]
+        first: Status = next((status for status in rehearsed if status != "not run"), "not run")
+        judged.append(replace(judge(claim, reproductions), rehearsed=first))
+    return Overview(judged, sorted(s.name for of_data in rehearsals.values() for s in of_data.values()))
+
+
+def in_rehearsal(j: Judged) -> str:
+    """What a rehearsal comes to, always in brackets and under that word."""
+    return f"(REHEARSAL: {j.rehearsed})" if j.rehearsed != "not run" else "—"
+
+
+def summary(judged: Sequence[Judged]) -> str:
+    """``1 supported, 0 contradicted, 2 undecided, 33 not run``."""
+    counts = {status: sum(j.status == status for j in judged) for status in STATUSES}
+    return ", ".join(f"{n} {status}" for status, n in counts.items())
+
+
+def markdown(overview: Overview) -> str:
+    """The claims with their verdicts, the rule, and the evidence."""
+    judged = overview.judged
+    out = ["# The paper's claims", "", f"{len(judged)} claims: {summary(judged)}.", ""]
+    if overview.rehearsals:
+        out += [f"Rehearsals are there and are no evidence: {', '.join(overview.rehearsals)}.", ""]
+    out += ["| Claim | Where in the paper | Status | The same rule on rehearsals, no evidence |"]
+    out += ["| --- | --- | --- | --- |"]
+    out += [f"| {j.claim.claim} | {j.claim.where} | **{j.status}** | {in_rehearsal(j)} |" for j in judged]
+    out += ["", RULE]
+    for j in judged:
+        if j.evidence:
+            out += ["", f"## {j.claim.id}: {j.status}", "", j.claim.claim, "", *(f"- {line}" for line in j.evidence)]
+            out += ["", f"Runs: {', '.join(j.runs)}"]
+    return "\n".join(out) + "\n"
+
+
+def to_csv(judged: Sequence[Judged]) -> str:
+    """One row per claim."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for j in judged:
+        c = j.claim
+        row = [c.id, j.status, c.claim, c.where, c.grid, c.metric, c.relation]
+        writer.writerow([*row, " | ".join(j.evidence), " ".join(j.runs), in_rehearsal(j)])
+    return text.getvalue()
