@@ -48,7 +48,7 @@ def code(page: Path) -> list[str]:
 def missing_files(page: Path) -> Iterator[str]:
     """Paths of the tree and source files of the package; ``*`` and ``{a,b}`` are patterns, ``<grid>`` is any name."""
     tree = rf"(?:{'|'.join(TREE)})/[\w.*/<>{{}},-]*[\w*}}/]"
-    source = rf"(?:{'|'.join(ROOMS)})/[\w./-]+\.(?:py|cpp|c)\b"
+    source = rf"(?:{'|'.join((*ROOMS, 'faults', 'integration', 'golden'))})/[\w./-]+\.(?:py|cpp|c)\b"
     for line in code(page):
         if "no such" in line:  # an error message, quoted
             continue
@@ -56,7 +56,7 @@ def missing_files(page: Path) -> Iterator[str]:
             yield line
         for name in re.findall(rf"(?<![\w/.<$])({tree}|{source})", line):
             written = name.startswith("results/") and not name.startswith(("results/paper/", "results/rehearsals/"))
-            if not written and not exists(name) and not exists(f"src/adarem/{name}"):
+            if not written and not any(map(exists, (name, f"src/adarem/{name}", f"tests/{name}"))):
                 yield name
 
 
