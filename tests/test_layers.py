@@ -51,11 +51,11 @@ LIBRARY = {
     "timm": ["train", "optim"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
-    "pandas": ["report"],
-    "matplotlib": ["report"],
-    "scipy": ["report"],
-    "statsmodels": ["report"],
-    "jinja2": ["report"],
+    "pandas": ["report/tables"],
+    "matplotlib": ["report/figures"],
+    "scipy": ["report/stats.py"],
+    "statsmodels": ["report/stats.py"],
+    "jinja2": ["report/page"],
     "rich": ["train", "launch", "data", "report"],
 }
 # Module paths that jobs which were queued before a move still call: one line each, which the changelog dates.
@@ -106,7 +106,7 @@ def modules_after(statement: str) -> set[str]:
         ("from adarem import AdaRem, AdaRemS", {"hydra", "wandb", "ffcv", "pandas", "timm", "torchvision", "yaml"}),
         ("import adarem.plan.plan, adarem.launch.launch", {"torch", "pandas", "wandb"}),
         ("import adarem.launch.status", {"torch", "hydra", "pandas"}),
-        ("import adarem.report.make", {"torch", "hydra", "wandb"}),
+        ("import adarem.report.make, adarem.report.compare", {"torch", "hydra", "wandb", "matplotlib", "jinja2"}),
         ("import adarem.train.train", {"hydra", "pandas", "wandb", "ffcv", "timm"}),
     ],
 )

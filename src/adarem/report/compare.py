@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adarem.report import stats as statistics
 from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
-from adarem.report.tables.table import METRICS
+from adarem.run.catalog import METRICS
 from adarem.run.config import differing_keys
 from adarem.run.errors import UserError
 

@@ -8,7 +8,7 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,13 +20,18 @@ PATIENCE_SECONDS = 3.0
 
 @contextlib.contextmanager
 def hold(
-    path: Path, *, patience: float = PATIENCE_SECONDS, remedy: str = "fix its permissions, and rerun"
+    path: Path,
+    *,
+    patience: float = PATIENCE_SECONDS,
+    remedy: str = "fix its permissions, and rerun",
+    on_wait: Callable[[], object] = lambda: None,
 ) -> Iterator[None]:
     """Holds ``path``, the lock file of the folder that it lies in. The file names the holder: host, pid and Slurm job.
 
     Args:
-        patience: seconds to wait for another holder.
+        patience: seconds to wait for another holder; may be infinite.
         remedy: what to do where the file cannot be written.
+        on_wait: called once, before a wait.
 
     Raises:
         UserError: another process holds it, or the file cannot be written. In a job the former is retryable: what Slurm
@@ -37,8 +42,11 @@ def hold(
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
         file = os.fdopen(os.open(path, flags, 0o666), "a+")
     with file as f:
-        end = time.monotonic() + patience
+        end, waits = time.monotonic() + patience, False
         while not _try(f, fcntl.LOCK_EX):
+            if not waits:
+                on_wait()
+                waits = True
             if time.monotonic() > end:
                 f.seek(0)
                 holder = f.read().strip() or "owner unknown"

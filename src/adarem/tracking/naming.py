@@ -9,7 +9,7 @@ from adarem.run.config import RunConfig, config_hash, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.labels import shortened, table_cell
-from adarem.run.reproduction import Standing, seen_by, standing_of_run
+from adarem.run.reproduction import Kind, Standing, seen_by, standing_of_run
 from adarem.run.sweep import SweepLabels, SweepSpec, read_sweep
 
 _LONGEST_NAME, _LONGEST_TAG = 128, 64  # characters that wandb's server takes
@@ -49,8 +49,8 @@ def describe(run: RunDir, config: RunConfig) -> Description:
     return Description(
         name=shortened(cell, _LONGEST_NAME - len(seed)) + seed,
         group=shown_name(f"{sweep} · {cell}"),
-        tags=(*map(shown_tag, tags), *stamp_tags(standing)),
-        notes=stamp_notes(standing),
+        tags=(*map(shown_tag, tags), *stamp_tags(standing.kind)),
+        notes=stamp_notes(standing.kind, standing.reason),
         config={**to_dict(config), "campaign": sweep, "table_cell": cell},
     )
 
@@ -66,16 +66,16 @@ def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Stand
     return standing_of_run(config, spec, seen_by(config, result, evaluated))
 
 
-def stamp_tags(standing: Standing) -> tuple[str, ...]:
+def stamp_tags(kind: Kind) -> tuple[str, ...]:
     """The tag of whatever is no reproduction: ``rehearsal``, ``variation`` or ``study``."""
-    return () if standing.kind == "reproduction" else (standing.kind,)
+    return () if kind == "reproduction" else (kind,)
 
 
-def stamp_notes(standing: Standing) -> str | None:
+def stamp_notes(kind: Kind, reason: str) -> str | None:
     """The reason for the tag, in the notes."""
-    if standing.kind == "reproduction":
+    if kind == "reproduction":
         return None
-    return f"REHEARSAL: {standing.reason}" if standing.kind == "rehearsal" else f"{standing.kind}: {standing.reason}"
+    return f"REHEARSAL: {reason}" if kind == "rehearsal" else f"{kind}: {reason}"
 
 
 def shown_name(text: str) -> str:

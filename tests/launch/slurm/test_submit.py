@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from adarem.launch import preparation
 from adarem.launch.launch import launch
+from adarem.launch.slurm.commands import slurm_folder
 from adarem.plan.plan import Plan
-from adarem.run import exitcodes
+from adarem.run import exitcodes, locks
 from adarem.run.errors import UserError
 from tests.support import ROOT
 from tests.support.launching import executable, moved
@@ -159,6 +161,21 @@ def test_a_report_job_that_was_refused_is_submitted_by_the_next_launch(
     (tmp_path / "queue").write_text(queue + another + another.replace("77", "101"))
     assert launch(plan) == exitcodes.OK
     assert len(submissions()) == 2  # it waits: one is enough
+
+
+def test_a_second_launcher_waits_for_the_first(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, submissions = site
+    slurm_folder(plan.folder).mkdir(parents=True)
+    with locks.hold(slurm_folder(plan.folder) / "lock"):
+        second = threading.Thread(target=launch, args=(plan,))
+        second.start()
+        shown = ""
+        while "another `adarem launch` submits; waiting for it" not in shown:
+            shown += capsys.readouterr().err
+            assert second.is_alive()
+        assert not submissions()
+    second.join()
+    assert len(submissions()) == 2
 
 
 def test_nothing_is_submitted_when_squeue_fails(site: Site, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """A launch on Slurm: a job that prepares the data, then an array per shape of run, then a job that makes the report."""
 
-import contextlib
-import fcntl
+import functools
+import math
 import secrets
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from adarem.launch.preparation import unprepared
 from adarem.launch.slurm.commands import array_command, array_list, prepare_command, report_command, slurm_folder
 from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
 from adarem.launch.snapshot import outcome
-from adarem.run import exitcodes
+from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
@@ -47,17 +48,12 @@ def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
         return _launch(plan, queue, dry_run=False)
 
 
-@contextlib.contextmanager
-def _one_launcher(sweep: Path) -> Iterator[None]:
+def _one_launcher(sweep: Path) -> AbstractContextManager[None]:
     """Two launchers at once would both find the queue empty: the second waits, then sees the first one's jobs."""
     slurm_folder(sweep).mkdir(parents=True, exist_ok=True)
-    with open(slurm_folder(sweep) / "lock", "a") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{sweep}: another `adarem launch` submits; waiting for it", file=sys.stderr, flush=True)
-            fcntl.flock(f, fcntl.LOCK_EX)
-        yield
+    line = f"{sweep}: another `adarem launch` submits; waiting for it"
+    say = functools.partial(print, line, file=sys.stderr, flush=True)
+    return locks.hold(slurm_folder(sweep) / "lock", patience=math.inf, on_wait=say)
 
 
 def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:

@@ -1,7 +1,7 @@
 """What the page shows of a sweep and of the claims: texts and tables, which the templates lay out."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.tables.table import Cell, Table
+from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
 
 TAIL_LINES = 15
@@ -218,6 +219,7 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
     for run in runs:
         attempts = run.attempts or [{}]
         for attempt in attempts:
+            hosts, versions = attempt.get("hosts"), attempt.get("versions")
             state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
             commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
@@ -226,9 +228,9 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
                 commit,
                 attempt.get("world_size"),
                 attempt.get("device"),
-                " ".join(map(str, attempt.get("hosts") or [])),
+                " ".join(map(str, hosts)) if isinstance(hosts, list) else "",
                 attempt.get("slurm_job"),
-                " ".join(f"{k} {v}" for k, v in (attempt.get("versions") or {}).items()),
+                " ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else "",
                 attempt.get("command"),
             )
             rows.append([run.name, *(str(value or "—") for value in values)])
