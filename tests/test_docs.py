@@ -10,9 +10,9 @@ from adarem.cli import _parser
 from tests.support import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "paper" / "README.md"]
-# Folders of the checkout, and packages of src/adarem, whose files pages name.
+# Folders of the checkout, and the packages of src/adarem and of tests, whose files pages name without these.
 TREE = ("src", "configs", "docs", "tests", "scripts", "slurm", "benchmarks", "results")
-ROOMS = tuple(p.parent.name for p in (ROOT / "src" / "adarem").glob("*/__init__.py"))
+ROOMS = {p.parent.name for place in ("src/adarem", "tests") for p in (ROOT / place).glob("*/__init__.py")}
 
 
 def anchors(page: Path) -> set[str]:
@@ -48,7 +48,7 @@ def code(page: Path) -> list[str]:
 def missing_files(page: Path) -> Iterator[str]:
     """Paths of the tree and source files of the package; ``*`` and ``{a,b}`` are patterns, ``<grid>`` is any name."""
     tree = rf"(?:{'|'.join(TREE)})/[\w.*/<>{{}},-]*[\w*}}/]"
-    source = rf"(?:{'|'.join((*ROOMS, 'faults', 'integration', 'golden'))})/[\w./-]+\.(?:py|cpp|c)\b"
+    source = rf"(?:{'|'.join(ROOMS)})/[\w./-]+\.(?:py|cpp|c)\b"
     for line in code(page):
         if "no such" in line:  # an error message, quoted
             continue
