@@ -3,7 +3,6 @@
 import copy
 import io
 import math
-import os
 import pickle
 from unittest import mock
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-import adarem.optim.cpu
+import adarem.optim.kernels.cpu
 from adarem import AdaRem, AdaRemS
 
 FLAGS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -294,7 +293,7 @@ def test_capturable_belongs_to_accelerators(cls):
 @both
 def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
     """On the CPU the check is all that stands in the way of the path that a CUDA graph takes."""
-    monkeypatch.setattr("adarem.optim.dispatch.check_capturable", lambda *a: None)
+    monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
     for flags in (FLAGS["single"], FLAGS["foreach"]):
         plain = build(cls, flags, decay_every=2, lam=0.5)
         graph = build(cls, flags, decay_every=2, lam=0.5, capturable=True, lr=torch.tensor(0.1))
@@ -306,7 +305,7 @@ def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
 
 def test_no_path_but_the_cpus_own_reads_a_tensor_on_the_host(monkeypatch):
     """What CUDA runs eagerly when capturable: any .item() or .tolist() there would be a synchronisation."""
-    monkeypatch.setattr("adarem.optim.dispatch.check_capturable", lambda *a: None)
+    monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
 
     def refuse(*a):
         raise AssertionError("read on the host")
@@ -420,63 +419,12 @@ def test_grad_scaler(cls, flags):
     assert_same(plain, scaled)
 
 
-def test_fused_needs_a_compiler(monkeypatch, tmp_path):
-    monkeypatch.setattr(adarem.optim.cpu.shutil, "which", lambda name: None)
-    monkeypatch.setattr(adarem.optim.cpu, "library", adarem.optim.cpu.library.__wrapped__)
-    assert not adarem.optim.cpu.available()
-    optimizer = build(AdaRem, FLAGS["fused"])
-    with pytest.raises(RuntimeError, match=r"`fused=True` on the CPU needs a C\+\+ compiler: install g\+\+"):
-        train(optimizer, 1)
-    train(build(AdaRem), 1)
-
-
-def test_fused_names_what_the_compiler_said(monkeypatch, tmp_path):
-    broken = tmp_path / "c++"
-    broken.write_text("#!/bin/sh\necho 'fatal: no disk' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("CXX", str(broken))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(RuntimeError, match="could not compile cpu_kernel.cpp: fatal: no disk"):
-        adarem.optim.cpu.library.__wrapped__()
-
-
-def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    adarem.optim.cpu.library.__wrapped__()
-    (kept,) = (tmp_path / "adarem").iterdir()
-    stamp = os.stat(kept).st_mtime_ns
-    adarem.optim.cpu.library.__wrapped__()
-    assert os.stat(kept).st_mtime_ns == stamp
-
-
-def test_fused_refuses_what_it_cannot_do():
-    z = torch.ones(2, dtype=torch.complex64, requires_grad=True)
-    optimizer = AdaRem([z], fused=True)
-    z.grad = torch.ones_like(z)
-    with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point Tensors"):
-        optimizer.step()
-
-
-def test_fused_refuses_wrapped_tensors():
-    from torch.distributed.tensor import DTensor, init_device_mesh
-
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        p = nn.Parameter(DTensor.from_local(torch.ones(4), init_device_mesh("cpu", (1,))))
-        optimizer = AdaRem([p], fused=True)
-        p.grad = torch.ones_like(p)
-        with pytest.raises(RuntimeError, match="`fused=True` does not support DTensor"):
-            optimizer.step()
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 def test_fused_is_off_unless_asked_for():
     """Nobody gets a compiler run, or results that depend on one, without asking."""
     optimizer = build(AdaRem)
     assert optimizer.param_groups[0]["fused"] is None
     called = []
-    with mock.patch.object(adarem.optim.cpu, "library", side_effect=lambda: called.append(1)):
+    with mock.patch.object(adarem.optim.kernels.cpu, "library", side_effect=lambda: called.append(1)):
         train(optimizer, 1)
     assert not called
 

@@ -1,4 +1,4 @@
-"""One awkward training, by an optimizer of the package and by the float64 reference side by side.
+"""One awkward training, by an optimizer of the package and, next to it, by the reference in float64.
 
 Parameters: a matrix, a channels_last weight, a transposed view, a strided view, one element, a scalar and an empty one,
 in two groups with unlike settings, a third group that joins later; one is frozen, one has no gradient on every third
@@ -11,7 +11,7 @@ import sys
 import torch
 
 from adarem import AdaRem, AdaRemS
-from tests.support.reference import Reference
+from adarem.optim import reference
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 VARIANTS = {
@@ -69,59 +69,47 @@ def run(variant, implementation, dtype, steps=300):
     draw = torch.Generator().manual_seed(1)
     params = make_params(dtype, draw)
     late = torch.randn(3, 2, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
-    kwargs = VARIANTS[variant]
-    spherical = variant.startswith("AdaRem-S")
-    first, second = params[:4], params[4:]
-    common = {"lr": 0.05, "weight_decay": 0.02, **{k: v for k, v in kwargs.items()}}
+    settings = {"lr": 0.05, "weight_decay": 0.02, **VARIANTS[variant]}
     other = {"lr": 0.02, "beta": 0.99, "lam": 0.9, "decay_every": 7, "weight_decay": 0.0}
-    groups = [{"params": first}, {"params": second, **other}]
-    if spherical:
-        groups[0]["spherical"] = True
-    # The reference has one set of settings, so each group gets its own, with the same model-wide maximum.
-    ref_kwargs = {k: v for k, v in kwargs.items() if k in ("eps", "scope", "maximize", "slr", "radius")}
-    spheres = ()
-    if spherical:
-        spheres = ((0, 1, 2, 3),) if kwargs["sphere"] == "model" else ((0,), (1,), (2,), (3,))
-    plain = {k: v for k, v in ref_kwargs.items() if k not in ("slr", "radius")}
-    settings = {"lr": 0.05, "weight_decay": 0.02}
-    references = [
-        Reference([flat(p) for p in first], spheres=spheres, **settings, **ref_kwargs),
-        Reference([flat(p) for p in second], **{**settings, **other}, **plain),
-    ]
-    cls = AdaRemS if spherical else AdaRem
-    flags = IMPLEMENTATIONS.get(implementation, {"fused": True})
-    optimizer = cls(groups, **common, **flags)
-    tensors = [first, second]
-    frozen = second[3]
-    frozen.requires_grad_(False)
+    spherical = variant.startswith("AdaRem-S")
+    first = {"spherical": True} if spherical else {}
+    exact = {p: p.detach().double().clone().requires_grad_() for p in [*params, late]}
+    cls, exact_cls = (AdaRemS, reference.AdaRemS) if spherical else (AdaRem, reference.AdaRem)
+    groups = [{"params": params[:4], **first}, {"params": params[4:], **other}]
+    exact_groups = [{**group, "params": [exact[p] for p in group["params"]]} for group in groups]
+    optimizer = cls(groups, **settings, **IMPLEMENTATIONS.get(implementation, {"fused": True}))
+    truth = exact_cls(exact_groups, **settings)
+    frozen = params[7]
+    for p in (frozen, exact[frozen]):
+        p.requires_grad_(False)
+    trained = [*params]
     worst = {"param": 0.0, "exp_avg": 0.0, "max": 0.0, "alpha": 0.0}
     recent: dict = {}
     for step in range(steps):
         if step == steps // 3:
             optimizer.add_param_group({"params": [late], "lr": 0.01})
-            tensors.append([late])
-            references.append(Reference([flat(late)], **{**settings, "lr": 0.01}, **plain))
-        for group in tensors:
-            for p in group:
-                size = 10.0 ** torch.randint(-3, 2, (), generator=draw).item()
-                g = torch.randn(p.shape, generator=draw, dtype=torch.float64) * size
-                g[torch.rand(p.shape, generator=draw) < 0.1] = 0.0
-                skipped = p is frozen or (p is first[1] and step % 3 == 2 and not spherical)
-                p.grad = None if skipped else g.to(dtype)
-        whole = max((abs(x) for r in references for t in r.m for x in t), default=0.0)
+            truth.add_param_group({"params": [exact[late]], "lr": 0.01})
+            trained.append(late)
+        for p in trained:
+            size = 10.0 ** torch.randint(-3, 2, (), generator=draw).item()
+            g = torch.randn(p.shape, generator=draw, dtype=torch.float64) * size
+            g[torch.rand(p.shape, generator=draw) < 0.1] = 0.0
+            skipped = p is frozen or (p is params[1] and step % 3 == 2 and not spherical)
+            p.grad = None if skipped else g.to(dtype)
+            exact[p].grad = None if skipped else p.grad.double()
         if dtype.itemsize == 2:
-            for reference, group in zip(references, tensors, strict=True):
-                reference.p = [flat(p) for p in group]
-                reference.alpha |= {k: optimizer.state[group[k]]["alpha"].item() for k in reference.alpha if step}
+            for p in trained:
+                exact[p].data.copy_(p)
+                of_sphere = {k: v.clone() for k, v in optimizer.state.get(p, {}).items() if k in ("alpha", "radius")}
+                truth.state[exact[p]].update(of_sphere)
         optimizer.step()
-        for reference, group in zip(references, tensors, strict=True):
-            reference.step([None if p.grad is None else flat(p.grad) for p in group], whole)
-            for k, p in enumerate(group):
-                compare(worst, recent, optimizer.state.get(p, {}), p, reference, k)
+        truth.step()
+        for p in trained:
+            compare(worst, recent, optimizer.state.get(p, {}), p, truth.state.get(exact[p], {}), exact[p])
     return worst
 
 
-def compare(worst, recent, state, p, reference, k):
+def compare(worst, recent, state, p, exact_state, exact):
     def note(key, got, expected):
         # Of the largest value lately: a moving average that passes through zero has no relative error there.
         scale = max((abs(x) for x in expected), default=0.0)
@@ -130,20 +118,20 @@ def compare(worst, recent, state, p, reference, k):
             error = abs(a - b) / scale if scale else abs(a)
             worst[key] = max(worst[key], error if math.isfinite(error) else math.inf)
 
-    note("param", flat(p), reference.p[k])
+    note("param", flat(p), flat(exact))
     if "exp_avg" in state:
-        note("exp_avg", flat(state["exp_avg"]), reference.m[k])
-        note("max", [state["exp_avg_max"].item()], [max(abs(x) for x in reference.m[k])])
+        note("exp_avg", flat(state["exp_avg"]), flat(exact_state["m"]))
+        note("max", [state["exp_avg_max"].item()], [exact_state["m"].abs().max().item()])
     if "alpha" in state:
-        note("alpha", [state["alpha"].item()], [reference.alpha[k]])
+        note("alpha", [state["alpha"].item()], [exact_state["alpha"].item()])
 
 
 def use_triton():
     """Sends fused steps of CPU tensors to the Triton kernels; needs TRITON_INTERPRET=1 from the start."""
-    from adarem.optim import cpu, triton_step
+    from adarem.optim.kernels import cpu, triton_step
 
     triton_step._BLOCK, triton_step._CHUNK = 16, 32  # several chunks a tensor, several blocks a chunk
-    cpu.fused_step = lambda *args, **kwargs: triton_step.fused_step(*args, found_inf=None, **kwargs)
+    cpu.fused_step = triton_step.fused_step
     # The interpreter cuts bfloat16 off where hardware rounds: twice the error.
     TOLERANCE[torch.bfloat16] = {k: 2 * v for k, v in TOLERANCE[torch.bfloat16].items()}
 

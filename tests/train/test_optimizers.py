@@ -1,21 +1,17 @@
-"""The harness's table of optimizers."""
+"""Every optimizer of the catalog is built with the settings of its config, trains and resumes."""
 
-import copy
-import inspect
 import io
 import math
-import subprocess
-import sys
 
 import pytest
-import timm.optim
 import torch
+import yaml
 from torch import nn
 
 from adarem import AdaRem, AdaRemS
-from adarem.optim import param_groups, register_timm
-from adarem.run.config import HYPER
-from adarem.train.optimizers import OPTIMIZERS, build_optimizer
+from adarem.run.catalog import OPTIMIZERS
+from adarem.train.optimizers import build_optimizer
+from tests.support import ROOT
 
 
 def network():
@@ -26,9 +22,17 @@ def network():
 X = torch.zeros(1, 1, 8, 8)
 
 
-def build(name, model, **kwargs):
-    defaults = {"lr": 0.05, "weight_decay": 1e-3, "hyper": {}, "steps_per_epoch": 3, "example_input": X}
-    return build_optimizer(name, model, **{**defaults, **kwargs})
+def hparams_of(name):
+    """What configs/optimizer has."""
+    settings = yaml.safe_load((ROOT / "configs" / "optimizer" / f"{name}.yaml").read_text())
+    return {key: float(v) if isinstance(v, str) and "e" in v and v[0].isdigit() else v for key, v in settings.items()}
+
+
+def build(name, model, hparams=None, **kwargs):
+    known = OPTIMIZERS[name].hparams if name in OPTIMIZERS else {}
+    hparams = {**{k: v for k, v in (hparams_of(name) if known else {}).items() if k in known}, **(hparams or {})}
+    defaults = {"lr": 0.05, "weight_decay": 1e-3, "steps_per_epoch": 3, "example_input": X}
+    return build_optimizer(name, model, hparams=hparams, **{**defaults, **kwargs})
 
 
 def fit(model, optimizer, steps, start=0):
@@ -80,49 +84,48 @@ def test_groups_are_the_same_for_all(name):
 
 def test_settings_reach_the_optimizer():
     model = network()
-    o = build("adarem_s", model, hyper={"beta": 0.8, "lam": 0.9, "eps": 1e-6, "scope": "model", "sphere": "tensor"})
+    o = build("adarem_s", model, hparams={"beta": 0.8, "lam": 0.9, "eps": 1e-6, "scope": "model", "sphere": "tensor"})
     expected = {"beta": 0.8, "lam": 0.9, "eps": 1e-6, "scope": "model", "sphere": "tensor", "decay_every": 3}
     assert isinstance(o, AdaRemS)
     assert all(g[k] == v for g in o.param_groups for k, v in expected.items())
     assert [g["spherical"] for g in o.param_groups] == [True, False]
     o = build("adarem", model)
     assert type(o) is AdaRem and o.defaults["decay_every"] == 3 and o.defaults["lam"] == 0.999
-    assert build("adarem", model, hyper={"decay_every": "step"}).defaults["decay_every"] == 1
-    o = build("sgdm", model, hyper={"momentum": 0.8, "nesterov": True})
+    assert build("adarem", model, hparams={"decay_every": "step"}).defaults["decay_every"] == 1
+    o = build("sgdm", model, hparams={"momentum": 0.8, "nesterov": True})
     assert (o.defaults["momentum"], o.defaults["nesterov"], o.defaults["dampening"]) == (0.8, True, 0)
     assert build("sgd", model).defaults["momentum"] == 0
-    o = build("adamw", model, hyper={"beta1": 0.8, "beta2": 0.99, "eps": 1e-6})
+    o = build("adamw", model, hparams={"beta1": 0.8, "beta2": 0.99, "eps": 1e-6})
     assert isinstance(o, torch.optim.AdamW)
     assert o.defaults["betas"] == (0.8, 0.99) and o.defaults["eps"] == 1e-6
-    o = build("adabound", model, hyper={"final_lr": 0.2})
+    o = build("adabound", model, hparams={"final_lr": 0.2})
     assert o.defaults["final_lr"] == 0.2 and o.defaults["weight_decouple"] is False
-    o = build("rmsprop", model, hyper={"alpha": 0.9})
+    o = build("rmsprop", model, hparams={"alpha": 0.9})
     assert o.defaults["alpha"] == 0.9 and o.defaults["momentum"] == 0
 
 
-def test_settings_are_those_of_the_config():
-    assert {name: set(entry.hyper) for name, entry in OPTIMIZERS.items()} == {k: set(v) for k, v in HYPER.items()}
-
-
-def test_defaults_are_those_of_the_classes():
-    ours = inspect.signature(AdaRemS.__init__).parameters
-    own = {k: v for k, v in OPTIMIZERS["adarem_s"].hyper.items() if k != "decay_every"}  # in steps there, once each
-    assert all(ours[k].default == v for k, v in own.items())
-
-
 @pytest.mark.parametrize(
-    "name, hyper, message",
+    "name, hparams, message",
     [
-        ("sgdn", {}, "unknown optimizer 'sgdn': did you mean 'sgd'"),
-        ("sgdm", {"momentm": 1}, "sgdm has no setting 'momentm': did you mean 'momentum'?"),
-        ("adarem", {"lambda_": 1}, "adarem has no setting 'lambda_': "),
-        ("adarem", {"sphere": "model"}, "adarem has no setting 'sphere'"),
+        ("sgdn", {}, "optimizer.name=sgdn: unknown optimizer; did you mean 'sgd"),
+        ("sgdm", {"momentm": 1}, "optimizer.momentm: sgdm has no such setting; did you mean 'momentum'?"),
+        ("adarem", {"lambda_": 1}, "optimizer.lambda_: adarem has no such setting; "),
+        ("adarem", {"sphere": "model"}, "optimizer.sphere: adarem has no such setting"),
         ("adarem", {"beta": 2.0}, "Invalid beta value: 2.0"),
     ],
 )
-def test_mistakes_are_named(name, hyper, message):
+def test_mistakes_are_named(name, hparams, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")):
-        build(name, network(), hyper=hyper)
+        build(name, network(), hparams=hparams)
+
+
+def test_a_missing_setting_is_named_but_the_one_that_old_configs_lack():
+    hparams = {k: v for k, v in hparams_of("adarem").items() if k in OPTIMIZERS["adarem"].hparams}
+    del hparams["decay_every"]
+    o = build_optimizer("adarem", network(), lr=0.1, weight_decay=0, hparams=hparams, steps_per_epoch=7)
+    assert o.defaults["decay_every"] == 7  # once an epoch, as before it was a setting
+    with pytest.raises(ValueError, match="optimizer.momentum: missing; add it to the settings of sgdm"):
+        build_optimizer("sgdm", network(), lr=0.1, weight_decay=0, hparams={}, steps_per_epoch=7)
 
 
 def test_sphere_needs_an_example():
@@ -151,29 +154,3 @@ def test_adabound_is_the_authors_algorithm():
         rate = lr * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (v.sqrt() + 1e-8)
         theta = theta - rate.clamp(low, high) * m
     torch.testing.assert_close(holder.p.detach(), theta, rtol=1e-6, atol=0)
-
-
-def test_optimizers_alone_need_torch_alone():
-    code = (
-        "import sys; from adarem import AdaRem, AdaRemS; import adarem.optim\n"
-        "bad = {'hydra', 'wandb', 'ffcv', 'timm', 'torchvision', 'pytorch_optimizer', 'pandas', 'triton'}\n"
-        "print(sorted(bad & set(sys.modules)))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
-
-
-def test_timm_knows_them_by_name(caplog):
-    register_timm()
-    register_timm()
-    assert not caplog.records
-    model = network()
-    a = timm.optim.create_optimizer_v2(model, opt="adarem", lr=0.1, weight_decay=0.01, beta=0.8)
-    assert type(a) is AdaRem and a.param_groups[0]["beta"] == 0.8
-    assert {g["weight_decay"] for g in a.param_groups} == {0.0, 0.01}
-    s = timm.optim.create_optimizer_v2(
-        model, opt="adarems", lr=0.1, param_group_fn=lambda m: param_groups(m, X, weight_decay=0.01)
-    )
-    assert type(s) is AdaRemS and s.param_groups[0]["spherical"]
-    fit(copy.deepcopy(model), s, 0)
-    assert "adarem" in timm.optim.list_optimizers()

@@ -1,23 +1,55 @@
-"""AdaRem as a ``torch.optim`` optimizer, built like torch's own: class, functional form, three implementations."""
+"""AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
+from torch.optim.optimizer import Optimizer, ParamsT
 
-from adarem.optim.dispatch import choose, graph_capture_check, real_views
-from adarem.optim.foreach import _multi_tensor_adarem
-from adarem.optim.fused import _fused_adarem
-from adarem.optim.single import _single_tensor_adarem
-from adarem.optim.state import (
-    check_fused,
-    check_settings,
-    init_state,
-    model_maximum,
-    restore_state_dtypes,
-    step_to_tensor,
-)
+from adarem.optim import compat
 
-__all__ = ["AdaRem", "adarem"]
+__all__ = ["AdaRem", "StepSettings", "StepTensors", "adarem"]
+
+# Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
+# and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
+_CPU_CHUNK = 1 << 20
+
+Step = TypeVar("Step", bound=Callable[..., None])
+_FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
+
+Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
+
+
+class StepTensors(NamedTuple):
+    """What a step reads and writes; the k-th entries belong to one parameter. Everything but ``grads`` is updated."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]  # m, of the parameter's shape
+    maxima: list[Tensor]  # max|m|, 0-dim
+    state_steps: list[Tensor]  # steps done, 0-dim
+
+
+class StepSettings(NamedTuple):
+    """The settings of one group for one step; the first twelve are documented at :class:`AdaRem`."""
+
+    lr: float | Tensor
+    beta: float
+    lam: float
+    decay_every: int
+    eps: float
+    weight_decay: float
+    maximize: bool = False
+    foreach: bool | None = None
+    capturable: bool = False
+    differentiable: bool = False
+    fused: bool | None = None
+    has_complex: bool = False  # whether any parameter is complex
+    model_maximum: Tensor | None = None  # 0-dim; divides every tensor's m in place of its own maximum
+    grad_scale: Tensor | None = None  # GradScaler's, for fused: gradients are divided by it
+    found_inf: Tensor | None = None  # GradScaler's, for fused: not 0 leaves everything as it is
 
 
 class AdaRem(Optimizer):
@@ -63,8 +95,7 @@ class AdaRem(Optimizer):
         scope (str, optional): ``"tensor"`` takes ``max|m|`` over each parameter tensor, ``"model"`` over all parameters
             of all groups with this scope, the letter of the paper, which leaves b near 0 (default: "tensor")
         maximize (bool, optional): maximize the objective instead of minimizing it (default: False)
-        foreach (bool, optional): whether the implementation on lists of tensors is used. None takes it on CUDA
-            (default: None)
+        foreach (bool, optional): use the implementation on lists of tensors; None does on CUDA (default: None)
         capturable (bool, optional): whether this instance is safe to capture in a CUDA graph (default: False)
         differentiable (bool, optional): whether autograd passes through the step (default: False)
         fused (bool, optional): True takes one pass over memory: Triton on CUDA; on the CPU a C++ kernel, compiled in
@@ -95,39 +126,55 @@ class AdaRem(Optimizer):
         eps: float = 0.0,
         weight_decay: float = 0.0,
         *,
-        scope: str = "tensor",
+        scope: Literal["tensor", "model"] = "tensor",
         maximize: bool = False,
         foreach: bool | None = None,
         capturable: bool = False,
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        self._build(
-            params,
-            {
-                "lr": lr,
-                "beta": beta,
-                "lam": lam,
-                "decay_every": decay_every,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "scope": scope,
-                "maximize": maximize,
-                "foreach": foreach,
-                "capturable": capturable,
-                "differentiable": differentiable,
-                "fused": fused,
-            },
-        )
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "beta": beta,
+            "lam": lam,
+            "decay_every": decay_every,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "scope": scope,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        self._build(params, defaults)
 
-    def _build(self, params: ParamsT, defaults: dict) -> None:
+    def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         self._check_group(defaults)
         super().__init__(params, defaults)
 
-    def _check_group(self, group: dict) -> None:
-        check_settings(group)
+    def _check_group(self, group: dict[str, Any]) -> None:
+        """Raises what the class documents, in torch's wording."""
+        lr = group["lr"]
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError("Tensor lr must be 1-element")
+        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
+            if not 0.0 <= group[key] < math.inf:
+                raise ValueError(f"Invalid {name}: {group[key]}")
+        for key in ("beta", "lam"):
+            if not 0.0 <= group[key] <= 1.0:
+                raise ValueError(f"Invalid {key} value: {group[key]}")
+        every = group["decay_every"]
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"Invalid decay_every value: {every}")
+        if group["scope"] not in ("tensor", "model"):
+            raise ValueError(f"Invalid scope value: {group['scope']}")
+        if group["fused"] and group["differentiable"]:
+            raise RuntimeError("`fused` does not support `differentiable`")
+        if group["fused"] and group["foreach"]:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def add_param_group(self, param_group: dict) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         if isinstance(param_group, dict):
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
@@ -137,32 +184,55 @@ class AdaRem(Optimizer):
         # Read by torch.amp.GradScaler: True hands grad_scale and found_inf to step instead of synchronising.
         return all(group["fused"] for group in self.param_groups)
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("decay_every", 1)
-            group.setdefault("eps", 0.0)
-            group.setdefault("scope", "tensor")
-            group.setdefault("maximize", False)
-            group.setdefault("foreach", None)
-            group.setdefault("capturable", False)
-            group.setdefault("differentiable", False)
-            group.setdefault("fused", None)
+            for key, default in {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}.items():
+                group.setdefault(key, default)
             for p in group["params"]:
-                step_to_tensor(self.state.get(p, {}), p, group)
+                step = self.state[p].get("step") if p in self.state else None
+                if step is not None and not isinstance(step, Tensor):  # older and hand-made states
+                    self.state[p]["step"] = _step_count(float(step), p, group)
 
-    def load_state_dict(self, state_dict: dict) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
 
         Args:
             state_dict (dict): what :meth:`state_dict` returned.
         """
-        with restore_state_dtypes(self):
+        saved: dict[str, Any] = {}
+
+        def remember(_: Optimizer, loaded: dict[str, Any]) -> None:  # after the user's own pre-hooks
+            saved.update(loaded)
+
+        def restore(_: Optimizer) -> None:  # before the user's own post-hooks
+            ids = [i for group in saved["param_groups"] for i in group["params"]]
+            params = [p for group in self.param_groups for p in group["params"]]
+            for i, p in zip(ids, params, strict=True):
+                for key, value in saved["state"].get(i, {}).items():
+                    dtype = self._state_dtype(key, p)
+                    if key != "step" and isinstance(value, Tensor) and self.state[p][key].dtype != dtype:
+                        # a clone: the loaded tensor must not be the one in the caller's dict
+                        self.state[p][key] = value.detach().clone().to(device=p.device, dtype=dtype)
+
+        with (
+            self.register_load_state_dict_pre_hook(remember),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        ):
             super().load_state_dict(state_dict)
 
-    def _init_group(self, group, params, grads, exp_avgs, maxima, state_steps) -> bool:
+    def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
+        """m of a 16-bit parameter is kept in float32: in bfloat16 a moving average with beta = 0.999 stops moving."""
+        dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+        return dtype.to_real() if key == "exp_avg_max" else dtype
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        """Appends the tensors of this step to the lists and makes missing state; returns whether any is complex.
+
+        torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
+        """
+        tensors = StepTensors(*lists)
         has_complex = False
-        fused, differentiable = group["fused"], group["differentiable"]
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -174,125 +244,257 @@ class AdaRem(Optimizer):
             has_complex |= p.is_complex()
             state = self.state[p]
             if "exp_avg" not in state:
-                if fused:
-                    check_fused(p)
-                init_state(state, p, group)
+                if group["fused"]:
+                    from adarem.optim.kernels.fused import check_supported
+
+                    check_supported(p)
+                state["step"] = _step_count(0.0, p, group)
+                state["exp_avg"] = torch.zeros_like(
+                    p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
+                )
+                state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
             step = state["step"]
-            if fused and step.dtype != torch.float32:
+            if group["fused"] and step.dtype != torch.float32:
                 step = state["step"] = step.float()  # counted without fused, under a float64 default dtype
-            if differentiable and step.requires_grad:
+            if group["differentiable"] and step.requires_grad:
                 raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
-            params.append(p)
-            grads.append(grad)
-            exp_avgs.append(state["exp_avg"])
-            maxima.append(state["exp_avg_max"])
-            state_steps.append(step)
+            tensors.params.append(p)
+            tensors.grads.append(grad)
+            tensors.exp_avgs.append(state["exp_avg"])
+            tensors.maxima.append(state["exp_avg_max"])
+            tensors.state_steps.append(step)
         return has_complex
 
-    @_use_grad_for_differentiable
-    def step(self, closure=None):
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @compat.use_grad_for_differentiable
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Performs a single optimization step.
 
         Args:
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
         """
-        graph_capture_check(self)
+        compat.check_graph_capture(self)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        shared = model_maximum(self)
+        model_maximum = self._model_maximum()
         for group in self.param_groups:
-            lists: list[list[Tensor]] = [[], [], [], [], []]  # params, grads, exp_avgs, maxima, state_steps
-            settings = {
-                "has_complex": self._init_group(group, *lists),
-                "model_maximum": shared if group["scope"] == "model" else None,
-                "grad_scale": getattr(self, "grad_scale", None),
-                "found_inf": getattr(self, "found_inf", None),
-                **{k: group[k] for k in _GROUP_KEYS},
-            }
-            self._update(group, lists, settings)
+            tensors = StepTensors([], [], [], [], [])
+            has_complex = self._init_group(group, *tensors)
+            settings = StepSettings(
+                **{name: group[name] for name in StepSettings._fields if name in group},
+                has_complex=has_complex,
+                model_maximum=model_maximum if group["scope"] == "model" else None,
+                grad_scale=getattr(self, "grad_scale", None),
+                found_inf=getattr(self, "found_inf", None),
+            )
+            self._update(group, tensors, settings)
         return loss
 
-    def _update(self, group: dict, lists: list[list[Tensor]], settings: dict) -> None:
-        adarem(*lists, **settings)
+    def _model_maximum(self) -> Tensor | None:
+        """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
+        maxima = [
+            self.state[p]["exp_avg_max"]
+            for group in self.param_groups
+            if group["scope"] == "model"
+            for p in group["params"]
+            if "exp_avg_max" in self.state.get(p, {})
+        ]
+        if not maxima:
+            return None
+        return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
+
+    def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:
+        adarem(tensors, settings)
 
 
-_GROUP_KEYS = (
-    "lr",
-    "beta",
-    "lam",
-    "decay_every",
-    "eps",
-    "weight_decay",
-    "maximize",
-    "foreach",
-    "capturable",
-    "differentiable",
-    "fused",
-)
+def adarem(tensors: StepTensors, settings: StepSettings) -> None:
+    """Functional API that performs AdaRem algorithm computation, in place. See :class:`AdaRem` for details."""
+    step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, tensors, settings)
+    step(real_views(tensors) if settings.has_complex else tensors, settings)
 
 
-def adarem(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    maxima: list[Tensor],
-    state_steps: list[Tensor],
-    model_maximum: Tensor | None = None,
-    has_complex: bool = False,
-    foreach: bool | None = None,
-    capturable: bool = False,
-    differentiable: bool = False,
-    fused: bool | None = None,
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    *,
-    lr: float | Tensor | list,
-    beta: float,
-    lam: float,
-    decay_every: int,
-    eps: float,
-    weight_decay: float,
-    maximize: bool,
-) -> None:
-    """Functional API that performs AdaRem algorithm computation. See :class:`~adarem.AdaRem` for details.
+def choose(single: Step, multi: Step, fused: Step, tensors: StepTensors, settings: StepSettings) -> Step:
+    """The implementation that the flags ask for; where they leave it open, foreach on CUDA and single elsewhere."""
+    if settings.capturable:
+        compat.check_capturable(tensors.params, tensors.state_steps)
+    if settings.fused:
+        return fused
+    if settings.grad_scale is not None or settings.found_inf is not None:
+        raise AssertionError("Expected grad_scale and found_inf to be None")
+    foreach = settings.foreach
+    if foreach is None and settings.fused is None:
+        foreach = compat.default_to_foreach(tensors.params, settings.differentiable)
+    return multi if foreach else single
 
-    Updates ``params``, ``exp_avgs`` (m), ``maxima`` (0-dim, max|m| of each tensor) and ``state_steps`` in place.
+
+def real_views(tensors: StepTensors) -> StepTensors:
+    """The tensors with complex ones seen as their real and imaginary parts."""
+    params, grads, exp_avgs = (
+        [torch.view_as_real(x) if torch.is_complex(x) else x for x in xs]
+        for xs in (tensors.params, tensors.grads, tensors.exp_avgs)
+    )
+    return StepTensors(params, grads, exp_avgs, tensors.maxima, tensors.state_steps)
+
+
+def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
+    """One tensor after the other: the readable implementation, and the one that autograd can pass through.
 
     Args:
-        model_maximum (Tensor, optional): 0-dim; divides every tensor's m in place of its own maximum.
-        lr: one rate for all, or a list with one rate (float or 0-dim tensor) for each parameter.
+        lrs: one learning rate for each parameter, in place of ``settings.lr``.
     """
-    func = choose(
-        _single_tensor_adarem,
-        _multi_tensor_adarem,
-        _fused_adarem,
-        params,
-        state_steps,
-        foreach=foreach,
-        capturable=capturable,
-        differentiable=differentiable,
-        fused=fused,
-    )
-    if has_complex:
-        params, grads, exp_avgs = real_views(params, grads, exp_avgs)
-    func(
-        params,
-        grads,
-        exp_avgs,
-        maxima,
-        state_steps,
-        model_maximum,
-        grad_scale=grad_scale,
-        found_inf=found_inf,
-        lr=lr,
-        beta=beta,
-        lam=lam,
-        decay_every=decay_every,
-        eps=eps,
-        weight_decay=weight_decay,
-        maximize=maximize,
-        capturable=capturable,
-        differentiable=differentiable,
-    )
+    differentiable = settings.differentiable
+    lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
+    lam_t = _coefficients(tensors.state_steps, settings)
+    for i, param in enumerate(tensors.params):
+        exp_avg, maximum, lr = tensors.exp_avgs[i], tensors.maxima[i], lrs[i]
+        grad = tensors.grads[i].to(exp_avg.dtype)
+        if settings.maximize:
+            grad = -grad
+        # Autograd needs the values of before where the state is overwritten below.
+        m = exp_avg.clone() if differentiable else exp_avg
+        shared = settings.model_maximum
+        max_m = maximum if shared is None else shared.to(maximum.device, maximum.dtype)
+        if differentiable:
+            max_m = max_m.clone()
+
+        if settings.eps == 0:
+            # (lam_t b) g = lam_t |g| m / max|m|: exact for every g and m. Where max|m| is 0 so is m, hence b; the
+            # clamp to the smallest normal number only keeps lam_t / max|m| finite, and lets NaN through.
+            scale = lam_t[i] / max_m.clamp(min=torch.finfo(max_m.dtype).tiny)
+            update = torch.mul(m, scale).mul_(grad.abs())
+        else:
+            update = grad / (grad.abs() * max_m + settings.eps) * m * grad * lam_t[i]
+        update.add_(grad)
+        if settings.weight_decay != 0:
+            update.add_(param, alpha=settings.weight_decay)
+        if isinstance(lr, Tensor):
+            param.sub_(update.mul_(lr))  # alpha= would read the tensor on the host
+        else:
+            param.add_(update, alpha=-lr)
+
+        exp_avg.lerp_(grad, 1 - settings.beta)
+        maximum.copy_(abs_max(exp_avg.clone() if differentiable else exp_avg))
+        tensors.state_steps[i] += 1
+
+
+def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
+    """The same on lists of tensors with torch's foreach functions; on the CPU in pieces that fit the cache."""
+    if len(tensors.params) == 0:
+        return
+    if settings.differentiable:
+        raise AssertionError("_foreach ops don't support autograd")
+    compiling = torch.compiler.is_compiling()
+    lam_t = _coefficients(tensors.state_steps, settings)
+    lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
+    everything = _Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
+    for chunk in [everything] if compiling else _chunks(everything):
+        _update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
+    if not compiling and tensors.state_steps[0].is_cpu:
+        # A 0-dim tensor on the CPU as the addend: a number would be wrapped into a tensor again for each step.
+        compat.foreach_add_(tensors.state_steps, torch.tensor(1.0, device="cpu"), alpha=1.0)
+    else:
+        compat.foreach_add_(tensors.state_steps, 1)
+
+
+class _Chunk(NamedTuple):
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]
+    maxima: list[Tensor]
+    lam_t: Scalars
+    lrs: Scalars
+
+
+def _chunks(everything: _Chunk) -> Iterator[_Chunk]:
+    """Parts of one device and one type each; on the CPU small enough for the cache."""
+    for chosen in compat.indices_by_device_and_dtype(everything.params):
+        alike = _Chunk._make([xs[i] for i in chosen] for xs in everything)
+        start, size = 0, 0
+        for i, p in enumerate(alike.params):
+            if p.is_cpu and size and size + p.numel() > _CPU_CHUNK:
+                yield _Chunk._make(xs[start:i] for xs in alike)
+                start, size = i, 0
+            size += p.numel()
+        yield _Chunk._make(xs[start:] for xs in alike)
+
+
+def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
+    params, grads, exp_avgs, maxima, lam_t, lrs = chunk
+    if grads[0].dtype != exp_avgs[0].dtype:
+        grads = [g.to(exp_avgs[0].dtype) for g in grads]
+    if settings.maximize:
+        grads = list(compat.foreach_neg(grads))
+    shared = settings.model_maximum
+    max_m = maxima if shared is None else [shared.to(maxima[0].device, maxima[0].dtype)] * len(params)
+    divisors: list[Any] = torch.stack(max_m).tolist() if on_host else max_m
+    sizes = compat.foreach_abs(grads)
+    if settings.eps == 0:
+        # m is divided first: |g| m underflows in float32, |g| lam_t / max|m| overflows. The clamp is that of above.
+        tiny = torch.finfo(maxima[0].dtype).tiny
+        clamped = [tiny if m < tiny else m for m in divisors] if on_host else [m.clamp(min=tiny) for m in max_m]
+        scales: list[Any] = [c / m for c, m in zip(lam_t, clamped, strict=True)]
+        updates = compat.foreach_mul(exp_avgs, scales)
+        compat.foreach_mul_(updates, sizes)
+    else:
+        compat.foreach_mul_(sizes, divisors)
+        compat.foreach_add_(sizes, settings.eps)
+        updates = compat.foreach_div(grads, sizes)
+        compat.foreach_mul_(updates, exp_avgs)
+        compat.foreach_mul_(updates, grads)
+        compat.foreach_mul_(updates, lam_t)
+    compat.foreach_add_(updates, grads)
+    if settings.weight_decay != 0:
+        compat.foreach_add_(updates, params, alpha=settings.weight_decay)
+    first = lrs[0]
+    if not isinstance(first, Tensor) and len(set(lrs)) == 1:
+        compat.foreach_add_(params, updates, alpha=-first)
+    else:
+        one = isinstance(first, Tensor) and first is lrs[-1]
+        compat.foreach_mul_(updates, first.to(params[0].device) if one else lrs)
+        compat.foreach_sub_(params, updates)
+
+    compat.foreach_lerp_(exp_avgs, grads, 1 - settings.beta)
+    # On the CPU foreach's norm takes ten times as long as the tensors one by one.
+    largest = map(abs_max, exp_avgs) if params[0].is_cpu else compat.foreach_norm(exp_avgs, math.inf)
+    compat.foreach_copy_(maxima, list(largest))
+
+
+def _fused_adarem(tensors: StepTensors, settings: StepSettings) -> None:
+    """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
+    from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
+
+    fused_step(tensors, settings)
+
+
+def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:
+    """A 0-dim count: where a graph or a kernel counts, float32 on the parameter's device."""
+    if group["capturable"] or group["fused"]:
+        return torch.full((), steps, dtype=torch.float32, device=p.device)
+    return torch.tensor(steps, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
+
+
+def _coefficients(state_steps: list[Tensor], settings: StepSettings) -> Scalars:
+    """lam ** (steps done // decay_every) for each parameter."""
+    lam, every = settings.lam, settings.decay_every
+    if settings.capturable or torch.compiler.is_compiling():
+        return [lam ** torch.div(step, every, rounding_mode="floor") for step in state_steps]
+    counts = [step.item() for step in state_steps]
+    powers = {count: lam ** (int(count) // every) for count in set(counts)}  # mostly one for all
+    return [powers[count] for count in counts]
+
+
+def rates(settings: StepSettings, n: int) -> Scalars:
+    """The learning rate, once for each of ``n`` parameters."""
+    lr = settings.lr
+    return [lr.squeeze() if lr.dim() else lr] * n if isinstance(lr, Tensor) else [lr] * n
+
+
+def abs_max(m: Tensor) -> Tensor:
+    """max|m| without a temporary of m's size; 0-dim, NaN if any element is."""
+    low, high = torch.aminmax(m)
+    return torch.maximum(high, -low)

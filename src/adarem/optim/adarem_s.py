@@ -1,18 +1,38 @@
-"""AdaRem-S: AdaRem on a sphere for the scale-invariant parameters, plain AdaRem for all others."""
+"""AdaRem-S: AdaRem on a sphere for the scale-invariant parameters, plain AdaRem for all others.
+
+Read downward as adarem.py: the class, the functional form, the three implementations, and the geometry of the sphere.
+"""
 
 import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from adarem.optim.adarem import AdaRem
-from adarem.optim.dispatch import choose, real_views
-from adarem.optim.sphere import norm
-from adarem.optim.sphere_step import _fused_adarems, _multi_tensor_adarems, _single_tensor_adarems
-from adarem.optim.state import wide_dtype
+from adarem.optim import compat
+from adarem.optim.adarem import (
+    AdaRem,
+    Scalars,
+    StepSettings,
+    StepTensors,
+    _multi_tensor_adarem,
+    _single_tensor_adarem,
+    choose,
+    rates,
+    real_views,
+)
 
-__all__ = ["AdaRemS", "adarems"]
+__all__ = ["AdaRemS", "Sphere", "adarems"]
+
+
+class Sphere(NamedTuple):
+    """Where the parameters of a step lie: all on one sphere, or each on its own."""
+
+    alphas: list[Tensor]  # 0-dim, one for each parameter: norm of the equivalent Euclidean network over R; updated
+    radii: list[Tensor]  # 0-dim; a single one if all parameters lie on one sphere, else one for each
+    slr: bool  # whether the learning rate is the sphere's; False is Algorithm 2 to the letter
 
 
 class AdaRemS(AdaRem):
@@ -72,10 +92,10 @@ class AdaRemS(AdaRem):
         eps: float = 0.0,
         weight_decay: float = 0.0,
         radius: float | None = None,
-        sphere: str = "model",
+        sphere: Literal["model", "tensor"] = "model",
         slr: bool = True,
         *,
-        scope: str = "tensor",
+        scope: Literal["tensor", "model"] = "tensor",
         maximize: bool = False,
         foreach: bool | None = None,
         capturable: bool = False,
@@ -104,7 +124,7 @@ class AdaRemS(AdaRem):
             },
         )
 
-    def _check_group(self, group: dict) -> None:
+    def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
         if group["sphere"] not in ("model", "tensor"):
             raise ValueError(f"Invalid sphere value: {group['sphere']}")
@@ -117,7 +137,7 @@ class AdaRemS(AdaRem):
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
-    def add_param_group(self, param_group: dict) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["spherical"]:
@@ -128,8 +148,8 @@ class AdaRemS(AdaRem):
                 self.param_groups.pop()
                 raise
 
-    def _place_on_sphere(self, group: dict) -> None:
-        """Refuses what has no direction; with a given radius, θ̂₀ = R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
+    def _place_on_sphere(self, group: dict[str, Any]) -> None:
+        """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
         params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
         norms = [norm([p]) for p in params]
         for i, n in enumerate(norms):
@@ -150,17 +170,19 @@ class AdaRemS(AdaRem):
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
                 p.div_(alpha)
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("radius", None)
-            group.setdefault("sphere", "model")
-            group.setdefault("slr", True)
-            group.setdefault("spherical", False)
+            for key, default in {"radius": None, "sphere": "model", "slr": True, "spherical": False}.items():
+                group.setdefault(key, default)
 
-    def _init_group(self, group, params, grads, exp_avgs, maxima, state_steps) -> bool:
+    def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
+        return _wide_dtype(p.device) if key in ("alpha", "radius") else super()._state_dtype(key, p)
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
-        has_complex = super()._init_group(group, params, grads, exp_avgs, maxima, state_steps)
+        has_complex = super()._init_group(group, *lists)
+        params = StepTensors(*lists).params
         new = [p for p in params if "radius" not in self.state[p]] if group["spherical"] else []
         if new:
             everyone = [p for p in group["params"] if p.numel()]
@@ -172,26 +194,26 @@ class AdaRemS(AdaRem):
                 radius = norm([p]) if common is None else common
                 # one tensor each: states that share storage would not survive a state_dict round trip
                 self.state[p]["radius"] = radius.to(p.device).clone()
-                self.state[p]["alpha"] = torch.ones((), dtype=wide_dtype(p.device), device=p.device)
+                self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
         return has_complex
 
-    def _radii(self, group: dict, params: list[Tensor]) -> list[Tensor]:
-        """The radii that the step must bring ``params`` to: one a tensor, or one in all."""
+    def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:
+        params = tensors.params
+        if not group["spherical"]:
+            super()._update(group, tensors, settings)
+        elif params:
+            alphas = [self.state[p]["alpha"] for p in params]
+            adarems(tensors, settings, Sphere(alphas, self._radii(group, params), group["slr"]))
+
+    def _radii(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
+        """The radii that the step must bring ``params`` to: one for each, or one for all."""
         if group["sphere"] == "tensor":
             return [self.state[p]["radius"] for p in params]
-        radius = self.state[params[0]]["radius"]
+        radius: Tensor = self.state[params[0]]["radius"]
         idle = [p for p in group["params"] if p.grad is None and p.numel()]
         if idle:  # they lie on the sphere too, but a step does not touch a parameter without gradient
             radius = (radius.square() - norm(idle).to(radius.device).square()).sqrt()
         return [radius]
-
-    def _update(self, group: dict, lists: list[list[Tensor]], settings: dict) -> None:
-        params = lists[0]
-        if not group["spherical"]:
-            super()._update(group, lists, settings)
-        elif params:
-            alphas = [self.state[p]["alpha"] for p in params]
-            adarems(*lists, alphas, self._radii(group, params), slr=group["slr"], **settings)
 
 
 def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
@@ -199,72 +221,143 @@ def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
         raise ValueError(f"Invalid weight_decay value: {weight_decay}; lr * weight_decay must be below 1 on the sphere")
 
 
-def adarems(
+def adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
+    """Functional API that performs AdaRem-S's step on a sphere, in place. See :class:`AdaRemS` for details."""
+    step = choose(_single_tensor_adarems, _multi_tensor_adarems, _fused_adarems, tensors, settings)
+    if sphere.slr:
+        _check_decay(settings.lr, settings.weight_decay)
+    step(real_views(tensors) if settings.has_complex else tensors, settings, sphere)
+
+
+def _single_tensor_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
+    _step_and_project(_single_tensor_adarem, tensors, settings, sphere, foreach=False)
+
+
+def _multi_tensor_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
+    _step_and_project(_multi_tensor_adarem, tensors, settings, sphere, foreach=True)
+
+
+def _fused_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
+    from adarem.optim.kernels.fused import fused_step
+
+    fused_step(tensors, settings, sphere)
+
+
+def _step_and_project(
+    adarem_step: Callable[[StepTensors, StepSettings, Scalars | None], None],
+    tensors: StepTensors,
+    settings: StepSettings,
+    sphere: Sphere,
+    foreach: bool,
+) -> None:
+    """AdaRem's step at the sphere's learning rate, then the way back onto the sphere."""
+    if not sphere.slr:
+        adarem_step(tensors, settings, None)
+        alphas = [a.clone() for a in sphere.alphas]  # Algorithm 2 has no alpha: leave it
+        _project(tensors.params, alphas, sphere.radii, 1.0, foreach, settings.differentiable)
+        return
+    decay = 1 - settings.lr * settings.weight_decay
+    lrs = _sphere_rates(settings, sphere.alphas)
+    adarem_step(tensors, settings._replace(weight_decay=0.0), lrs)  # the sphere's learning rate contains the decay
+    _project(tensors.params, sphere.alphas, sphere.radii, decay, foreach, settings.differentiable)
+
+
+def _sphere_rates(settings: StepSettings, alphas: list[Tensor]) -> Scalars:
+    """lr / ((1 - lr weight_decay) alpha²) for each parameter, the sphere's learning rate.
+
+    Floats for parameters on the CPU, where reading a tensor costs nothing; else 0-dim tensors, never read on the host.
+    """
+    (lr,) = rates(settings, 1)
+    alpha = torch.stack([a.to(alphas[0].device) for a in alphas])
+    lrs: Tensor = lr / ((1 - lr * settings.weight_decay) * alpha.square())
+    on_device = settings.differentiable or settings.capturable or torch.compiler.is_compiling()
+    if on_device or lrs.device.type != "cpu":
+        return list(lrs.unbind())
+    return [float(rate) for rate in lrs.tolist()]
+
+
+def _project(
     params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    maxima: list[Tensor],
-    state_steps: list[Tensor],
     alphas: list[Tensor],
     radii: list[Tensor],
-    model_maximum: Tensor | None = None,
-    has_complex: bool = False,
-    foreach: bool | None = None,
-    capturable: bool = False,
-    differentiable: bool = False,
-    fused: bool | None = None,
-    grad_scale: Tensor | None = None,
-    found_inf: Tensor | None = None,
-    *,
-    slr: bool,
-    lr: float | Tensor,
-    beta: float,
-    lam: float,
-    decay_every: int,
-    eps: float,
-    weight_decay: float,
-    maximize: bool,
+    decay: float | Tensor,
+    foreach: bool,
+    differentiable: bool,
 ) -> None:
-    """Functional API that performs AdaRem-S's step on a sphere. See :class:`~adarem.AdaRemS` for details.
+    """θ ← R θ / ‖θ‖ and alpha ← decay · alpha · ‖θ‖ / R, for each sphere."""
+    if not params:
+        return
+    device = alphas[0].device
+    wide = alphas[0].dtype
+    norms = torch.stack([n.to(device, wide) for n in _norms(params, wide, foreach, differentiable)])
+    if len(radii) == 1:
+        shrink = (radii[0].to(device) / torch.linalg.vector_norm(norms)).expand(len(params))
+    else:
+        shrink = torch.stack([r.to(device) for r in radii]) / norms
+    if params[0].element_size() < 4:
+        for p, c in zip(params, shrink.unbind(), strict=True):  # c in 16 bits would miss the radius
+            p.copy_(p.float() * c.to(p.device))
+    elif foreach and len(radii) == 1:
+        compat.foreach_mul_(params, shrink[0].to(params[0].dtype))
+    elif foreach:
+        compat.foreach_mul_(params, list(shrink.to(params[0].dtype).unbind()))
+    else:
+        for p, c in zip(params, shrink.unbind(), strict=True):
+            p.mul_(c.to(p.device))
+    grown = (decay / shrink).unbind()
+    for alpha, g in zip(alphas, grown, strict=True):
+        alpha.mul_(g.to(alpha.device))
 
-    Args:
-        alphas: 0-dim, one a parameter: norm of the equivalent Euclidean network over the radius; updated in place.
-        radii: 0-dim, one a parameter, or a single one when all parameters lie on one sphere together.
-    """
-    func = choose(
-        _single_tensor_adarems,
-        _multi_tensor_adarems,
-        _fused_adarems,
-        params,
-        state_steps,
-        foreach=foreach,
-        capturable=capturable,
-        differentiable=differentiable,
-        fused=fused,
-    )
-    if slr:
-        _check_decay(lr, weight_decay)
-    if has_complex:
-        params, grads, exp_avgs = real_views(params, grads, exp_avgs)
-    func(
-        params,
-        grads,
-        exp_avgs,
-        maxima,
-        state_steps,
-        alphas,
-        radii,
-        model_maximum,
-        grad_scale=grad_scale,
-        found_inf=found_inf,
-        slr=slr,
-        lr=lr,
-        beta=beta,
-        lam=lam,
-        decay_every=decay_every,
-        eps=eps,
-        weight_decay=weight_decay,
-        maximize=maximize,
-        capturable=capturable,
-        differentiable=differentiable,
-    )
+
+def _norms(params: list[Tensor], wide: torch.dtype, foreach: bool, differentiable: bool) -> list[Tensor]:
+    """‖θ‖ of each parameter to the rounding of its type at least."""
+    if not foreach:
+        return [torch.linalg.vector_norm(p.clone() if differentiable else p, dtype=wide) for p in params]
+    if params[0].device.type == "cpu" and not torch.compiler.is_compiling():
+        return [_blockwise_norm(p) for p in params]
+    return list(compat.foreach_norm([p.float() if p.element_size() < 4 else p for p in params]))
+
+
+def _blockwise_norm(p: Tensor) -> Tensor:
+    """‖p‖ by blocks: float32 norms on the CPU add squares up naively, 4e-5 off for 2 million elements at once."""
+    block = 1024
+    in_blocks = p.numel() // block * block
+    flat = p.detach().float() if p.element_size() < 4 else p.detach()
+    total: Tensor
+    if in_blocks <= block or not is_dense(p):
+        total = torch.linalg.vector_norm(flat, dtype=torch.float64)
+        return total
+    flat = flat.as_strided((p.numel(),), (1,))
+    norms = [torch.linalg.vector_norm(flat[:in_blocks].view(-1, block), dim=1).double()]
+    if in_blocks < p.numel():
+        norms.append(torch.linalg.vector_norm(flat[in_blocks:]).double().reshape(1))
+    total = torch.linalg.vector_norm(torch.cat(norms))
+    return total
+
+
+def norm(params: list[Tensor]) -> Tensor:
+    """‖θ‖ of all ``params`` together: 0-dim, float64, on the first one's device."""
+    device = params[0].device
+    # Clones under autograd, which keeps the operands that the step then overwrites.
+    tensors = [p.clone() if torch.is_grad_enabled() else p for p in params]
+    reals = [torch.view_as_real(p) if torch.is_complex(p) else p for p in tensors]
+    norms = [torch.linalg.vector_norm(p, dtype=_wide_dtype(device)).to(device) for p in reals]
+    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return total
+
+
+def _wide_dtype(device: torch.device) -> torch.dtype:
+    """For the few scalars that multiply up over a training: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def is_dense(p: Tensor) -> bool:
+    """Whether the elements fill their piece of memory without gaps or overlaps, in any order of dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(p.stride(), p.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True

@@ -1,10 +1,12 @@
 """Parameter groups: which parameters are scale-invariant, which decay; made here for every optimizer alike."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from adarem.optim import compat
 
 # On a scale-invariant parameter |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is a generic
 # cosine. Gradients smaller than this share of the largest are rounding themselves (a bias in front of a BatchNorm).
@@ -35,7 +37,7 @@ def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
         probe = copy.deepcopy(model).to(torch.float64).eval()  # eval: no dropout
         for module in probe.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, compat.BatchNorm):
                 module.train()
                 module.eps = 1e-30  # eps is what breaks the invariance, by eps / variance
         draw = torch.Generator().manual_seed(0)
@@ -64,7 +66,7 @@ def _batch(example: Tensor, draw: torch.Generator) -> Tensor:
     return torch.randn((n, *example.shape[1:]), generator=draw, dtype=torch.float64)
 
 
-def _tensor(output) -> Tensor:
+def _tensor(output: Any) -> Tensor:
     """The network's output, or the first tensor in it."""
     while not isinstance(output, Tensor):
         output = next(iter(output.values() if isinstance(output, dict) else output))
@@ -77,7 +79,7 @@ def param_groups(
     *,
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer: spherical or not, decayed or not. Every trainable parameter is in one group.
 
     Args:
@@ -93,7 +95,7 @@ def param_groups(
         if an example input was given, ``spherical``.
     """
     spherical = set() if example_input is None else set(scale_invariant(model, example_input))
-    groups: dict[tuple[bool, bool], dict] = {}
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     for name, p in trainable:
         decays = decay_norm_and_bias or p.dim() > 1

@@ -11,8 +11,7 @@ def register_timm() -> None:
     groups know no sphere: give ``param_group_fn=lambda m: param_groups(m, example_input, weight_decay=...)`` with
     ``adarems``, else it is AdaRem. Calling twice is harmless.
     """
-    from timm.optim import OptimInfo, list_optimizers
-    from timm.optim._optim_factory import default_registry
+    from timm.optim._optim_factory import OptimInfo, default_registry, list_optimizers
 
     for name, cls, what in (
         ("adarem", AdaRem, "AdaRem: each element's rate follows its gradient's agreement with its moving average"),

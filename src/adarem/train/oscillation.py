@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, TypedDict
 import torch
 from torch import Tensor, nn
 
+from adarem.optim import compat
+
 # Where the watched ones lie among the network's weights but the last: early, in the middle and late.
 _DEPTHS = (1 / 6, 3 / 6, 5 / 6)
 
@@ -83,10 +85,10 @@ class OscillationTracker:
     def observe(self) -> None:
         """After each optimizer step. No host synchronisation."""
         now = [p.detach().float() for p in self._parameters]
-        torch._foreach_sub_(self._previous, now)
-        torch._foreach_abs_(self._previous)
-        torch._foreach_add_(self._path, self._previous)
-        torch._foreach_copy_(self._previous, now)
+        compat.foreach_sub_(self._previous, now)
+        compat.foreach_abs_(self._previous)
+        compat.foreach_add_(self._path, self._previous)
+        compat.foreach_copy_(self._previous, now)
         self._steps += 1
         self._trajectories.observe()
 

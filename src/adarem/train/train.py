@@ -135,7 +135,7 @@ def _build(run: RunDir, config: RunConfig, context: RankContext) -> Trainer:
             model,
             lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
-            hyper=config.optimizer.hyper,
+            hparams=config.optimizer.hyper,
             steps_per_epoch=task.info.steps_per_epoch,
             example_input=task.example_input().to(context.device),
             decay_norm_and_bias=config.train.decay_norm_and_bias,

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adarem.optim import compat
+
 
 class NonMonotoneAverage:
     """Running mean of a model's parameters, from the first validation loss that is no better than an old one.
@@ -44,7 +46,7 @@ class NonMonotoneAverage:
     def _include_last_step(self) -> None:
         if self._step_began and self.active:
             self._count += 1
-            torch._foreach_lerp_(self._mean, [p.detach() for p in self._params], 1.0 / self._count)
+            compat.foreach_lerp_(self._mean, [p.detach() for p in self._params], 1.0 / self._count)
         self._step_began = False
 
     def observe(self, loss: float) -> None:
@@ -63,11 +65,11 @@ class NonMonotoneAverage:
             yield
             return
         kept = [p.detach().clone() for p in self._params]
-        torch._foreach_copy_([p.detach() for p in self._params], self._mean)
+        compat.foreach_copy_([p.detach() for p in self._params], self._mean)
         try:
             yield
         finally:
-            torch._foreach_copy_([p.detach() for p in self._params], kept)
+            compat.foreach_copy_([p.detach() for p in self._params], kept)
 
     def state_dict(self) -> dict[str, Any]:
         self._include_last_step()

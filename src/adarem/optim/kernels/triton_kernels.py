@@ -1,22 +1,24 @@
 """The Triton kernels of the fused CUDA step; ``triton_step`` launches them.
 
-All that they need arrives in one int64 table: a row of addresses, one a tensor, for each of params, grads, exp_avgs,
+Their arguments are in one int64 table: seven rows of addresses, one for each tensor, of params, grads, exp_avgs,
 maxima, state_steps, alphas, radii, in this order; then the hyper-parameters as float64 bits. Results do not depend on
-scheduling: each chunk leaves its maximum and its sum of squares, and one program a tensor reduces them in order.
+scheduling: each chunk writes its maximum and its sum of squares, and one program for each tensor reduces them in order.
 """
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+# Triton ships no types, and its compiler reads annotations as types of its own.
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _hyper(table, T, k):
+def _hparam(table, T, k):
     return tl.load(table + 7 * T + k).to(tl.float64, bitcast=True)
 
 
 @triton.jit
 def _learning_rate(table, lr_ptr, T, LR_TENSOR: tl.constexpr):
-    lr = _hyper(table, T, 0)
+    lr = _hparam(table, T, 0)
     if LR_TENSOR:
         lr = tl.load(lr_ptr).to(tl.float64)
     return lr
@@ -58,20 +60,20 @@ def update(
         m_ptr = tl.multiple_of(m_ptr, 16)
 
     lr64 = _learning_rate(table, lr_ptr, T, LR_TENSOR)
-    wd64 = _hyper(table, T, 4)
+    wd64 = _hparam(table, T, 4)
     if SLR:
         alpha = tl.load(_address(table, 5, t, T, tl.float64))
         lr64 = lr64 / ((1 - lr64 * wd64) * alpha * alpha)
         wd64 = wd64 * 0
-    k = tl.floor(tl.load(_address(table, 4, t, T, tl.float32)).to(tl.float64) / _hyper(table, T, 6))
-    lam_t = tl.where(k == 0, 1.0, tl.exp2(k * _hyper(table, T, 2))).to(S)
+    k = tl.floor(tl.load(_address(table, 4, t, T, tl.float32)).to(tl.float64) / _hparam(table, T, 6))
+    lam_t = tl.where(k == 0, 1.0, tl.exp2(k * _hparam(table, T, 2))).to(S)
     max_m = tl.load(shared_max) if SHARED else tl.load(_address(table, 3, t, T, S))
     scale = lam_t / tl.where(max_m < TINY, TINY, max_m).to(S)  # NaN is not below: it stays
     lr = lr64.to(S)
     wd = wd64.to(S)
-    weight = _hyper(table, T, 1).to(S)
-    eps = _hyper(table, T, 3).to(S)
-    sign = _hyper(table, T, 5).to(S)
+    weight = _hparam(table, T, 1).to(S)
+    eps = _hparam(table, T, 3).to(S)
+    sign = _hparam(table, T, 5).to(S)
     grad_scale = sign * 0 + 1
     if SCALED:
         grad_scale = tl.load(scale_ptr).to(S)
@@ -171,7 +173,7 @@ def rescale(
     shrink = tl.load(_address(table, 6, t, T, tl.float64)) / tl.sqrt(squares)
     if SLR:
         alpha_ptr = _address(table, 5, t, T, tl.float64)
-        decay = 1 - _learning_rate(table, lr_ptr, T, LR_TENSOR) * _hyper(table, T, 4)
+        decay = 1 - _learning_rate(table, lr_ptr, T, LR_TENSOR) * _hparam(table, T, 4)
         tl.store(alpha_ptr, tl.load(alpha_ptr) * decay / shrink, mask=(offset == 0) & live)
     c = shrink.to(S)
     p_ptr = _address(table, 0, t, T, P)

@@ -20,6 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adarem.optim.adarem import StepSettings, StepTensors
+from adarem.optim.adarem_s import Sphere
+
 _SOURCE = Path(__file__).with_name("cpu_kernel.cpp")
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 # Tried in turn: all the processor has and threads; a compiler without OpenMP (Apple's); one without -march=native.
@@ -113,57 +116,43 @@ def available() -> bool:
     return True
 
 
-def _pointers(tensors: Sequence[Tensor]) -> array:
+def _pointers(tensors: Sequence[Tensor]) -> "array[int]":
     return array("Q", map(Tensor.data_ptr, tensors))
 
 
-def fused_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    maxima: list[Tensor],
-    state_steps: list[Tensor],
-    model_maximum: Tensor | None,
-    *,
-    alphas: list[Tensor] | None,
-    radii: list[Tensor],
-    slr: bool,
-    lr: float | Tensor,
-    beta: float,
-    lam: float,
-    decay_every: int,
-    eps: float,
-    weight_decay: float,
-    maximize: bool,
-    grad_scale: Tensor | None,
-) -> None:
-    """One step over CPU tensors of one dtype and layout; with ``radii`` a step on the sphere."""
-    shared = None if model_maximum is None else model_maximum.to("cpu", maxima[0].dtype)
+def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None) -> None:
+    """One step over CPU tensors of one type and layout; with ``sphere`` a step on it."""
+    # Reading a CPU tensor on the host costs nothing.
+    if settings.found_inf is not None and settings.found_inf.item():
+        return
+    shared = settings.model_maximum
+    if shared is not None:
+        shared = shared.to("cpu", tensors.maxima[0].dtype)
     arrays = {  # alive until the call returns
-        "numel": array("q", map(Tensor.numel, params)),
-        "params": _pointers(params),
-        "exp_avgs": _pointers(exp_avgs),
-        "grads": _pointers(grads),
-        "maxima": _pointers(maxima),
-        "steps": _pointers(state_steps),
-        "alphas": _pointers(alphas or []),
-        "radii": _pointers(radii),
+        "numel": array("q", map(Tensor.numel, tensors.params)),
+        "params": _pointers(tensors.params),
+        "exp_avgs": _pointers(tensors.exp_avgs),
+        "grads": _pointers(tensors.grads),
+        "maxima": _pointers(tensors.maxima),
+        "steps": _pointers(tensors.state_steps),
+        "alphas": _pointers(sphere.alphas if sphere else []),
+        "radii": _pointers(sphere.radii if sphere else []),
     }
     args = _Args(
-        tensors=len(params),
+        tensors=len(tensors.params),
         shared_maximum=None if shared is None else shared.data_ptr(),
-        spheres=len(radii),
-        slr=slr,
-        lr=float(lr),
-        beta=beta,
-        lam=lam,
-        eps=eps,
-        weight_decay=weight_decay,
-        sign=-1.0 if maximize else 1.0,
-        grad_scale=0.0 if grad_scale is None else float(grad_scale),
-        decay_every=decay_every,
+        spheres=len(sphere.radii) if sphere else 0,
+        slr=sphere is not None and sphere.slr,
+        lr=float(settings.lr),
+        beta=settings.beta,
+        lam=settings.lam,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        sign=-1.0 if settings.maximize else 1.0,
+        grad_scale=0.0 if settings.grad_scale is None else float(settings.grad_scale),
+        decay_every=settings.decay_every,
         threads=torch.get_num_threads(),
         **{name: numbers.buffer_info()[0] for name, numbers in arrays.items()},
     )
-    name = str(params[0].dtype).removeprefix("torch.")
+    name = str(tensors.params[0].dtype).removeprefix("torch.")
     getattr(library(), f"adarem_{name}")(ctypes.byref(args))

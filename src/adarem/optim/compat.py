@@ -1,0 +1,101 @@
+"""The private names of torch that this package uses, each under a public name; no other module may use a private one.
+
+A comment at each name says what replaces it in a torch that no longer has it.
+"""
+
+import torch
+from torch import Tensor
+
+# The foreach functions apply one operation to lists of tensors. In their place: a loop over the tensors with the
+# operation of the same name (torch.abs, Tensor.add_, ...). Results stay the same; on CUDA each tensor is then a launch
+# of its own.
+from torch import _foreach_abs as foreach_abs
+from torch import _foreach_abs_ as foreach_abs_
+from torch import _foreach_add_ as foreach_add_
+from torch import _foreach_copy_ as foreach_copy_
+from torch import _foreach_div as foreach_div
+from torch import _foreach_lerp_ as foreach_lerp_
+from torch import _foreach_mul as foreach_mul
+from torch import _foreach_mul_ as foreach_mul_
+from torch import _foreach_neg as foreach_neg
+from torch import _foreach_norm as foreach_norm
+from torch import _foreach_sub_ as foreach_sub_
+
+# The base class of all BatchNorms. In its place: (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm).
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+
+# Runs step under no_grad, or with gradients for differentiable=True. In its place: a wrapper that calls step under
+# torch.set_grad_enabled(self.defaults["differentiable"]), and torch._dynamo.graph_break() as torch's does.
+from torch.optim.optimizer import (
+    Optimizer,
+    _default_to_fused_or_foreach,
+    _get_capturable_supported_devices,
+)
+from torch.optim.optimizer import _use_grad_for_differentiable as use_grad_for_differentiable
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+__all__ = [
+    "BatchNorm",
+    "check_capturable",
+    "check_graph_capture",
+    "default_to_foreach",
+    "foreach_abs",
+    "foreach_abs_",
+    "foreach_add_",
+    "foreach_copy_",
+    "foreach_div",
+    "foreach_lerp_",
+    "foreach_mul",
+    "foreach_mul_",
+    "foreach_neg",
+    "foreach_norm",
+    "foreach_sub_",
+    "indices_by_device_and_dtype",
+    "is_wrapper_tensor",
+    "use_grad_for_differentiable",
+]
+
+# Warns when a capturable optimizer runs outside of a CUDA graph and refuses to be captured without the flag. torch
+# renamed it; torch >= 2.6 has one of the two names. In its place: nothing; CUDA refuses what it cannot capture.
+_CAPTURE_CHECK = next(
+    name
+    for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
+    if hasattr(Optimizer, name)
+)
+
+
+def check_graph_capture(optimizer: Optimizer) -> None:
+    """Raises RuntimeError if a CUDA graph captures an optimizer that is not capturable."""
+    getattr(optimizer, _CAPTURE_CHECK)()
+
+
+def default_to_foreach(params: list[Tensor], differentiable: bool) -> bool:
+    """Whether torch's own optimizers would choose foreach for ``params``: plain tensors on CUDA, without autograd."""
+    # In its place: not differentiable and all(type(p) in (Tensor, nn.Parameter) and p.is_cuda for p in params).
+    _, foreach = _default_to_fused_or_foreach(params, differentiable, use_fused=False)
+    return foreach
+
+
+def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
+    """Raises AssertionError if a device cannot capture its part of a step in a graph."""
+    if torch.compiler.is_compiling():
+        return
+    devices = _get_capturable_supported_devices()  # In its place: ["cuda", "xpu", "hpu", "xla"].
+    for p, step in zip(params, state_steps, strict=True):
+        if not (p.device.type == step.device.type and p.device.type in devices):
+            raise AssertionError(f"If capturable=True, params and state_steps must be on supported devices: {devices}.")
+
+
+def is_wrapper_tensor(p: Tensor) -> bool:
+    """Whether a tensor wraps others and has no memory of its own, as a DTensor does."""
+    return is_traceable_wrapper_subclass(p)  # In its place: isinstance(p, torch.distributed.tensor.DTensor).
+
+
+def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:
+    """Indices of ``params``, grouped by device and type; one group with all of them under torch.compile."""
+    # In its place: a dict of lists by (p.device, p.dtype), ten times as slow as torch's.
+    if torch.compiler.is_compiling():
+        return [list(range(len(params)))]
+    tensors: list[list[Tensor | None]] = [list(params)]
+    grouped = Optimizer._group_tensors_by_device_and_dtype(tensors, with_indices=True)
+    return [indices for _, indices in grouped.values()]
