@@ -14,7 +14,7 @@ def test_ffcv_writes_and_reads_on_this_machine() -> None:
 
 
 def test_gloo_reduces_on_this_machine() -> None:
-    assert run_isolated("gloo") == Outcome(True, "one rank meets itself and reduces")
+    assert run_isolated("gloo") == Outcome(True, "all_reduce works with one rank")
 
 
 def test_torch_is_described() -> None:

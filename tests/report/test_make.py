@@ -5,20 +5,19 @@ import subprocess
 from collections import defaultdict
 from datetime import datetime
 
-import numpy as np
 import pytest
 
 from adarem.report import load, make_report
 from adarem.report.figures import oscillation
 from adarem.report.figures.curves import curves
-from adarem.report.figures.panels import OSCILLATION, TEST_ERROR, TRAIN_LOSS, against_time
+from adarem.report.figures.panels import OSCILLATION
 from adarem.report.load import load_sweep
 from adarem.report.manifest import read_manifest
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from tests.support import ROOT
-from tests.support.sweeps import diverge, fingerprint, finish, make_config, start, write_epochs, write_grid
+from tests.support.sweeps import fingerprint, finish, make_config, write_grid
 
 
 def rehearse(dirs, grid="table2", optimizers=("sgdm", "adarem"), models=("resnet18",)):
@@ -257,55 +256,6 @@ def lines_of(fig, panel):
     return {line.get_label(): line.get_xydata() for line in fig.axes[panel].get_lines()}
 
 
-def test_figure4_is_the_metrics_two_panels_one_line_an_optimizer(dirs, table2_runs):
-    fig = curves(table(table2_runs, dirs), [TRAIN_LOSS, TEST_ERROR], "Figure 4")
-    assert len(fig.axes) == 2
-    loss, error = lines_of(fig, 0), lines_of(fig, 1)
-    assert set(loss) == {"SGDM (n=3)", "AdaRem (n=3)"}
-    run = RunDir(table2_runs / "resnet18-adarem-s1")
-    train = [(r["epoch"], r["loss"]) for r in run.metrics() if r["split"] == "train"]
-    assert loss["AdaRem (n=3)"] == pytest.approx(np.array(train))  # the three seeds have the same loss
-    assert error["SGDM (n=3)"][-1] == pytest.approx([100, 100 - 70.6])
-    assert error["AdaRem (n=3)"][-1] == pytest.approx([100, 100 - 71.2])
-    band = fig.axes[1].collections[1].get_paths()[0].vertices
-    at_end = band[band[:, 0] == 100][:, 1]
-    assert (at_end.min(), at_end.max()) == pytest.approx((28.8 - 0.2, 28.8 + 0.2))
-
-
-def test_figure5_has_a_row_a_network_and_a_stamp(dirs):
-    folder = rehearse(dirs, "table1", ("sgdm", "adarem_s"), ("resnet18", "mobilenet_v2_1.0"))
-    fig = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "Figure 5")
-    assert len(fig.axes) == 12
-    assert all(any(t.get_text() == "REHEARSAL" for t in ax.texts) for ax in fig.axes)
-    assert any("REHEARSAL, not a reproduction" in t.get_text() for t in fig.texts)
-
-
-def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
-    folder = write_grid(dirs[0], seeds=[0, 1, 2])
-    finish(folder, make_config("resnet18", "sgdm", 0), 70.0)
-    diverge(folder, make_config("resnet18", "sgdm", 1), epoch=5)
-    config = make_config("resnet18", "adam", 0)
-    run = RunDir(folder / config.cell)
-    run.freeze(config)
-    start(run, host="elsewhere")
-    write_epochs(run, 12, 60.0)
-    fig = curves(table(folder, dirs), [TRAIN_LOSS, TEST_ERROR], "")
-    error = lines_of(fig, 1)
-    assert error["SGDM"][-1] == pytest.approx([100, 30.0])
-    assert len(error["Adam (ep 12/100)"]) == 12
-    crosses = [line for line in fig.axes[1].get_lines() if line.get_marker() == "x"]
-    assert [c.get_xdata().tolist() for c in crosses] == [[5]]
-
-
-def test_time_axis_adds_training_evaluation_and_checkpoints(dirs, table2_runs):
-    t = table(table2_runs, dirs)
-    panels = against_time(TEST_ERROR, t.sweep.runs)
-    run = t.sweep.runs[0]
-    assert panels.wall.curve(run).x[-1] == pytest.approx(100 * (100.0 + 1.0 + 9.0) / 3600)
-    assert panels.device.curve(run).x[-1] == pytest.approx(16 * 100 * 110.0 / 3600)
-    assert "hours" in panels.wall.x_label and panels.device.x_label == "GPU hours"
-
-
 def test_svg_needs_no_network_and_no_font(dirs):
     rehearse(dirs)
     report(dirs)
@@ -321,31 +271,6 @@ def test_importing_the_package_is_cheap():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
-
-
-def test_figure_1_shows_every_optimizer_under_one_seed(dirs):
-    """Which parameters are watched depends on the seed, so another seed would be another parameter."""
-    folder = write_grid(dirs[0], "figure2", "digits", "rehearsal", seeds=[0, 1])
-    runs = {}
-    for optimizer in ("sgd", "adarem"):
-        for seed in (0, 1):
-            config = make_config("resnet18", optimizer, seed, grid="figure2", data="digits")
-            run = runs[optimizer, seed] = finish(folder, config, 95.0)
-            ways = [{"parameter": f"w[{seed}]", "from_step": 0, "values": [0.0, 1.0, 3.0]}]
-            if (optimizer, seed) != ("sgd", 0):  # which was not tracked
-                run.append_oscillation({"epoch": 1, "step": 23, "q_mean": 50.0, "trajectories": ways})
-    fig = oscillation.over_training(table(folder, dirs), "Figure 1")
-    assert [ax.get_title().split("\n")[0] for ax in fig.axes] == ["SGD, from iteration 0", "AdaRem, from iteration 0"]
-    assert any("Figure 1 (w[1])" in t for t in all_texts(fig))
-    runs["adarem", 1].oscillation_file.unlink()  # no seed in common
-    fig = oscillation.over_training(table(folder, dirs), "Figure 1")
-    heads = [ax.get_title().split("\n")[0] for ax in fig.axes]
-    assert heads == ["SGD, seed 1, w[1], from iteration 0", "AdaRem, seed 0, w[0], from iteration 0"]
-    assert not any("(w[" in t for t in all_texts(fig))
-
-
-def all_texts(fig):
-    return [t.get_text() for t in fig.texts] + ([fig.get_suptitle()] if fig.get_suptitle() else [])
 
 
 def test_figures_1_and_2_from_the_oscillation_records(dirs):

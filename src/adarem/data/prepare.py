@@ -53,7 +53,7 @@ def prepare(
         UserError: the source, the files or the folder are not what they should be. What was there before is unchanged.
     """
     if workers < 1:
-        raise UserError(f"workers={workers}: needs 1 or more")
+        raise UserError(f"workers={workers}: needs 1 or more; give --workers=1 or a larger number")
     root, folder = Path(data.root), Path(data.beton_dir)
     if data.name == "digits":
         write_digits(root)

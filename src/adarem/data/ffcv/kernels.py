@@ -17,6 +17,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from adarem.data.images import sampling
 from adarem.data.images.sampling import ATTEMPTS, FLIP_DRAW, GAMMA, MIX_1, MIX_2
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -37,6 +38,7 @@ def c_call(build: Callable[..., Any]) -> Callable[..., Any]:
 _GAMMA, _MIX_1, _MIX_2 = np.uint64(GAMMA), np.uint64(MIX_1), np.uint64(MIX_2)
 _11, _16, _27, _30, _31 = np.uint64(11), np.uint64(16), np.uint64(27), np.uint64(30), np.uint64(31)
 _ADLER = np.uint64(65521)
+_int = cast(Callable[[Any], int], np.int64)  # an int for the type checker, an int64 for numba
 
 
 @compiled
@@ -59,35 +61,22 @@ def uniform(key: np.uint64, n: int) -> float:
     return float(mix(key + np.uint64(n + 1) * _GAMMA) >> _11) * 2.0**-53
 
 
+_drawn_box, _largest_box = compiled(sampling.drawn_box), compiled(sampling.largest_box)
+
+
 @compiled
 def crop_box(
-    key: np.uint64,
-    height: Integer,
-    width: Integer,
-    area_low: float,
-    area_high: float,
-    aspect_low: float,
-    aspect_high: float,
-) -> tuple[Integer, Integer, Integer, Integer]:
+    key: np.uint64, height: int, width: int, area_low: float, area_high: float, aspect_low: float, aspect_high: float
+) -> sampling.Box:
     """See sampling.crop_box."""
-    h: Integer
-    w: Integer
     log_low, log_high = math.log(aspect_low), math.log(aspect_high)
     for t in range(ATTEMPTS):
-        target = height * width * (area_low + (area_high - area_low) * uniform(key, 4 * t))
+        share = area_low + (area_high - area_low) * uniform(key, 4 * t)
         ratio = math.exp(log_low + (log_high - log_low) * uniform(key, 4 * t + 1))
-        w = math.floor(math.sqrt(target * ratio) + 0.5)
-        h = math.floor(math.sqrt(target / ratio) + 0.5)
-        if 0 < w <= width and 0 < h <= height:
-            top = math.floor(uniform(key, 4 * t + 2) * (height - h + 1))
-            left = math.floor(uniform(key, 4 * t + 3) * (width - w + 1))
-            return top, left, h, w
-    w, h = width, height
-    if width < height * aspect_low:
-        h = min(height, max(1, math.floor(width / aspect_low + 0.5)))
-    elif width > height * aspect_high:
-        w = min(width, max(1, math.floor(height * aspect_high + 0.5)))
-    return (height - h) // 2, (width - w) // 2, h, w
+        box = _drawn_box(height, width, share, ratio, uniform(key, 4 * t + 2), uniform(key, 4 * t + 3))
+        if box.height > 0:
+            return box
+    return _largest_box(height, width, aspect_low, aspect_high)
 
 
 @compiled
@@ -106,10 +95,8 @@ def train_boxes(
     boxes = np.empty((len(words), 5), np.int64)
     for k in range(len(words)):
         key = sample_key(seed, words[k])
-        top, left, h, w = crop_box(
-            key, np.int64(heights[k]), np.int64(widths[k]), area_low, area_high, aspect_low, aspect_high
-        )
-        boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = top, left, h, w
+        box = crop_box(key, _int(heights[k]), _int(widths[k]), area_low, area_high, aspect_low, aspect_high)
+        boxes[k, 0], boxes[k, 1], boxes[k, 2], boxes[k, 3] = box.top, box.left, box.height, box.width
         boxes[k, 4] = 1 if uniform(key, FLIP_DRAW) < flip else 0
     return boxes
 
@@ -257,8 +244,8 @@ def decode_boxes(
     """Fills ``out``, uint8 [b, H, W, 3], with each sample's box; returns the first damaged sample, or -1.
 
     A JPEG is damaged when its checksum or its frame header differs, or the decoder fails or warns. The decoder alone
-    does not see much: zeros in the middle of a scan are grey to it. Raw samples have their checksums compared by
-    `adarem prepare --verify` only, since that costs a sixth of their rate.
+    does not see much: zeros in the middle of a scan are grey to it. Raw samples are checked by
+    `adarem prepare --verify` only, since checksums would cost a sixth of their rate.
 
     Args:
         imdecode, resize: addresses of FFCV's C functions.

@@ -104,19 +104,36 @@ def crop_box(key: int, height: int, width: int, area: tuple[float, ...], aspect:
     """
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
     for t in range(ATTEMPTS):
-        target = height * width * (area[0] + (area[1] - area[0]) * uniform(key, 4 * t))
+        share = area[0] + (area[1] - area[0]) * uniform(key, 4 * t)
         ratio = math.exp(log_low + (log_high - log_low) * uniform(key, 4 * t + 1))
-        w = math.floor(math.sqrt(target * ratio) + 0.5)
-        h = math.floor(math.sqrt(target / ratio) + 0.5)
-        if 0 < w <= width and 0 < h <= height:
-            top = math.floor(uniform(key, 4 * t + 2) * (height - h + 1))
-            left = math.floor(uniform(key, 4 * t + 3) * (width - w + 1))
-            return Box(top, left, h, w)
+        box = drawn_box(height, width, share, ratio, uniform(key, 4 * t + 2), uniform(key, 4 * t + 3))
+        if box.height:
+            return box
+    return largest_box(height, width, aspect[0], aspect[1])
+
+
+# The kernels compile the next two functions from here. numba's cache sees only kernels.py: change a line there too.
+
+
+def drawn_box(height: int, width: int, share: float, ratio: float, y: float, x: float) -> Box:
+    """The box of a share of the area and of width / height = ratio, at (y, x) in [0, 1); of height 0 if it is larger
+    than the image.
+    """
+    target = height * width * share
+    w = math.floor(math.sqrt(target * ratio) + 0.5)
+    h = math.floor(math.sqrt(target / ratio) + 0.5)
+    if 0 < w <= width and 0 < h <= height:
+        return Box(math.floor(y * (height - h + 1)), math.floor(x * (width - w + 1)), h, w)
+    return Box(0, 0, 0, 0)
+
+
+def largest_box(height: int, width: int, aspect_low: float, aspect_high: float) -> Box:
+    """The largest centred box of a legal aspect."""
     w, h = width, height
-    if width < height * aspect[0]:
-        h = min(height, max(1, math.floor(width / aspect[0] + 0.5)))
-    elif width > height * aspect[1]:
-        w = min(width, max(1, math.floor(height * aspect[1] + 0.5)))
+    if width < height * aspect_low:
+        h = min(height, max(1, math.floor(width / aspect_low + 0.5)))
+    elif width > height * aspect_high:
+        w = min(width, max(1, math.floor(height * aspect_high + 0.5)))
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 

@@ -101,7 +101,10 @@ def scan(root: Path, split: str) -> Source:
             sizes.append(size)
     if empty:
         more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        raise UserError(f"{folder}: no images in {len(empty)} classes: {', '.join(empty[:5])}{more}")
+        names = ", ".join(empty[:5])
+        raise UserError(
+            f"{folder}: no images in {len(empty)} classes: {names}{more}; add images, or remove these folders"
+        )
     return Source(folder, classes, files, np.array(labels, np.int64), np.array(sizes, np.int64))
 
 
