@@ -1,4 +1,4 @@
-"""Tokens a second of the AWD-LSTM's training step beside the plainest nn.LSTM loop of the same sizes: one table.
+"""Tokens a second of the AWD-LSTM's training step next to the plainest nn.LSTM loop of the same sizes: one table.
 
     python -m benchmarks.lstm_step --size small --out benchmarks/results
     python -m benchmarks.lstm_step --size paper --rounds 3 --steps 1

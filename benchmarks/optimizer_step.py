@@ -1,9 +1,9 @@
-"""How long one optimizer step takes over a network's parameters, beside torch's optimizers.
+"""How long one optimizer step takes over a network's parameters, next to torch's optimizers.
 
     python -m benchmarks.optimizer_step [--device cpu] [--threads 1] [--rounds 15] [--networks resnet18] [--no-compile]
 
 All candidates live in one process, each with its own parameters and gradients, and are timed in interleaved rounds, so
-that what else the machine does hits all alike. On the CPU with one thread the clock is the thread's own time, which
+that other work on the machine affects all alike. On the CPU with one thread the clock is the thread's own time, which
 does not run while other processes have the core. Reported: the median, its ratio to fused SGD with momentum in the same
 run, and its ratio to the memory floor: the bytes that the algorithm cannot avoid to move, over the bandwidth of
 ``a.add_(b)`` on tensors of the same total size, measured in the same rounds. Writes a dated table to

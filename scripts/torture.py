@@ -1,4 +1,4 @@
-"""Keeps killing training, goes on, and compares the final bits with those of runs that nobody disturbed.
+"""Kills training at random moments, continues it, and compares the final bits with those of undisturbed runs.
 
 python scripts/torture.py --rounds 50        or: make torture ROUNDS=50
 
@@ -6,7 +6,7 @@ A round is one attack: at a random moment (at start, while the data pipeline com
 written, during an evaluation, while the result is written) a random rank or all of them get SIGKILL, or all of them
 SIGTERM, SIGUSR1 or SIGINT. The run is started again and again until it is done; then parameters, optimizer state,
 metrics without their timings, and the bits of correct.npz must be those of the undisturbed run. Runs cycle through the
-optimizers, on one, two and three ranks. Exit code 1 if anything was lost.
+optimizers, on one, two and three ranks. Exit code 1 if any round was lost.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from adarem.run.directory import RunDir
 from adarem.run.files import read_lines
 from adarem.train.checkpoint import find_newest, load
 
-CELLS = [
+RUNS = [
     ("adarem", 3), ("adam", 1), ("adarem_s", 2), ("sgdm", 1), ("adamw", 3), ("rmsprop", 1), ("adabound", 2), ("sgd", 1),
 ]  # fmt: skip
 MOMENTS = ("start", "compile", "step", "checkpoint", "evaluation", "result")
@@ -40,11 +40,11 @@ ATTACKS = ("KILL one", "KILL all", "KILL one", "KILL all", "TERM all", "USR1 all
 TIMINGS = ("time", "images_per_s", "data_wait", "seconds_train", "seconds_eval", "seconds_checkpoint",
            "peak_memory_bytes")  # fmt: skip
 EPOCHS = 3  # of four steps
-GONE_WITHIN_SECONDS = 90.0  # of an attack, every process
+GONE_WITHIN_SECONDS = 90.0  # of an attack, for every process
 ATTEMPTS = 12  # a run that needs more is lost
-MISSES = 30  # attacks in a row that came when the run had ended: it ends by itself, and not as it should
+MISSES = 30  # attacks in a row that came after the run had ended: it fails by itself
 
-# Every fsync takes a while, as on a slow disk: so that an attack finds files half written.
+# Every fsync takes a while, as on a slow disk, so that an attack finds half-written files.
 SLOW_DISK = """\
 import os, time
 _fsync = os.fsync
@@ -57,7 +57,7 @@ os.fsync = slow
 
 
 def state_of(run: RunDir) -> dict:
-    """What must not depend on interruptions."""
+    """All of a run that must not depend on interruptions."""
     path, notes = find_newest(run.checkpoints)
     assert path is not None and not notes, notes
     state = load(path)
@@ -65,11 +65,11 @@ def state_of(run: RunDir) -> dict:
     result = {k: v for k, v in run.result().items() if k in ("status", "steps", "top1", "top5", "val_loss",
               "train_loss", "best_top1", "best_epoch", "fingerprint", "config_hash")}  # fmt: skip
     metrics = [{k: v for k, v in m.items() if k not in TIMINGS} for m in run.metrics()]
-    # An epoch that was recorded twice was recorded alike.
-    alike = {(m["epoch"], m["split"]): m for m in metrics}
+    # An epoch that was recorded twice has equal records.
+    by_epoch = {(m["epoch"], m["split"]): m for m in metrics}
     for line in read_lines(run.metrics_file)[0]:
-        told = {k: v for k, v in line.items() if k not in TIMINGS}
-        assert told == alike[line["epoch"], line["split"]], f"{told} and {alike[line['epoch'], line['split']]}"
+        record, last = {k: v for k, v in line.items() if k not in TIMINGS}, by_epoch[line["epoch"], line["split"]]
+        assert record == last, f"{record} and {last}"
     return {"checkpoint": state, "correct": run.correct(), "metrics": metrics, "result": result}
 
 
@@ -127,10 +127,10 @@ def gone(pid: int) -> bool:
 
 @dataclass
 class Site:
-    """Where everything lies, and the plan of each run."""
+    """The folder of all runs, and how a run in it is planned and started."""
 
     folder: Path
-    seconds: float = 15.0  # that a start took so far
+    seconds: float = 15.0  # the shortest undisturbed start so far
 
     def plan(self, optimizer: str, ranks: int, name: str) -> RunDir:
         plan = make_plan([
@@ -152,7 +152,7 @@ class Site:
 
 
 def trigger(moment: str, run: RunDir, cache: Path) -> Callable[[], bool]:
-    """Tells when a moment has come, from what lies on the disk."""
+    """A function that returns whether a moment has come, from the files of the run."""
     known = run.metrics_file.stat().st_size if run.metrics_file.exists() else 0
     halves = set(run.checkpoints.glob(".step-*"))  # of an attempt that was killed
     starts = len(run.attempts())
@@ -226,7 +226,7 @@ def attack(
     while run.status() == "running" and time.monotonic() < end:
         time.sleep(0.05)
     if wrong is None and run.status() == "running":
-        wrong = "says that it runs, and nothing does"
+        wrong = "its status is running, and no process runs"
     print(f"  {moment:<10}  {how:<11}  exit code {code:>4}  {took:5.1f} s  then {run.status()}", flush=True)
     return how, code, wrong
 
@@ -242,26 +242,26 @@ def finish(site: Site, run: RunDir, ranks: int) -> str | None:
     return f"does not finish: exit code {code}, {(run.path.parent / 'output.txt').read_text()[-400:]}"
 
 
-def torture(rounds: int, folder: Path, seed: int, cells: list[tuple[str, int]]) -> Tally:
-    """Attacks ``rounds`` times, in ``folder``; the seed decides moments and attacks, the machine when they come."""
+def torture(rounds: int, folder: Path, seed: int, runs: list[tuple[str, int]]) -> Tally:
+    """Attacks ``rounds`` times, in ``folder``. The seed decides moments and attacks, the machine their exact time."""
     site, dice, tally = Site(folder), random.Random(seed), Tally()
     deck: list[tuple[str, str]] = []  # every attack at every moment, in random order
     (folder / "slow disk").mkdir()
     (folder / "slow disk" / "sitecustomize.py").write_text(SLOW_DISK)
     prepare = [sys.executable, "-m", "adarem", "prepare", "data=digits", f'data.root="{folder / "digits"}"']
     subprocess.run([*prepare, "--workers=2"], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    whole: dict[tuple[str, int], dict] = {}
+    expected: dict[tuple[str, int], dict] = {}
     while tally.rounds < rounds:
-        cell = cells[tally.runs % len(cells)]
-        optimizer, ranks = cell
+        kind = runs[tally.runs % len(runs)]
+        optimizer, ranks = kind
         name = f"{optimizer} on {ranks}"
-        if cell not in whole:
-            undisturbed = site.plan(*cell, f"whole/{optimizer}-{ranks}")
+        if kind not in expected:
+            undisturbed = site.plan(*kind, f"undisturbed/{optimizer}-{ranks}")
             problem = finish(site, undisturbed, ranks)
             assert problem is None, problem
-            whole[cell] = state_of(undisturbed)
+            expected[kind] = state_of(undisturbed)
         print(f"run {tally.runs + 1}: {name} {'rank' if ranks == 1 else 'ranks'}", flush=True)
-        run = site.plan(*cell, f"broken/{tally.runs}")
+        run = site.plan(*kind, f"attacked/{tally.runs}")
         here, misses, problem = 0, 0, None
         while problem is None and run.status() != "done" and here < ATTEMPTS and tally.rounds + here < rounds:
             if not deck:
@@ -282,7 +282,7 @@ def torture(rounds: int, folder: Path, seed: int, cells: list[tuple[str, int]]) 
         if problem is None and run.status() != "done":
             problem = finish(site, run, ranks)
         if problem is None:
-            differing = differences(whole[cell], state_of(run))
+            differing = differences(expected[kind], state_of(run))
             problem = f"differs in {', '.join(differing[:5])}" if differing else None
         tally.runs, tally.rounds = tally.runs + 1, tally.rounds + here
         if problem is None:
@@ -299,14 +299,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="of the attacks (default: another one each time)")
-    parser.add_argument("--runs", type=int, default=len(CELLS), help="how many of the kinds of runs take turns")
+    parser.add_argument("--runs", type=int, default=len(RUNS), help="how many of the kinds of runs take turns")
     args = parser.parse_args(argv)
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="adarem-torture-"))
     print(f"{time.strftime('%Y-%m-%d %H:%M')}, {os.cpu_count()} cores, Python {platform.python_version()}, "
           f"torch {torch.__version__}, seed {seed}, in {folder}")  # fmt: skip
-    tally = torture(args.rounds, folder, seed, CELLS[: args.runs])
+    tally = torture(args.rounds, folder, seed, RUNS[: args.runs])
     print("\nmoment      " + "  ".join(f"{kind:>4}" for kind in ("KILL", "TERM", "USR1", "INT")))
     for moment in MOMENTS:
         counts = [tally.attacks[moment, kind] for kind in ("KILL", "TERM", "USR1", "INT")]
@@ -316,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"LOST {line}")
     lost = tally.rounds - tally.identical
     print(f"rounds {tally.rounds}, runs {tally.runs}, identical {tally.identical}, lost {lost}, "
-          f"{(time.monotonic() - began) / max(tally.rounds, 1):.0f} s a round")  # fmt: skip
+          f"{(time.monotonic() - began) / max(tally.rounds, 1):.0f} s per round")  # fmt: skip
     if tally.lost:
         return 1
     shutil.rmtree(folder)

@@ -1,11 +1,16 @@
 """The command line as a user types it."""
 
+import errno
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from adarem.run import exitcodes
 
 VERBS = ("doctor", "prepare", "plan", "launch", "status", "train", "report", "compare", "wandb")
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -19,7 +24,49 @@ def test_help_lists_every_verb(adarem_command: Command) -> None:
         assert done.returncode == 0 and "usage: adarem" in done.stdout
 
 
-def test_plan_shows_the_cells_before_anything_starts(adarem_command: Command, tmp_path: Path) -> None:
+def test_help_imports_no_verbs_libraries() -> None:
+    code = (
+        "import sys; from adarem.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = {name.split(".")[0] for name in done.stderr.split()}
+    assert "adarem" in loaded and not loaded & {
+        "yaml",
+        "pydantic",
+        "rich",
+        "numpy",
+        "pandas",
+        "torch",
+        "hydra",
+        "wandb",
+    }
+
+
+def test_a_failing_file_system_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A transient fault may be gone when the job starts again; what is no fault of the place is one of the program."""
+    from adarem import cli
+
+    for number, code in ((errno.ENOSPC, exitcodes.USER_ERROR), (errno.ESTALE, exitcodes.FAILED)):
+        error = OSError(number, os.strerror(number), "/data/x")
+        monkeypatch.setattr(cli, "_status", raising(error))
+        assert cli.main(["status"]) == code
+        line = f"adarem status: /data/x: {os.strerror(number)}; fix that, then rerun the command\n"
+        assert capsys.readouterr().err == line
+    monkeypatch.setattr(cli, "_status", raising(OSError(errno.EBADF, "bad")))
+    with pytest.raises(OSError, match="bad"):
+        cli.main(["status"])
+
+
+def raising(error: Exception) -> Callable[[object], int]:
+    def run(args: object) -> int:
+        raise error
+
+    return run
+
+
+def test_plan_shows_the_runs_before_anything_starts(adarem_command: Command, tmp_path: Path) -> None:
     arguments = (
         "plan",
         "grid=table2",

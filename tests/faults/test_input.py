@@ -1,6 +1,6 @@
 """Mistakes a user can make, each with its line: exit code not 0, no traceback, nothing left behind.
 
-The data plane's own tests hold the further kinds of damage to images and .beton files.
+Further kinds of damage to images and .beton files are in tests/data.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from adarem.cli import main
 from adarem.run.directory import RunDir
 from tests.support.small_disk import Disk
 
-# What a failed start may leave: its own record, and the list of what is to be mended.
+# What a failed start may leave: its own record, and the list of files to fix.
 RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt", "val.bad.txt"}
 
 
@@ -409,7 +409,7 @@ def test_environment(
 
 
 def test_more_ranks_than_the_batch_divides_by(place: Place) -> None:
-    """Two real ranks end with code 2, and one line is told."""
+    """Two real ranks end with code 2, and one line is printed."""
     run = place.run("scale.global_batch_size=287")
     command = [
         sys.executable,

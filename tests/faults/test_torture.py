@@ -7,7 +7,7 @@ from scripts.torture import differences, torture
 
 
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
-    tally = torture(rounds=4, folder=tmp_path, seed=3, cells=[("adarem_s", 3)])
+    tally = torture(rounds=4, folder=tmp_path, seed=3, runs=[("adarem_s", 3)])
     assert tally.lost == [] and tally.rounds == tally.identical == 4
 
 

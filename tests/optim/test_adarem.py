@@ -133,4 +133,4 @@ def test_nan_gradient_shows(flags):
     assert optimizer.state[p]["exp_avg_max"].isnan()
     p.grad = torch.ones(40)
     optimizer.step()
-    assert p.isnan().all()  # through max|m|: why an overflowing step has to be skipped whole
+    assert p.isnan().all()  # through max|m|: why an overflowing step has to be skipped

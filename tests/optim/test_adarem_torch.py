@@ -292,7 +292,7 @@ def test_capturable_belongs_to_accelerators(cls):
 
 @both
 def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
-    """On the CPU the check is all that stands in the way of the path that a CUDA graph takes."""
+    """Without the check, the path that a CUDA graph takes runs on the CPU too."""
     monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
     for flags in (FLAGS["single"], FLAGS["foreach"]):
         plain = build(cls, flags, decay_every=2, lam=0.5)

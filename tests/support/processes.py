@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def start(run: Path, ranks: int, **environment: str) -> subprocess.Popen:
-    """torchrun, as the launcher starts it; its words are captured together."""
+    """torchrun, as the launcher starts it; both output streams are captured in one."""
     command = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
     return subprocess.Popen(
         [*command, "-m", "adarem", "train", str(run)],

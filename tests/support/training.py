@@ -1,4 +1,4 @@
-"""What tests of training share: stopping a run, starting its ranks, comparing what runs leave behind."""
+"""Stops a run, starts its ranks, compares what runs leave."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ class NeverStop:
 
 
 class StopAtStep:
-    """Asks for a stop once the loop has looked ``looks`` times."""
+    """A StopRequest that asks for a stop once the loop has read it ``looks`` times."""
 
     def __init__(self, looks: int, name: str = "SIGUSR1") -> None:
         self.looks, self.name = looks, name
@@ -63,7 +63,7 @@ class StopAtStep:
         return self.name if self.looks < 0 else None
 
 
-# `adarem train`, stopped once the loop has looked so often.
+# `adarem train` with a StopAtStep.
 _STOPPED = """
 import sys
 from pathlib import Path

@@ -67,6 +67,14 @@ def test_publish_refuses_a_sweep_without_a_report(tmp_path: Path) -> None:
     assert not (reproduction / "wandb").exists()
 
 
+def test_publish_refuses_the_report_of_another_sweep(tmp_path: Path) -> None:
+    folder = finished_sweep(tmp_path)
+    results = report_on(folder, tmp_path, "digits")
+    (results / folder.name).rename(results / "table2")
+    with pytest.raises(UserError, match="manifest.json: the report of table2-digits, not of table2; rerun `adarem rep"):
+        publish(finished_sweep(tmp_path, data="imagenet"), results, "offline")
+
+
 def test_publish_sends_no_file_from_outside_of_the_results(tmp_path: Path) -> None:
     folder = finished_sweep(tmp_path)
     results = report_on(folder, tmp_path, "digits")

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, damage found, nothing executed, later steps without effect on them."""
+"""Checkpoints: complete or absent, damage found, nothing executed, later steps without effect on them."""
 
 import hashlib
 import io
@@ -21,11 +21,11 @@ def save(folder: Path, step: int, **state) -> None:
 
 def test_round_trip_and_the_last_two_are_kept(tmp_path: Path) -> None:
     for step in (10, 20, 30):
-        save(tmp_path, step, model={"w": torch.full((3,), float(step))}, position={"step": step})
+        save(tmp_path, step, model={"w": torch.full((3,), float(step))}, training={"step": step})
     assert [p.name[:14] for p in sorted(tmp_path.iterdir())] == ["step-000000020", "step-000000030"]
     path, notes = find_newest(tmp_path)
     assert notes == []
-    assert load(path)["position"] == {"step": 30}
+    assert load(path)["training"] == {"step": 30}
     assert torch.equal(load(path)["model"]["w"], torch.full((3,), 30.0))
 
 
@@ -33,7 +33,7 @@ def test_what_is_saved_is_the_moment_of_saving(tmp_path: Path) -> None:
     weight = torch.zeros(1000)
     writer = CheckpointWriter(tmp_path)
     writer.save(1, {"model": {"w": weight}, "nested": [weight, {"t": (weight,)}]})
-    weight += 1  # training goes on while the file is written
+    weight += 1  # training continues while the file is written
     writer.wait()
     state = load(find_newest(tmp_path)[0])
     assert state["model"]["w"].sum() == 0 and state["nested"][1]["t"][0].sum() == 0
@@ -101,11 +101,11 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_a_failed_write_is_told_at_the_next_chance(tmp_path: Path) -> None:
+def test_a_failed_write_is_reported_at_the_next_chance(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     writer = CheckpointWriter(blocked)
     writer.save(1, {"x": 1})
     with pytest.raises(UserError, match="cannot be written"):
         writer.wait()
-    writer.wait()  # told once
+    writer.wait()  # reported once

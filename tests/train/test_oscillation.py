@@ -109,7 +109,7 @@ def test_three_spans_of_the_run_are_kept() -> None:
         assert torch.tensor(t["values"]).tolist() == want  # to the bit, in float32
 
 
-def test_who_never_gets_a_gradient_is_told_apart() -> None:
+def test_parameters_without_a_gradient_are_separate() -> None:
     """Weight decay alone moves the last two of five straight on: they rule the median, not the one with gradients."""
     p = nn.Parameter(torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0]))
     tracker = OscillationTracker([("p", p)], watched_steps=0)

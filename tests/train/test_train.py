@@ -67,7 +67,7 @@ def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Ca
 def test_an_interrupted_epochs_record_is_of_all_its_parts(
     tiny_run: Callable[..., Path], run_here: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that goes on by a second whenever it is read: three times a step, one of them while it waits for data."""
+    """A clock that advances by a second at each reading: three times a step, one of them while it waits for data."""
     seconds = itertools.count()
     monkeypatch.setattr(meters, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
     monkeypatch.setattr(meters, "_SHOW_EVERY_SECONDS", float("inf"))  # progress reads the clock too
@@ -182,7 +182,7 @@ def test_divergence_is_a_result_with_its_own_exit_code(
 def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
     run = RunDir(tiny_run("optimizer=adarem", "cluster.ranks_per_node=2"))
     assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE  # one rank
-    done = torchrun(2, run.path)  # two ranks go on in the middle of the epoch
+    done = torchrun(2, run.path)  # two ranks continue within the epoch
     assert done.returncode == 0, done.stderr
     assert "going on from step 2 of 8" in done.stdout
     assert run.status() == "done"

@@ -19,7 +19,7 @@ def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
     """Names of the trainable weights whose length the network's output does not see.
 
     For these ⟨∇L, θ⟩ = 0 for every loss L (property 1 in section 3.4 of the paper). One backward pass in float64
-    through a copy with random weights tells; the model, its gradients, its BatchNorm statistics and torch's random
+    through a copy with random weights decides; the model, its gradients, its BatchNorm statistics and torch's random
     state stay as they are. The answer depends only on the architecture and the input's shape, so all ranks agree.
 
     Parameters of one dimension are left out: the gain of a BatchNorm that only a convolution separates from the next

@@ -215,7 +215,7 @@ class RunDir:
         return record
 
     # correct.npz
-    def write_correct(self, correct: Mapping[str, Sequence[bool]]) -> None:
+    def write_correct(self, correct: Mapping[str, "np.ndarray | Sequence[bool]"]) -> None:
         """Keeps which images were right, one bit each, in dataset order, under the names given (top1, top5)."""
         import numpy as np
 

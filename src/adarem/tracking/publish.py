@@ -12,7 +12,7 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.sweep import runs_in
 from adarem.tracking.connection import Mode, refusal, sending_mode
-from adarem.tracking.naming import report_id, shown_name, shown_tag
+from adarem.tracking.naming import report_id, shown_name, shown_tag, stamp_notes, stamp_tags
 
 # Of a table's CSV; empty where there is no number.
 _NUMBERS = ("paper", "ours", "sd", "ci95_low", "ci95_high", "n", "planned", "difference")
@@ -53,7 +53,8 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     """
     config, manifest = readable_runs(sweep)[0].config, report_of(sweep, results_dir)
     rows, figures = _table(sweep, results_dir, manifest), published_figures(sweep, results_dir, manifest)
-    rehearsal = manifest.standing.reason if manifest.standing.kind == "rehearsal" else ""
+    standing = manifest.standing
+    rehearsal = standing.reason if standing.kind == "rehearsal" else None
     import wandb
 
     logged: dict[str, Any] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
@@ -67,9 +68,9 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
             name=shown_name(f"{stamp}{manifest.heading}: table and figures"),
             group=shown_name(f"{sweep.name} · report"),
             job_type="report",
-            tags=[shown_tag(sweep.name), *(["rehearsal"] if rehearsal else [])],
-            notes=f"REHEARSAL: {rehearsal}" if rehearsal else None,
-            config={"campaign": sweep.name, "grid": manifest.grid, "rehearsal": rehearsal or None},
+            tags=[shown_tag(sweep.name), *stamp_tags(standing.kind)],
+            notes=stamp_notes(standing.kind, standing.reason),
+            config={"campaign": sweep.name, "grid": manifest.grid, "rehearsal": rehearsal},
             dir=str(sweep),
             mode=sending_mode(config, mode),
             resume="allow",
@@ -83,11 +84,14 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
 
 
 def report_of(sweep: Path, results_dir: Path) -> Manifest:
-    """What the report wrote of a sweep. Raises UserError where there is no report of it."""
-    path = results_dir / sweep.name / FILE
+    """What the report wrote of a sweep. Raises UserError where there is no report of it, or another sweep's."""
+    path, command = results_dir / sweep.name / FILE, _report_command(sweep, results_dir)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; `{_report_command(sweep, results_dir)}` writes it")
-    return read_manifest(path)
+        raise UserError(f"{path}: no such file; `{command}` writes it")
+    manifest = read_manifest(path)
+    if manifest.sweep != sweep.name:
+        raise UserError(f"{path}: the report of {manifest.sweep}, not of {sweep.name}; rerun `{command}`")
+    return manifest
 
 
 def _table(sweep: Path, results_dir: Path, manifest: Manifest) -> list[dict[str, str | float | None]]:
@@ -99,9 +103,9 @@ def _table(sweep: Path, results_dir: Path, manifest: Manifest) -> list[dict[str,
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `{command}` writes it") from None
     except (ValueError, csv.Error):
-        raise UserError(f"{path}: not a table as the report writes it; `{command}` writes it anew") from None
+        raise UserError(f"{path}: not a table as the report writes it; rerun `{command}`") from None
     if not rows:
-        raise UserError(f"{path}: holds no cell; `{command}` writes it anew")
+        raise UserError(f"{path}: holds no cell; rerun `{command}`")
     return rows
 
 

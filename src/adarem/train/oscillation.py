@@ -71,7 +71,7 @@ class OscillationTracker:
         self._previous = [p.clone() for p in self._start]
         self._path = [torch.zeros_like(p) for p in self._start]
         self._driven = [torch.zeros_like(p, dtype=torch.bool) for p in self._start]
-        self._steps = 0  # of the window under way
+        self._steps = 0  # of the current window
         self._trajectories = _TrajectoryRecorder(named, seed, total_steps, watched_steps)
 
     @torch.no_grad()

@@ -175,7 +175,7 @@ void step(const Args& a) {
     }
 
     std::vector<double> norm2(a.tensors);
-    double whole = 0;
+    double total = 0;
     for (int64_t t = 0; t < a.tensors; ++t) {
         I most = 0;
         for (int64_t c = first[t]; c < first[t + 1]; ++c) {
@@ -184,13 +184,13 @@ void step(const Args& a) {
         }
         *static_cast<S*>(a.maxima[t]) = bits<S>(most);
         *a.steps[t] += 1;
-        whole += norm2[t];
+        total += norm2[t];
     }
     if (!sphere) return;
 
     std::vector<double> shrink(a.tensors);
     for (int64_t t = 0; t < a.tensors; ++t) {
-        shrink[t] = a.spheres == 1 ? *a.radii[0] / std::sqrt(whole) : *a.radii[t] / std::sqrt(norm2[t]);
+        shrink[t] = a.spheres == 1 ? *a.radii[0] / std::sqrt(total) : *a.radii[t] / std::sqrt(norm2[t]);
         if (slr) *a.alphas[t] *= (1 - a.lr * a.weight_decay) / shrink[t];
     }
     // Backwards: what the first pass wrote last is still in the cache.

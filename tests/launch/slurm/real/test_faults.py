@@ -21,6 +21,7 @@ from tests.support.cluster import Cluster
 pytestmark = pytest.mark.slurm
 
 SHORT, LONG = 15, 40  # epochs of four steps
+STALL = "cluster.stall_seconds=60"  # longer than a first batch takes on a busy machine
 
 Undisturbed = Callable[..., dict[str, Any]]  # epochs, ranks -> training state of the run that nothing happened to
 
@@ -28,7 +29,7 @@ Undisturbed = Callable[..., dict[str, Any]]  # epochs, ranks -> training state o
 def run_of(folder: Path, digits: list[str], epochs: int, *cluster: str) -> list[str]:
     return [
         *("grid=table2", "optimizer=adarem", "model=shufflenet_v2_0.5", *digits, "wandb.mode=disabled"),
-        *("scale=smoke", "scale.global_batch_size=288", f"scale.epochs={epochs}", "cluster.stall_seconds=10"),
+        *("scale=smoke", "scale.global_batch_size=288", f"scale.epochs={epochs}", STALL),
         *("cluster.device=cpu", f"runs_dir={folder}/runs", f"results_dir={folder}/results", *cluster),
     ]
 
@@ -129,7 +130,7 @@ def test_preempted_then_a_rank_killed_then_one_stopped(
         undisturbed(SHORT),
         r"interrupted: SIGUSR1 at step \d+",
         r"failed: rank 1 on \S+ is gone after step \d+, while it",
-        r"failed: rank 1 on \S+ sent no heartbeat for 1\d s after step \d+, while it",
+        r"failed: rank 1 on \S+ sent no heartbeat for \d+ s after step \d+, while it",
     )
 
 
