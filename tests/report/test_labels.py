@@ -18,7 +18,7 @@ def planned(dirs, *overrides):
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def test_cells_without_a_run_have_the_papers_names(dirs):

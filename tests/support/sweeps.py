@@ -1,4 +1,4 @@
-"""Fake campaigns, written through the run directory's own writers."""
+"""Fake sweeps, written through the run directory's own writers."""
 
 import copy
 import math
@@ -11,7 +11,7 @@ import yaml
 from adarem.plan.compose import labels
 from adarem.run.config import RunConfig, config_hash, from_dict
 from adarem.run.directory import RunDir
-from adarem.run.sweep import cell_name, folder_name, write_campaign
+from adarem.run.sweep import run_name, spec_from_dict, sweep_name, write_sweep
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -40,7 +40,7 @@ def make_config(
     rehearsal = data != "imagenet"
     raw = {
         "grid": grid,
-        "cell": cell_name(model, optimizer, seed, overrides or {}),
+        "cell": run_name(model, optimizer, seed, overrides or {}),
         "seed": seed,
         "data": _group("data", data) | {"root": "/data", "beton_dir": "/data/ffcv"},
         "model": _group("model", model),
@@ -61,9 +61,9 @@ def make_config(
 
 
 def write_grid(runs_dir: Path, grid: str = "table2", data: str = "imagenet", scale: str = "paper", **changed) -> Path:
-    folder = runs_dir / folder_name(grid, data, scale)
+    folder = runs_dir / sweep_name(grid, data, scale)
     raw = yaml.safe_load((CONFIGS / "grid" / f"{grid}.yaml").read_text())
-    write_campaign(folder, raw | {"labels": labels() | {"settings": {}}} | changed)
+    write_sweep(folder, spec_from_dict(raw | {"labels": labels()} | changed))
     return folder
 
 

@@ -13,12 +13,13 @@ from adarem.report.tables.table import build, read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.stated import read_stated
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, results):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], results))
+    return build(sweep, read_paper(sweep.spec, results))
 
 
 def text_config(optimizer: str, grid: str, overrides=None):
@@ -110,7 +111,7 @@ def test_mistakes_in_that_file_are_one_line(dirs, change, message):
     (dirs[1] / "paper").mkdir(parents=True)
     (dirs[1] / "paper" / "settings.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(UserError) as e:
-        read_paper(None, dirs[1])
+        read_stated(paper_file("settings.yaml", dirs[1]))
     assert str(e.value).startswith(f"{dirs[1] / 'paper' / 'settings.yaml'}: {message}") and "\n" not in str(e.value)
 
 

@@ -16,7 +16,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_epoc
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def test_a_reproduction_is_held_against_the_papers_sgdm(dirs, table2_runs):
