@@ -11,6 +11,7 @@ from adarem.report.tables.table import read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.sweep import spec_from_dict
 from tests.support.sweeps import HASHES, diverge, finish, make_config, start, write_epochs, write_grid
 
 BASE = Claim("id", "a sentence", "Table 2", "table2", ("resnet18",), "adarem", "top1", "higher", against=("sgdm",))
@@ -354,7 +355,8 @@ def test_the_claims_fit_the_papers_own_numbers(dirs):
     assert len(entries) >= 30
     paper = {}
     for n in (1, 2, 3):
-        paper |= {k: float(v) for k, v in read_paper(f"table{n}.csv", dirs[1]).values.items()}
+        grid = spec_from_dict({"name": f"table{n}", "paper": f"table{n}.csv", "metrics": ["top1"], "axes": {}})
+        paper |= {k: float(v) for k, v in read_paper(grid, dirs[1]).values.items()}
     checked = 0
     for c in entries:
         for model in c.model:
@@ -417,7 +419,7 @@ def test_what_no_run_can_meet_is_refused_in_one_line(dirs, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", r"claims.yaml: not valid YAML at line \d+; mend it"),
+        ("a: [", r"claims.yaml: not valid YAML at line \d+; fix it"),
         ("a: 1", "claims.yaml: needs a list of claims, each a mapping with id, claim"),
         ("", "claims.yaml: needs a list of claims"),
         ("- 7", "claims.yaml: needs a list of claims"),
