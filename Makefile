@@ -1,5 +1,5 @@
 # `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  PTB=/data/ptb  SEEDS="0 1 2"
-# OVERRIDES="scale.epochs=30 'runs_dir=/a b'": what stands after `adarem launch`, quoted as there
+# OVERRIDES="scale.epochs=30 'runs_dir=/a b'": words for `adarem launch`, quoted as there
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,7 +11,7 @@ SEEDS ?=
 GRID ?=
 OVERRIDES ?=
 ROUNDS ?= 50
-# They reach the scripts as they were given: make expands a variable of the command line whenever it is used or exported.
+# They reach the scripts as they were given: make would expand a variable of the command line when it is used or exported.
 SETTINGS := PYTHON IMAGENET PTB SEEDS GRID OVERRIDES ROUNDS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
@@ -44,7 +44,7 @@ reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimi
 reproduce-table3: $(HARNESS) ## Table 3: the AWD-LSTM under SGDM, Adam, AdaRem (rehearsal without PTB=)
 	@scripts/reproduce.sh table3
 
-search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas; reproduce-table3 takes the winners
+search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas; reproduce-table3 takes the settings that it selects
 	@scripts/reproduce.sh table3_search
 
 reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under SGD, SGDM, Adam, AdaRem
@@ -59,16 +59,16 @@ report: $(HARNESS) ## tables, figures and claims again, of all sweeps under runs
 commit-rehearsal: $(HARNESS) ## report the rehearsal of GRID=table2 into results/rehearsals/, and stage it for git
 	@scripts/commit_rehearsal.sh "$$GRID"
 
-status: $(HARNESS) ## where every run stands
+status: $(HARNESS) ## the state of every run
 	@.venv/bin/adarem status
 
 doctor: $(HARNESS) ## what this machine has and needs
 	@.venv/bin/adarem doctor
 
-test: $(TESTS) ## the whole test suite, real Slurm cluster included where this machine can start one
+test: $(TESTS) ## all tests, with a real Slurm cluster where this machine can start one
 	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
-torture: $(TESTS) ## kill training ROUNDS=50 times, go on, compare the final bits with undisturbed runs
+torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the final bits with those of undisturbed runs
 	@.venv/bin/python scripts/torture.py --rounds "$$ROUNDS"
 
 lint: $(TESTS) ## ruff, check and format

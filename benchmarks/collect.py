@@ -86,7 +86,7 @@ def write_beside(runs_dir: Path, results_dir: Path, seeds: int) -> None:
             of_data = f"data={embedded}" if data == "embedded" else "data.root=/data"
             plan = make_plan([f"grid={grid}", of_data, f"runs_dir={runs_dir}", f"seeds={list(range(seeds))}"])
             plan.write()
-            for cell in plan.cells:
+            for cell in plan.runs:
                 images = cell.config.data.expected_val or 0
                 writer.finish(plan.folder, cell.config, 70.0 + cell.config.seed, images)
             name = embedded if data == "embedded" else None

@@ -139,7 +139,7 @@ class Site:
             f"optimizer={optimizer}", f"cluster.ranks_per_node={ranks}", "wandb.mode=disabled",
         ])  # fmt: skip
         plan.write()
-        return plan.cells[0].run
+        return plan.runs[0].run
 
     def start(self, run: RunDir, ranks: int, cache: Path | None = None) -> subprocess.Popen:
         paths = [str(self.folder / "slow disk"), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -53,7 +53,7 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for backend in ("ffcv", "folder"):
         plan = make_plan(["data=digits", f'data.root="{root}"', f"data.backend={backend}"])
-        prepare(plan.cells[0].config.data, workers=2, progress=False)
+        prepare(plan.runs[0].config.data, workers=2, progress=False)
     return root
 
 
@@ -71,8 +71,8 @@ def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
         defaults = [o for o in (*TINY, *places, "optimizer=sgdm", "data=digits") if o.split("=")[0] not in given]
         plan = make_plan([*defaults, *overrides])
         plan.write()
-        assert len(plan.cells) == 1
-        return plan.cells[0].run.path
+        assert len(plan.runs) == 1
+        return plan.runs[0].run.path
 
     return make
 

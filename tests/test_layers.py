@@ -51,7 +51,7 @@ LIBRARY = {
     "timm": ["train", "optim"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
-    "pandas": ["report/tables"],
+    "pandas": [],
     "matplotlib": ["report/figures"],
     "scipy": ["report/stats.py"],
     "statsmodels": ["report/stats.py"],

@@ -30,7 +30,7 @@ def test_slurm_again(tmp_path: Path, code: int, starts: int, monkeypatch: pytest
     """slurm/run.sbatch of 0.1 asks whether the job starts again."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     config = make_config("resnet18", "sgdm")
-    run = RunDir(write_grid(tmp_path) / config.cell)
+    run = RunDir(write_grid(tmp_path) / config.run_name)
     run.freeze(config)
     assert call("adarem.slurm", "again", str(run.path), str(code)).returncode == starts
 

@@ -130,7 +130,7 @@ def _settings(pairs: Sequence[str], defaults: Mapping[str, str]) -> dict[str, st
     Raises:
         UserError: a word without ``=``, or another key than those of ``defaults``.
     """
-    from adarem.run.config import nearest
+    from adarem.run.build import nearest
 
     chosen = dict(defaults)
     for pair in pairs:
@@ -148,7 +148,7 @@ def _doctor(args: argparse.Namespace) -> int:
         return doctor(None)
     from adarem.plan.plan import make_plan
 
-    return doctor(make_plan(args.overrides).cells[0].config)
+    return doctor(make_plan(args.overrides).runs[0].config)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -159,7 +159,7 @@ def _prepare(args: argparse.Namespace) -> int:
     else:
         from adarem.plan.plan import make_plan
 
-        data = make_plan(args.overrides).cells[0].config.data
+        data = make_plan(args.overrides).runs[0].config.data
     if data.kind == "text":
         from adarem.data.text.prepare import prepare_text
 

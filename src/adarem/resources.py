@@ -30,10 +30,17 @@ def slurm_script(name: str) -> Path:
     raise UserError(f"slurm/{name}: not found; start `adarem launch` in a checkout of the repository")
 
 
-def paper_file(name: str, results_dir: Path) -> Path:
-    """``<results_dir>/paper/<name>``, else that of the checkout. Raises UserError where neither has it."""
+def find_paper_file(name: str, results_dir: Path) -> Path | None:
+    """``<results_dir>/paper/<name>``, else that of the checkout, else None."""
     places = [results_dir / "paper" / name, _CHECKOUT / "results" / "paper" / name]
-    path = next((p for p in places if p.exists()), None)
+    return next((p for p in places if p.exists()), None)
+
+
+def paper_file(name: str, results_dir: Path) -> Path:
+    """As ``find_paper_file``. Raises UserError where there is no such file."""
+    path = find_paper_file(name, results_dir)
     if path is None:
-        raise UserError(f"{places[0]}: not there; the paper's numbers come with the repository, in results/paper/")
+        raise UserError(
+            f"{results_dir / 'paper' / name}: no such file; the repository has the paper's numbers in results/paper/"
+        )
     return path

@@ -13,7 +13,7 @@ from tests.support.doctor import TORCH
 
 @pytest.fixture
 def config(tmp_path) -> RunConfig:
-    return make_plan(["grid=table2", "data=digits", "optimizer=sgdm", f"data.root={tmp_path}/digits"]).cells[0].config
+    return make_plan(["grid=table2", "data=digits", "optimizer=sgdm", f"data.root={tmp_path}/digits"]).runs[0].config
 
 
 @pytest.fixture

@@ -32,6 +32,6 @@ def test_fewer_gpus_than_ranks(answers: dict[str, Outcome], config: RunConfig) -
 
 def test_missing_and_outdated_packages(answers: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     real = software.importlib.metadata.version
-    monkeypatch.setattr(software.importlib.metadata, "version", lambda name: "1.0" if name == "pandas" else real(name))
+    monkeypatch.setattr(software.importlib.metadata, "version", lambda name: "1.0" if name == "scipy" else real(name))
     (packages,) = found(None, "packages")
-    assert packages.ok is False and packages.found == "pandas 1.0, needs >=2.2" and "make setup" in packages.fix
+    assert packages.ok is False and packages.found == "scipy 1.0, needs >=1.11" and "make setup" in packages.fix

@@ -39,7 +39,7 @@ def plan(folder: Path, digits_root: Path) -> RunDir:
         "scale.global_batch_size=288", "model=shufflenet_v2_0.5", "optimizer=adarem_s", "cluster.ranks_per_node=1",
     ])  # fmt: skip
     made.write()
-    return made.cells[0].run
+    return made.runs[0].run
 
 
 def one_line(err: str) -> str:

@@ -44,7 +44,7 @@ class Place:
             *([] if any("batch" in o for o in overrides) else ["scale.global_batch_size=288"]), *overrides,
         ])  # fmt: skip
         plan.write()
-        return plan.cells[0].run
+        return plan.runs[0].run
 
     def prepare(self) -> list[str]:
         return ["prepare", "data=imagenet", f'data.root="{self.photos}"', "data.num_classes=2", "--workers=1"]
@@ -171,9 +171,9 @@ PLAN = [
     (["grid.metrics=[]"], "grid.metrics=[]: needs at least one of top1, top5"),
     (["grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),
     (["+grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),
-    (["+grid.variants=3"], "grid.variants=3: needs a mapping"),
-    (["+grid.variants={a: 3}"], "grid.variants.a=3: needs a mapping of settings, for instance {optimizer.lr: ...}"),
-    (["+grid.variants={a: {optimizer.lr: [1]}}"], "grid.variants.a=[[1]]: needs names and numbers, not [1]"),
+    (["+grid.overrides=3"], "grid.overrides=3: needs a mapping"),
+    (["+grid.overrides={a: 3}"], "grid.overrides.a=3: needs a mapping of settings, for instance {optimizer.lr: ...}"),
+    (["+grid.overrides={a: {optimizer.lr: [1]}}"], "grid.overrides.a=[[1]]: needs names and numbers, not [1]"),
     (["+grid.search=4"], "grid.search=4: needs a mapping"),
     (["+grid.search={adam: {optimizer.lr: 3}}"], "grid.search.adam.optimizer.lr=3: needs a list of at least one value"),
     (
@@ -187,7 +187,10 @@ PLAN = [
     (["grid.name=../x"], "grid.name=../x: names files; use letters, digits and _ . + = -, at most 64,"),
     (["grid.name="], "grid.name=: names files; use"),
     (["grid.figure=../x"], "grid.figure=../x: names files; use"),
-    (["+grid.winners=../x"], "grid.winners=../x: names files; use"),
+    (["+grid.settings_from=../x"], "grid.settings_from=../x: names files; use"),
+    (["+grid.winners=x"], "grid.winners: no such key; its name is 'settings_from'"),
+    (["grid.winners=null"], "grid.winners: no such key; its name is 'settings_from'"),
+    (["+grid.variants={a: {}}"], "grid.variants: no such key; its name is 'overrides'"),
     (["scale.name=../../x"], "scale.name=../../x: names files; use"),
     (["data.name=../../x"], "data.name=../../x: names files; use"),
     (["grid.title=${nowhere}"], "grid.title: Interpolation key 'nowhere' not found"),
@@ -195,7 +198,7 @@ PLAN = [
     (["runs_dir=???"], "Missing mandatory value: runs_dir"),
     (
         ["cluster.setup='export WANDB_API_KEY=secret'"],
-        "cluster.setup: holds what looks like a wandb key, which would stand in config.yaml; take it out, and export",
+        "cluster.setup: holds what looks like a wandb key, which config.yaml would show; remove it, and export",
     ),
     (["scale.epochs=0"], "scale.epochs=0: needs 1 or more"),
     (["scale.epochs=2.5"], "scale.epochs=2.5: needs int, not float"),

@@ -69,7 +69,7 @@ def test_a_path_gets_through(name: str, make: Make, tmp_path: Path, monkeypatch:
     given = arguments(tmp_path)
     assert given[:2] == ["launch", "grid=table2"]
     monkeypatch.setenv("IMAGENET", (tmp_path / "checkout" / "imagenet").read_text())
-    data = make_plan([*given[1:], "optimizer=adam"]).cells[0].config.data
+    data = make_plan([*given[1:], "optimizer=adam"]).runs[0].config.data
     assert (data.name, data.root, data.beton_dir) == ("imagenet", str(root), f"{root}/ffcv")
 
 

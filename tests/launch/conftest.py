@@ -31,7 +31,7 @@ def run(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     for key in ("SLURM_JOB_ID", "SLURM_CONF"):
         monkeypatch.delenv(key, raising=False)
     plan.write()
-    return plan.cells[0].run
+    return plan.runs[0].run
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def sweep(tmp_path: Path) -> Path:
     finish(folder, make_config("resnet18", "sgdm"), 70.5)
     diverge(folder, make_config("resnet18", "adam"))
     config = make_config("resnet18", "adarem")
-    run = RunDir(folder / config.cell)
+    run = RunDir(folder / config.run_name)
     run.freeze(config)
     start(run, host="elsewhere", slurm_job="12_3")
     write_epochs(run, 11, 60.0)
@@ -49,5 +49,5 @@ def sweep(tmp_path: Path) -> Path:
         {"epoch": 12, "epochs": 100, "step": 1, "steps": 9, "loss": 2.345, "images_per_s": 9123.4, "seconds_left": 3723}
     )
     config = make_config("resnet18", "adamw")
-    RunDir(folder / config.cell).freeze(config)
+    RunDir(folder / config.run_name).freeze(config)
     return folder

@@ -15,12 +15,12 @@ from tests.support.launching import moved
 
 def test_a_plan_without_runs_is_refused(plan: Plan) -> None:
     with pytest.raises(UserError, match="grid: the plan has no runs; give each axis at least one value"):
-        launch(replace(plan, cells=[]))
+        launch(replace(plan, runs=[]))
 
 
 def test_local_and_slurm_runs_are_launched_separately(plan: Plan) -> None:
     on_slurm = moved(plan, plan.runs_dir, name="slurm")
-    mixed = replace(plan, cells=[plan.cells[0], *on_slurm.cells[1:]])
+    mixed = replace(plan, runs=[plan.runs[0], *on_slurm.runs[1:]])
     with pytest.raises(UserError, match="cluster: the plan has both local and slurm runs; launch them separately"):
         launch(mixed)
     assert not plan.runs_dir.exists()

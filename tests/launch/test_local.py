@@ -29,7 +29,7 @@ def test_a_failed_run_does_not_stop_the_rest_and_finished_ones_are_left(
     order(plan, "fail", "diverge", "finish")
     assert launch(plan) == exitcodes.FAILED
     out = capfd.readouterr().out
-    failed, diverged, finished = (c.run for c in plan.cells)
+    failed, diverged, finished = (c.run for c in plan.runs)
     assert [r.status() for r in (failed, diverged, finished)] == ["failed", "diverged", "done"]
     assert "[1/3] resnet18-sgdm-s0: FAILED" in out and f"failed: resnet18-sgdm-s0; log: {failed.log_file}" in out
     assert "[2/3] resnet18-adam-s0: diverged in epoch 2" in out
@@ -43,34 +43,34 @@ def test_a_failed_run_does_not_stop_the_rest_and_finished_ones_are_left(
 
 def test_a_locked_run_is_skipped_and_named(plan: Plan, capfd: pytest.CaptureFixture[str]) -> None:
     plan.write()
-    with plan.cells[1].run.lock():
+    with plan.runs[1].run.lock():
         assert launch(plan) == exitcodes.OK
-    assert [c.run.status() for c in plan.cells] == ["done", "planned", "done"]
-    assert f"skipped, another process trains it: {plan.cells[1].run.path}" in capfd.readouterr().out
+    assert [c.run.status() for c in plan.runs] == ["done", "planned", "done"]
+    assert f"skipped, another process trains it: {plan.runs[1].run.path}" in capfd.readouterr().out
 
 
 def test_data_are_prepared_first_and_nothing_trains_without_them(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(preparation, "is_prepared", lambda data: (Path(data.beton_dir) / "ready").exists())
-    beton_dir = plan.cells[0].config.data.beton_dir
+    beton_dir = plan.runs[0].config.data.beton_dir
     script = 'if [ "$3" = prepare ]; then echo prepare "$4" >>{log}; {then}; else exec {stub} "$@"; fi'
     log, stub = tmp_path / "log", shlex.quote(sys.executable)
     failing = executable(tmp_path / "p1", "#!/bin/sh\n" + script.format(log=log, then="exit 2", stub=stub))
     monkeypatch.setattr(sys, "executable", str(failing))
     assert launch(plan) == exitcodes.USER_ERROR
-    assert {c.run.status() for c in plan.cells} == {"planned"}
+    assert {c.run.status() for c in plan.runs} == {"planned"}
     then = f"mkdir -p {beton_dir}; touch {beton_dir}/ready"
     working = executable(tmp_path / "p2", "#!/bin/sh\n" + script.format(log=log, then=then, stub=stub))
     monkeypatch.setattr(sys, "executable", str(working))
     assert launch(plan) == exitcodes.OK
-    assert log.read_text() == f"prepare {plan.cells[0].run.path}\n" * 2  # once per launch, not once per run
+    assert log.read_text() == f"prepare {plan.runs[0].run.path}\n" * 2  # once per launch, not once per run
 
 
 def test_dry_run_prints_exact_commands_and_writes_nothing(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(plan, dry_run=True) == exitcodes.OK
     commands = shlex.split(capsys.readouterr().out)
-    for planned in plan.cells:
+    for planned in plan.runs:
         assert str(planned.run.path) in commands
     assert "--nproc-per-node=2" in commands and f"runs_dir={plan.runs_dir}" in commands
     assert not plan.runs_dir.exists()
@@ -84,7 +84,7 @@ def test_several_nodes_need_slurm(plan: Plan) -> None:
 def test_one_line_of_setup_and_the_threads_reach_the_ranks(plan: Plan) -> None:
     plan = moved(plan, plan.runs_dir, setup="export MASTER_ADDR='of the site'", threads_per_rank=3)
     assert launch(plan) == exitcodes.OK
-    seen = json.loads((plan.cells[0].run.path / "rank0.json").read_text())
+    seen = json.loads((plan.runs[0].run.path / "rank0.json").read_text())
     assert seen["MASTER_ADDR"] == "of the site" and seen["OMP_NUM_THREADS"] == "3"
 
 
@@ -115,7 +115,7 @@ def launching(plan: Plan) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_ctrl_c_reaches_the_ranks_once_and_ends_the_launch(plan: Plan) -> None:
     order(plan, "finish", "wait", "finish")
-    run = plan.cells[1].run
+    run = plan.runs[1].run
     with launching(plan) as process:
         wait_for((run.path / "rank0.json").exists, PATIENCE)  # its handlers of signals are set by then
         process.send_signal(signal.SIGINT)
@@ -123,14 +123,14 @@ def test_ctrl_c_reaches_the_ranks_once_and_ends_the_launch(plan: Plan) -> None:
         out = process.stdout.read().decode()
     assert "the same command continues it" in out
     assert json.loads((run.path / "signals0").read_text()) == [signal.SIGINT]
-    assert [c.run.status() for c in plan.cells] == ["done", "interrupted", "planned"]
+    assert [c.run.status() for c in plan.runs] == ["done", "interrupted", "planned"]
     assert launch(plan) == exitcodes.OK
-    assert [len(c.run.attempts()) for c in plan.cells] == [1, 2, 1]
+    assert [len(c.run.attempts()) for c in plan.runs] == [1, 2, 1]
 
 
 def test_second_ctrl_c_kills_every_rank_at_once(plan: Plan) -> None:
     order(plan, "stubborn", "finish", "finish")
-    child = plan.cells[0].run.path / "child"
+    child = plan.runs[0].run.path / "child"
     with launching(plan) as process:
         wait_for(lambda: child.exists() and child.read_text().endswith("\n"), PATIENCE)
         process.send_signal(signal.SIGINT)

@@ -6,43 +6,42 @@ from pathlib import Path
 import pytest
 
 from adarem.launch.commands import report_arguments
-from adarem.plan.plan import METRICS, make_plan
+from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
-from adarem.report.tables.table import METRICS as of_report
 from adarem.resources import config_dir
 from adarem.run.errors import UserError
 
 
 def names(overrides: list[str]) -> list[str]:
-    return [cell.config.cell for cell in make_plan(overrides).cells]
+    return [cell.config.run_name for cell in make_plan(overrides).runs]
 
 
 def test_table2_is_the_papers() -> None:
     plan = make_plan(["grid=table2", "data.root=/data/imagenet"])
     assert plan.folder.name == "table2"
-    rates = {c.config.optimizer.name: c.config.optimizer.lr for c in plan.cells}
+    rates = {c.config.optimizer.name: c.config.optimizer.lr for c in plan.runs}
     # Section 4.1.1: 0.4 for SGD and AdaRem, 0.004 for Adam, AdamW, AdaBound, 0.0001 for RMSProp
     assert rates == {"sgdm": 0.4, "adam": 0.004, "adamw": 0.004, "adabound": 0.004, "rmsprop": 1e-4, "adarem": 0.4}
-    for cell in plan.cells:
+    for cell in plan.runs:
         c = cell.config
         assert (c.scale.epochs, c.scale.global_batch_size, c.cluster.world_size) == (100, 1024, 16)
         assert (c.schedule.name, c.schedule.warmup_epochs, c.scale.lr_factor) == ("cosine", 0, 1.0)
         assert c.data.beton_dir == "/data/imagenet/ffcv"
-    assert plan.cells[-1].config.optimizer.hyper["lam"] == 0.999
+    assert plan.runs[-1].config.optimizer.hparams["lam"] == 0.999
 
 
 def test_table1_is_the_papers() -> None:
     plan = make_plan(["grid=table1", "data.root=/data/imagenet"])
-    assert len(plan.cells) == 12
-    assert {c.config.optimizer.label for c in plan.cells} == {"SGDM", "AdaRem-S"}
-    assert len({c.config.model.label for c in plan.cells}) == 6
+    assert len(plan.runs) == 12
+    assert {c.config.optimizer.label for c in plan.runs} == {"SGDM", "AdaRem-S"}
+    assert len({c.config.model.label for c in plan.runs}) == 6
 
 
 def test_every_optimizer_and_model_file_composes() -> None:
     optimizers = sorted(p.stem for p in (config_dir() / "optimizer").glob("*.yaml"))
     models = sorted(p.stem for p in (config_dir() / "model").glob("*.yaml") if p.stem != "awd_lstm")
     plan = make_plan(["data=digits", f"optimizer={','.join(optimizers)}", f"model={','.join(models)}"])
-    assert len(plan.cells) == len(optimizers) * len(models)
+    assert len(plan.runs) == len(optimizers) * len(models)
     for schedule in ("cosine", "step", "constant"):
         make_plan(["data=digits", "scale.epochs=100", f"schedule={schedule}"])
 
@@ -91,7 +90,7 @@ def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
     runs = f"runs_dir={tmp_path}"
     paper = ["data.root=/d", runs, "optimizer=sgdm,adarem"]
     trial = make_plan([*paper, "scale.epochs=30"])
-    assert (trial.folder.name, trial.grid["scale"]) == ("table2-trial", "trial")
+    assert (trial.folder.name, trial.spec.scale) == ("table2-trial", "trial")
     assert "REHEARSAL: ImageNet, 30 epochs" in trial.describe()
     mixed = make_plan([*paper, "scale.epochs=100,30"])
     assert mixed.folder.name == "table2-trial" and "REHEARSAL: ImageNet, 30 epochs" in mixed.describe()
@@ -112,24 +111,20 @@ def test_a_trial_takes_no_winners_of_the_papers_search(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runs of the search are not finished"):
         make_plan(["grid=table3", *overrides])
     trial = make_plan(["grid=table3", *overrides, "scale.epochs=3"])
-    assert trial.grid["selection"].endswith("settings of configs/tuned, no table3_search-trial in " + tmp_path.name)
+    assert trial.spec.selection.endswith("settings of configs/tuned, no table3_search-trial in " + tmp_path.name)
 
 
 def test_one_value_replaces_a_grids_axis() -> None:
     axis = ["data=digits", "optimizer=adam", "+grid.axes={optimizer.lr: [0.1, 0.2]}"]
     assert names(axis) == ["resnet18-adam-lr=0.1-s0", "resnet18-adam-lr=0.2-s0"]
-    (cell,) = make_plan([*axis, "optimizer.lr=0.3"]).cells
-    assert (cell.config.cell, cell.config.optimizer.lr) == ("resnet18-adam-lr=0.3-s0", 0.3)
+    (cell,) = make_plan([*axis, "optimizer.lr=0.3"]).runs
+    assert (cell.config.run_name, cell.config.optimizer.lr) == ("resnet18-adam-lr=0.3-s0", 0.3)
 
 
 def test_keys_of_the_grid_stay_out_of_names() -> None:
-    given = ["+grid.variants={a: {optimizer.lr: 0.5}}", "+grid.settings=['train.compile=true']", "~grid.figure"]
-    (cell,) = make_plan(["data=digits", "optimizer=adam", *given]).cells
-    assert cell.config.cell == "resnet18-adam-lr=0.5-s0" and cell.config.train.compile
-
-
-def test_metrics_of_a_grid_are_those_of_the_report() -> None:
-    assert tuple(of_report) == METRICS
+    given = ["+grid.overrides={a: {optimizer.lr: 0.5}}", "+grid.settings=['train.compile=true']", "~grid.figure"]
+    (cell,) = make_plan(["data=digits", "optimizer=adam", *given]).runs
+    assert cell.config.run_name == "resnet18-adam-lr=0.5-s0" and cell.config.train.compile
 
 
 DAMAGED = {
@@ -179,7 +174,7 @@ def test_planning_twice_changes_nothing(tmp_path: Path) -> None:
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("config.yaml")}
     assert len(before) == 2
     again = make_plan(overrides)
-    assert not any(cell.new for cell in again.cells)
+    assert not any(cell.new for cell in again.runs)
     again.write()
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("config.yaml")} == before
 
@@ -188,7 +183,7 @@ def test_a_changed_config_under_a_known_name_is_refused(tmp_path: Path) -> None:
     overrides = ["data=digits", f"runs_dir={tmp_path}", "optimizer=adam"]
     plan = make_plan(overrides)
     plan.write()
-    file = plan.cells[0].run.config_file
+    file = plan.runs[0].run.config_file
     file.write_text(file.read_text().replace("beta1: 0.9", "beta1: 0.8"))
     with pytest.raises(UserError, match=r"planned before with other settings \(optimizer.beta1: 0.8 against 0.9\)"):
         make_plan(overrides)
@@ -199,7 +194,7 @@ def test_circumstances_may_change(tmp_path: Path) -> None:
     make_plan(overrides).write()
     moved = make_plan([*overrides, "data.root=/elsewhere", "cluster.ranks_per_node=1"])
     moved.write()
-    assert moved.cells[0].run.config().data.root == "/elsewhere"
+    assert moved.runs[0].run.config().data.root == "/elsewhere"
 
 
 def test_nothing_is_written_when_one_cell_is_bad(tmp_path: Path) -> None:

@@ -18,19 +18,20 @@ def planned(dirs, *overrides):
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def test_cells_without_a_run_have_the_papers_names(dirs):
     plan = planned(dirs, "grid=table1")
-    for cell in plan.cells:  # one run is left: eleven cells are known from grid.yaml alone
-        if cell.config.cell != "resnet18-sgdm-s0":
+    for cell in plan.runs:  # one run is left: eleven cells are known from grid.yaml alone
+        if cell.config.run_name != "resnet18-sgdm-s0":
             cell.run.config_file.unlink()
             cell.run.path.rmdir()
     md = tables.markdown(table(plan.folder, dirs))
     for name in ("ResNet-50", "MobileNetV2-0.5", "ShuffleNetV2-1.0", "AdaRem-S", "SGDM"):
         assert name in md
-    head = md.split("## Settings")[0]
+    head = md.split("## Planned, and not there")[0]  # where directories are listed by their names
+    assert len(head) < len(md)
     assert not any(name in head for name in ("resnet50", "mobilenet_v2", "shufflenet_v2", "adarem_s", "sgdm"))
 
 
@@ -54,4 +55,4 @@ def test_cells_off_the_plan_have_them_too(dirs):
 
 def test_a_library_network_is_called_what_the_user_called_it(dirs):
     plan = planned(dirs, "model=timm:resnet10t", "optimizer=sgdm")
-    assert plan.grid["labels"]["model"]["timm:resnet10t"] == "timm:resnet10t"
+    assert plan.spec.labels.model["timm:resnet10t"] == "timm:resnet10t"

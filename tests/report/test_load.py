@@ -9,6 +9,8 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from tests.support.sweeps import diverge, fingerprint, finish, make_config, start, write_epochs, write_grid
 
+COMPLETE_GRID = b"name: table2\nmetrics: [top1]\naxes: {model: [resnet18], optimizer: [sgdm]}\n"
+
 
 def test_every_state_is_told_apart(dirs):
     folder = write_grid(dirs[0])
@@ -16,7 +18,7 @@ def test_every_state_is_told_apart(dirs):
     diverge(folder, make_config("resnet18", "adam"))
     for optimizer in ("adamw", "adabound", "rmsprop", "adarem"):
         config = make_config("resnet18", optimizer)
-        RunDir(folder / config.cell).freeze(config)
+        RunDir(folder / config.run_name).freeze(config)
     failed, stopped, running = (RunDir(folder / f"resnet18-{o}-s0") for o in ("adabound", "rmsprop", "adarem"))
     failed.end_attempt(start(failed), "failed", "CUDA out of memory")
     number = start(stopped)
@@ -141,7 +143,7 @@ def test_one_run_on_other_data_makes_the_campaign_a_rehearsal(dirs, table2_runs)
 def test_text_is_held_to_its_counts_too(dirs):
     """The loader refuses other counts; a result that tells others all the same is no reproduction."""
     plan = make_plan(["grid=table3", "data.root=/d", f"runs_dir={dirs[0]}", "optimizer=sgdm"])
-    config = plan.cells[0].config
+    config = plan.runs[0].config
     run = finish(plan.folder, config, 0.0, epochs=False)
     run.write_result(run.result() | {"perplexity": 70.0})
     assert load.read_run(run.path).rehearsal is None
@@ -260,10 +262,10 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
         (b"name: [", "not valid YAML"),
         (b"name: 2024-99-99", "not valid YAML"),
         (b"- table2", "holds no mapping; plan"),
-        (b"axes: {model: 5}", "axes: not as `adarem plan` writes it"),
-        (b"metrics: top1", "metrics: not as"),
-        (b"labels: {model: [a]}", "labels: not as"),
-        (b"seeds: 3", "seeds: not as"),
+        (COMPLETE_GRID.replace(b"[resnet18]", b"5"), "axes.model=5: needs a list of str; plan the grid again"),
+        (COMPLETE_GRID.replace(b"[top1]", b"top1"), "metrics='top1': needs a list"),
+        (COMPLETE_GRID + b"labels: {model: [a]}", "labels.model=['a']: needs a mapping"),
+        (COMPLETE_GRID + b"seeds: 3", "seeds=3: needs a list"),
         (None, "grid.yaml: cannot be read (Is a directory)"),
     ],
 )
@@ -280,7 +282,7 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
     bad = write_grid(dirs[0], "table1")
     (bad / "grid.yaml").write_bytes(b"\xff")
     read = []
-    monkeypatch.setattr(load, "read_campaign", lambda folder, f=load.read_campaign: read.append(folder) or f(folder))
+    monkeypatch.setattr(load, "read_sweep", lambda folder, f=load.read_sweep: read.append(folder) or f(folder))
     sweeps = load.Sweeps(dirs[0])
     assert sweeps.names() == ["table1", "table2"]
     for _ in range(2):
@@ -307,15 +309,15 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
 def test_sections_that_were_read_before_make_the_same_config(dirs, old, new):
     run = finish(write_grid(dirs[0]), make_config("resnet18", "sgdm"), 70.5, epochs=False)
     sections = {}
-    assert load.read_run(run.path, sections).config == run.config() and len(sections) > 5
+    assert load.read_run(run.path, sections=sections).config == run.config() and len(sections) > 5
     text = run.config_file.read_text().replace(old, new, 1)
     run.config_file.write_text(text.replace("extra: []", "extra: *three") if "three" in new else text)
     try:
         expected = run.config()
     except UserError as e:
-        assert load.read_run(run.path, sections) == f"table2/resnet18-sgdm-s0: {e}"
+        assert load.read_run(run.path, sections=sections) == f"table2/resnet18-sgdm-s0: {e}"
     else:
-        assert load.read_run(run.path, sections).config == expected
+        assert load.read_run(run.path, sections=sections).config == expected
 
 
 def test_folders_that_are_no_runs_are_left_alone(dirs):

@@ -16,6 +16,7 @@ from adarem.report.manifest import read_manifest
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.reproduction import Standing
 from tests.support import ROOT
 from tests.support.sweeps import fingerprint, finish, make_config, write_grid
 
@@ -65,7 +66,7 @@ def test_the_manifest_says_how_the_runs_stand(dirs, table2_runs):
     report(dirs)
     of_paper, rehearsed = (read_manifest(dirs[1] / name) for name in ("table2", "table2-digits"))
     assert (of_paper.sweep, of_paper.grid, of_paper.heading) == ("table2", "table2", "Table 2")
-    assert (of_paper.standing.kind, of_paper.standing.reason) == ("reproduction", "")
+    assert of_paper.standing == Standing("reproduction", "the paper's data, scale and settings")
     assert rehearsed.standing.kind == "rehearsal" and "embedded digits" in rehearsed.standing.reason
     assert rehearsed.title.startswith("REHEARSAL of Table 2") and rehearsed.sweep == "table2-digits"
     assert (of_paper.metrics, of_paper.runs, of_paper.finished) == (("top1", "top5"), 6, 6)
@@ -210,7 +211,7 @@ def test_every_run_is_read_once(dirs, table2_runs, monkeypatch):
     rehearse(dirs, "figure2", ("sgd", "adarem"))
     seen = []
     of = load.read_run
-    monkeypatch.setattr(load, "read_run", lambda path, sections: seen.append(path) or of(path))
+    monkeypatch.setattr(load, "read_run", lambda path, *more: seen.append(path) or of(path, *more))
     report(dirs)
     assert len(seen) == len(set(seen)) == 6 + 2 + 2
 
@@ -242,14 +243,14 @@ def test_nothing_run_is_one_line_with_what_to_type(dirs):
 def test_a_grid_only_planned_renders(dirs):
     folder = write_grid(dirs[0])
     config = make_config("resnet18", "sgdm")
-    RunDir(folder / config.cell).freeze(config)
+    RunDir(folder / config.run_name).freeze(config)
     text = report(dirs)
     assert "0 of 1" in text and "no run has started" in text
 
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def lines_of(fig, panel):
@@ -316,3 +317,40 @@ def test_figures_1_and_2_from_the_oscillation_records(dirs):
     assert heads == ["SGD, a[0]", "SGD, b[0, 1]", "AdaRem, a[0]", "AdaRem, b[0, 1]"]
     q = lines_of(curves(t, OSCILLATION, ""), 0)
     assert q["SGD"][0].tolist() == [1, 49.0] and q["AdaRem"][-1].tolist() == [n, 49.0 - n]
+
+
+def test_another_setting_than_the_papers_is_a_variation_without_verdicts(dirs):
+    folder = write_grid(dirs[0], seeds=[0, 1])
+    for seed in (0, 1):
+        for optimizer, top1 in (("sgdm", 70.6), ("adarem", 71.2)):
+            config = make_config("resnet18", optimizer, seed, overrides={"optimizer.weight_decay": 5e-4})
+            finish(folder, config, top1 + 0.1 * seed)
+    text = report(dirs)
+    assert text.startswith("VARIATION of Table 2") and "VARIATION, not a reproduction: another setting than the" in text
+    manifest = read_manifest(dirs[1] / "table2")
+    assert manifest.standing.kind == "variation" and "weight decay 0.0005" in manifest.standing.reason
+    md = (dirs[1] / "table2/table.md").read_text()
+    assert "| verdict |" not in md and "> **VARIATION, not a reproduction.**" in md
+    assert {row["status"] for row in rows(dirs[1] / "claims.csv")} == {"not run"}
+    for seed in (0, 1):  # the grid's own settings next to them: they alone have verdicts and are evidence
+        for optimizer, top1 in (("sgdm", 70.6), ("adarem", 71.2)):
+            finish(folder, make_config("resnet18", optimizer, seed), top1 + 0.1 * seed)
+    report(dirs)
+    assert read_manifest(dirs[1] / "table2").standing.kind == "reproduction"
+    verdicts = {
+        (row["variant"], row["verdict"] == "—") for row in rows(dirs[1] / "table2/table.csv") if row["n"] == "2"
+    }
+    assert verdicts == {("weight_decay=0.0005", True), ("", False)}
+    evidence = [run for row in rows(dirs[1] / "claims.csv") for run in row["runs"].split()]
+    assert evidence and not any("weight_decay" in run for run in evidence)
+
+
+def test_a_study_has_neither_stamp_nor_verdict(dirs):
+    folder = write_grid(dirs[0], data="digits", scale="rehearsal", name="ours", paper=None)
+    finish(folder, make_config("resnet18", "sgdm", data="digits"), 95.0)
+    text = report(dirs, "ours")
+    assert "REHEARSAL" not in text and "VARIATION" not in text and "embedded digits" in text
+    manifest = read_manifest(dirs[1] / folder.name)
+    assert manifest.standing.kind == "study"
+    md = (dirs[1] / folder.name / "table.md").read_text()
+    assert "| ours |" in md and "| paper |" not in md and "verdict" not in md

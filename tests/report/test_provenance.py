@@ -27,7 +27,7 @@ def test_alike_runs_give_no_warning(dirs):
             {},
             "different commits: badc0de99 (resnet18-adarem-s0), c0ffee012 (resnet18-sgdm-s0)",
         ),
-        ({"dirty": True}, {}, "uncommitted changes, so the commit does not tell the code: resnet18-adarem-s0"),
+        ({"dirty": True}, {}, "uncommitted changes, so the commit does not name the code: resnet18-adarem-s0"),
         ({"world_size": 8}, {}, "different world sizes: 8 (resnet18-adarem-s0), 16 (resnet18-sgdm-s0)"),
         ({"hashes": HASHES | {"train": "d" * 64}}, {}, "different data"),
         ({}, {"changed": {"train": {"label_smoothing": 0.1}}}, "Cells differ in train.label_smoothing: 0.1"),
@@ -39,7 +39,7 @@ def test_what_may_not_be_alike_is_named(dirs, second, config, words):
     sweep = pair(dirs, second=second, **config)
     told = provenance.warnings(sweep)
     assert any(words in w for w in told), told
-    assert words in tables.markdown(build(sweep, read_paper("table2.csv", dirs[1])))
+    assert words in tables.markdown(build(sweep, read_paper(sweep.spec, dirs[1])))
 
 
 def test_optimizers_may_differ_from_each_other_but_not_from_themselves(dirs):
@@ -77,7 +77,8 @@ def test_a_failed_run_keeps_its_reason_beside_other_problems(dirs):
 
 def test_cells_on_different_data_are_not_compared(dirs):
     other = {"hashes": HASHES | {"val": "e" * 64}}
-    t = build(pair(dirs, second=other), read_paper("table2.csv", dirs[1]))
+    sweep = pair(dirs, second=other)
+    t = build(sweep, read_paper(sweep.spec, dirs[1]))
     ours = {line.kind: line.texts for line in tables.lines(t)}["ours"]
     texts = dict(zip(t.columns, ours, strict=True))
     assert texts["sgdm"][0].endswith("[data A]") and texts["adarem"][0].endswith("[data B]")
@@ -89,7 +90,8 @@ def test_seeds_of_one_cell_on_different_data_have_no_mean(dirs):
     for seed, hashes in ((0, HASHES), (1, HASHES | {"train": "e" * 64})):
         finish(folder, make_config("resnet18", "sgdm", seed), 70.5, hashes=hashes)
         finish(folder, make_config("resnet18", "adarem", seed), 71.5 + seed)
-    t = build(load_sweep(folder), read_paper("table2.csv", dirs[1]))
+    sweep = load_sweep(folder)
+    t = build(sweep, read_paper(sweep.spec, dirs[1]))
     row = ("resnet18", "", "top1")
     assert (t.cell(row, "sgdm").ours, t.cell(row, "sgdm").difference) == ("mixed data", None)
     assert t.cell(row, "sgdm").verdict == "mixed data"

@@ -7,13 +7,14 @@ import pytest
 import yaml
 
 from adarem.plan.plan import make_plan
-from adarem.run.config import config_hash, differing_keys, from_dict, identity, to_dict
+from adarem.run.config import from_dict, to_dict
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash
 
 
 @pytest.fixture(scope="module")
 def raw() -> dict:
-    return to_dict(make_plan(["data=digits", "optimizer=adarem"]).cells[0].config)
+    return to_dict(make_plan(["data=digits", "optimizer=adarem"]).runs[0].config)
 
 
 def changed(raw: dict, key: str, value: object) -> dict:
@@ -120,26 +121,3 @@ def test_missing_key_is_named(raw: dict) -> None:
     with pytest.raises(UserError, match=r"^data\.workers: missing$"):
         from_dict(raw)
     raw["data"]["workers"] = 1
-
-
-def test_identity_leaves_out_circumstances_only(raw: dict) -> None:
-    config = from_dict(raw)
-    elsewhere = from_dict(changed(changed(raw, "data.root", "/elsewhere"), "cluster.ranks_per_node", 4))
-    assert config_hash(elsewhere) == config_hash(config)
-    other = from_dict(changed(raw, "optimizer.weight_decay", 0.5))
-    assert config_hash(other) != config_hash(config)
-    assert differing_keys(config, other) == ["optimizer.weight_decay: 0.0001 against 0.5"]
-    assert {"optimizer.beta", "data.crop_area", "seed", "scale.epochs"} <= identity(config).keys()
-
-
-def test_only_imagenet_at_paper_scale_is_no_rehearsal() -> None:
-    paper = make_plan(["data.root=/nowhere"]).cells[0].config
-    assert paper.rehearsal is None
-    shorter = make_plan(["data.root=/nowhere", "scale=smoke"]).cells[0].config
-    assert shorter.rehearsal.startswith("ImageNet, 2 epochs")
-    fewer_epochs = make_plan(["data.root=/nowhere", "scale.epochs=90"]).cells[0].config
-    assert fewer_epochs.rehearsal.startswith("ImageNet, 90 epochs")
-    digits = make_plan(["data=digits", "scale=paper", "cluster=slurm"]).cells[0].config
-    assert digits.rehearsal.startswith("embedded digits, 100 epochs")
-    a_part = make_plan(["data.root=/d", "data.expected_val=8"]).cells[0].config  # else eight images would pass for all
-    assert a_part.rehearsal.startswith("ImageNet, 100 epochs")

@@ -1,11 +1,6 @@
-"""The run directory: whole files or none, statuses derived, one owner at a time."""
+"""The run directory: statuses derived, one owner at a time."""
 
-import json
 import multiprocessing
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +9,25 @@ import pytest
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
-from adarem.run.sweep import cell_name, read_campaign, runs_in
+from adarem.run.sweep import read_sweep, runs_in
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     plan = make_plan(["data=digits", f"runs_dir={tmp_path}", "optimizer=adam"])
     plan.write()
-    return plan.cells[0].run
+    return plan.runs[0].run
 
 
 def test_config_comes_back_as_planned(run: RunDir) -> None:
     config = run.config()
-    assert (config.cell, config.optimizer.name, config.optimizer.hyper["beta1"]) == ("resnet18-adam-s0", "adam", 0.9)
+    assert (config.run_name, config.optimizer.name, config.optimizer.hparams["beta1"]) == (
+        "resnet18-adam-s0",
+        "adam",
+        0.9,
+    )
     assert run.status() == "planned"
-    assert read_campaign(run.path.parent)["name"] == "table2"
+    assert read_sweep(run.path.parent).name == "table2"
     assert runs_in(run.path.parent) == [run]
 
 
@@ -54,7 +52,7 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no config.yaml there"):
         RunDir(tmp_path).config()
     with pytest.raises(UserError, match=r"no grid.yaml there"):
-        read_campaign(tmp_path)
+        read_sweep(tmp_path)
 
 
 def test_attempts_are_joined_and_statuses_derived(run: RunDir) -> None:
@@ -138,45 +136,6 @@ def test_lock_names_its_owner_and_dies_with_it(run: RunDir) -> None:
     assert not run.locked()
     with run.lock():
         pass
-
-
-def test_write_atomically_leaves_the_old_file_when_it_fails(tmp_path: Path) -> None:
-    target = tmp_path / "file"
-    write_atomically(target, "old")
-    os.chmod(target, 0o600)
-    with pytest.raises(TypeError):
-        write_atomically(target, 3)  # type: ignore[arg-type]
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-    write_atomically(target, "new")
-    umask = os.umask(0)
-    os.umask(umask)
-    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
-    target = tmp_path / "progress.json"
-    program = (
-        "import sys, json; from pathlib import Path; from adarem.run.files import write_atomically\n"
-        "for i in range(300): write_atomically(Path(sys.argv[1]), json.dumps({'x': [i] * 5000}))"
-    )
-    writer = subprocess.Popen([sys.executable, "-c", program, str(target)])
-    reads = 0
-    while writer.poll() is None:
-        if target.exists():
-            assert len(json.loads(target.read_text())["x"]) == 5000
-            reads += 1
-        time.sleep(0.001)
-    assert writer.returncode == 0 and reads > 0
-    assert list(tmp_path.iterdir()) == [target]
-
-
-def test_cell_names_are_safe_file_names() -> None:
-    assert cell_name("timm:resnet10t", "adarem", 2, {"optimizer.lr": 0.1}) == "timm_resnet10t-adarem-lr=0.1-s2"
-    assert "/" not in cell_name("a/../b", "$(rm -rf ~)", 0, {"x.y": "a b\n'c'"})
-    assert " " not in cell_name("a", "b", 0, {"x.y": "a b"})
-    long = [cell_name("a", "b", 0, {f"x.key{i}": v for i in range(60)}) for v in (1, 2)]
-    assert long[0] != long[1] and all(len(name) <= 180 for name in long)
 
 
 def test_halves_that_killed_processes_left_go_with_the_next_lock(run: RunDir) -> None:

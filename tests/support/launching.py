@@ -25,16 +25,16 @@ def moved(plan: Plan, runs_dir: Path, **cluster: Any) -> Plan:
     cells = [
         replace(
             planned,
-            run=RunDir(folder / planned.config.cell),
+            run=RunDir(folder / planned.config.run_name),
             config=replace(planned.config, cluster=replace(planned.config.cluster, **cluster)),
         )
-        for planned in plan.cells
+        for planned in plan.runs
     ]
-    return replace(plan, folder=folder, runs_dir=runs_dir, results_dir=runs_dir.parent / "results", cells=cells)
+    return replace(plan, folder=folder, runs_dir=runs_dir, results_dir=runs_dir.parent / "results", runs=cells)
 
 
 def order(plan: Plan, *what: str) -> None:
     """Writes the plan and tells each run's stub what to do; see sbatch_stub.py."""
     plan.write()
-    for planned, do in zip(plan.cells, what, strict=True):
+    for planned, do in zip(plan.runs, what, strict=True):
         (planned.run.path / "stub.json").write_text(json.dumps({"do": do}))

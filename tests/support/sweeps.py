@@ -1,4 +1,4 @@
-"""Fake campaigns, written through the run directory's own writers."""
+"""Fake sweeps, written through the run directory's own writers."""
 
 import copy
 import math
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from adarem.plan.compose import labels
-from adarem.run.config import RunConfig, config_hash, from_dict
+from adarem.plan.compose import labels, with_catalog
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import RunDir
-from adarem.run.sweep import cell_name, folder_name, write_campaign
+from adarem.run.identity import config_hash
+from adarem.run.sweep import run_name, spec_from_dict, sweep_name, write_sweep
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -40,7 +41,7 @@ def make_config(
     rehearsal = data != "imagenet"
     raw = {
         "grid": grid,
-        "cell": cell_name(model, optimizer, seed, overrides or {}),
+        "cell": run_name(model, optimizer, seed, overrides or {}),
         "seed": seed,
         "data": _group("data", data) | {"root": "/data", "beton_dir": "/data/ffcv"},
         "model": _group("model", model),
@@ -52,6 +53,7 @@ def make_config(
         "wandb": {"mode": "disabled", "project": "adarem", "entity": None},
         "overrides": overrides or {},
     }
+    with_catalog(raw)
     for key, value in (overrides or {}).items():
         section, _, leaf = key.partition(".")
         raw[section][leaf] = value
@@ -61,9 +63,10 @@ def make_config(
 
 
 def write_grid(runs_dir: Path, grid: str = "table2", data: str = "imagenet", scale: str = "paper", **changed) -> Path:
-    folder = runs_dir / folder_name(grid, data, scale)
+    folder = runs_dir / sweep_name(grid, data, scale)
     raw = yaml.safe_load((CONFIGS / "grid" / f"{grid}.yaml").read_text())
-    write_campaign(folder, raw | {"labels": labels() | {"settings": {}}} | changed)
+    printed = {"model": labels().model, "optimizer": labels().optimizer}
+    write_sweep(folder, spec_from_dict(raw | {"labels": printed} | changed))
     return folder
 
 
@@ -117,7 +120,7 @@ def finish(
 
     ``correct``: the validation set is these images, right to ``top1`` percent, and top-5 is the same.
     """
-    run = RunDir(folder / config.cell)
+    run = RunDir(folder / config.run_name)
     run.freeze(config)
     world = world_size or config.cluster.world_size
     number = start(run, commit=commit, dirty=dirty, world_size=world)
@@ -161,7 +164,7 @@ def fingerprint(config: RunConfig, counts: dict[str, int], hashes: dict[str, str
 
 
 def diverge(folder: Path, config: RunConfig, epoch: int = 3) -> RunDir:
-    run = RunDir(folder / config.cell)
+    run = RunDir(folder / config.run_name)
     run.freeze(config)
     number = start(run)
     write_epochs(run, epoch, 5.0, of=config.scale.epochs)

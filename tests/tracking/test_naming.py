@@ -42,7 +42,7 @@ def test_names_and_tags_are_as_long_as_wandb_takes(tmp_path: Path) -> None:
         config = make_config(
             "resnet18", "adam", 12, data="digits", overrides={"optimizer.lr": lr}, changed={"model": model}
         )
-        shown.append(describe(RunDir(tmp_path / "table2-digits" / config.cell), config))
+        shown.append(describe(RunDir(tmp_path / "table2-digits" / config.run_name), config))
     for s in shown:
         assert len(s.name) <= 128 and s.name.endswith(" · seed 12")
         assert len(s.group) <= 128 and max(map(len, s.tags)) <= 64

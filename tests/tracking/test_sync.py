@@ -36,7 +36,7 @@ def test_an_offline_run_holds_everything_also_after_an_interruption(
     assert run_record.notes.startswith("REHEARSAL: embedded digits, 2 epochs")
     assert run_record.project == "adarem"
     settings = {i.key: json.loads(i.value_json) for i in run_record.config.update}
-    assert settings["optimizer"]["lam"] == 0.999 and settings["cell"] == config.cell == run.path.name
+    assert settings["optimizer"]["lam"] == 0.999 and settings["cell"] == config.run_name == run.path.name
     assert (settings["campaign"], settings["table_cell"]) == ("table2-digits-smoke", cell)
     # the newest run is complete, from the first epoch on
     epochs = [row for row in history(run) if "epoch" in row]

@@ -41,8 +41,8 @@ def saved(server: Server, tmp_path: Path, adarem_command: Command) -> Callable[.
         words = ["--entity=someone"]
         if action == "report":
             results = tmp_path / "results"
-            data, scale = plan.grid["data"], plan.grid["scale"]
-            make_report(grid=plan.grid["name"], runs_dir=tmp_path / "runs", results_dir=results, data=data, scale=scale)
+            data, scale = plan.spec.data, plan.spec.scale
+            make_report(grid=plan.spec.name, runs_dir=tmp_path / "runs", results_dir=results, data=data, scale=scale)
             words.append(f"--results-dir={results}")
         done = adarem_command("wandb", action, str(plan.folder), *words, **server.environment)
         assert done.returncode == 0, done.stderr

@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from adarem.run import exitcodes
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.schema import HYPER
 from adarem.train import metrics as meters
 from adarem.train.checkpoint import find_newest, load
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 
-@pytest.mark.parametrize("optimizer", HYPER)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     optimizer: str, tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:

@@ -33,9 +33,9 @@ def report_command(plan: "Plan") -> list[str]:
 def report_arguments(plan: "Plan") -> list[str]:
     """The ``key=value`` words by which `adarem report` finds the plan's sweep."""
     return [
-        f"grid={plan.grid['name']}",
-        f"data={plan.grid['data']}",
-        f"scale={plan.grid['scale']}",
+        f"grid={plan.spec.name}",
+        f"data={plan.spec.data}",
+        f"scale={plan.spec.scale}",
         f"runs_dir={plan.runs_dir}",
         f"results_dir={plan.results_dir}",
     ]
@@ -61,7 +61,7 @@ def environment(cluster: ClusterConfig) -> dict[str, str]:
 
 def publishes(plan: "Plan") -> bool:
     """Whether wandb gets the table and the figures too."""
-    return plan.cells[0].config.wandb.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled"
+    return plan.runs[0].config.wandb.mode != "disabled" and os.environ.get("WANDB_MODE") != "disabled"
 
 
 def make_report(plan: "Plan") -> None:

@@ -29,12 +29,12 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
         UserError: the plan has no runs; the cluster that the config names cannot be used from here; a text's files are
             missing or differ from what the config expects.
     """
-    if not plan.cells:
+    if not plan.runs:
         raise UserError("grid: the plan has no runs; give each axis at least one value")
-    clusters = {planned.config.cluster.name for planned in plan.cells}
+    clusters = {planned.config.cluster.name for planned in plan.runs}
     if len(clusters) > 1:
         raise UserError("cluster: the plan has both local and slurm runs; launch them separately")
-    for data in {planned.config.data for planned in plan.cells if isinstance(planned.config.data, TextConfig)}:
+    for data in {planned.config.data for planned in plan.runs if isinstance(planned.config.data, TextConfig)}:
         if not data.embedded and not dry_run:
             read_corpus(data)  # there is nothing to prepare: wrong files are found before the job waits in the queue
     return launch_on_slurm(plan, dry_run=dry_run) if clusters == {"slurm"} else launch_here(plan, dry_run=dry_run)

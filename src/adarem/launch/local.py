@@ -22,7 +22,7 @@ from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 
 if TYPE_CHECKING:
-    from adarem.plan.plan import Cell, Plan
+    from adarem.plan.plan import Plan, PlannedRun
 
 
 def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
@@ -35,7 +35,7 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
     Raises:
         UserError: a run asks for more than one node.
     """
-    for planned in plan.cells:
+    for planned in plan.runs:
         nodes = planned.config.cluster.nodes
         if nodes > 1:
             raise UserError(f"cluster.nodes={nodes}: this machine is one node; give cluster.nodes=1 or cluster=slurm")
@@ -48,11 +48,11 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
     return _train(plan)
 
 
-def _unfinished(plan: "Plan") -> list["Cell"]:
-    return [planned for planned in plan.cells if planned.run.status() not in FINISHED]
+def _unfinished(plan: "Plan") -> list["PlannedRun"]:
+    return [planned for planned in plan.runs if planned.run.status() not in FINISHED]
 
 
-def _command(planned: "Cell") -> list[str]:
+def _command(planned: "PlannedRun") -> list[str]:
     cluster = planned.config.cluster
     return after_setup(cluster, train_command(planned.run, cluster.ranks_per_node))
 
@@ -78,8 +78,8 @@ def _prepare(plan: "Plan") -> int:
 def _train(plan: "Plan") -> int:
     failed: list[RunDir] = []
     in_progress: list[RunDir] = []
-    for i, planned in enumerate(plan.cells, 1):
-        name, run, cluster = f"[{i}/{len(plan.cells)}] {planned.config.cell}", planned.run, planned.config.cluster
+    for i, planned in enumerate(plan.runs, 1):
+        name, run, cluster = f"[{i}/{len(plan.runs)}] {planned.config.run_name}", planned.run, planned.config.cluster
         if run.status() in FINISHED:
             print(f"{name}: {outcome(run)}, finished before", flush=True)
             continue
@@ -109,5 +109,5 @@ def _train(plan: "Plan") -> int:
         log = run.log_file
         print(f"failed: {run.path.name}; log: {log if log.exists() else 'none, its output is above'}")
     if failed:
-        print(f"{len(failed)} of {len(plan.cells)} runs failed; the same command tries them again")
+        print(f"{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again")
     return exitcodes.FAILED if failed else exitcodes.OK

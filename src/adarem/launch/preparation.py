@@ -10,10 +10,10 @@ from adarem.run.config import TextConfig
 from adarem.run.directory import RunDir
 
 if TYPE_CHECKING:
-    from adarem.plan.plan import Cell
+    from adarem.plan.plan import PlannedRun
 
 
-def unprepared(runs: Iterable["Cell"]) -> dict[str, RunDir]:
+def unprepared(runs: Iterable["PlannedRun"]) -> dict[str, RunDir]:
     """One run for each data set that is not prepared, under a key of eight hexadecimal digits of the data's place."""
     found: dict[str, RunDir] = {}
     for planned in runs:

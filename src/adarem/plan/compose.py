@@ -1,11 +1,12 @@
-"""Hydra, and of Hydra only the Compose API: overrides are parsed and checked, and one cell's config composed.
+"""Hydra, and of Hydra only the Compose API: overrides are parsed and checked, and the config of one run is composed.
 
-No other module knows it. Errors name the key and the nearest valid name, which Hydra's own lack.
+No other module knows Hydra. Errors name the key and the nearest valid name, which Hydra's own errors lack.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +19,42 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adarem.resources import config_dir
-from adarem.run.config import RunConfig, from_dict, nearest
+from adarem.run.build import nearest
+from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
-from adarem.run.sweep import cell_name
+from adarem.run.sweep import RENAMED, SweepLabels, run_name
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
 
-# Overrides of these say where and how to run, not what: they never show in a cell's name.
+# Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
 _NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers")
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, beside any dotted key
 
 
+# Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.
+_OF_CATALOG = (
+    "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
+)  # fmt: skip
+
+
 def composing() -> contextlib.AbstractContextManager[Any]:
-    """Inside of it the functions below find ``configs/``."""
+    """A context in which the functions below find ``configs/``."""
     return initialize_config_dir(str(config_dir()), version_base="1.3")
 
 
-def labels() -> dict[str, dict[str, str]]:
-    """The paper's name of every model and optimizer in ``configs/``, by its own name."""
-    found: dict[str, dict[str, str]] = {}
-    for group in ("model", "optimizer"):
+def labels() -> SweepLabels:
+    """What tables print for every model and optimizer of the catalog and of ``configs/``, in order of name."""
+    found: dict[str, dict[str, str]] = {
+        "model": {name: known.label for name, known in NETWORKS.items()},
+        "optimizer": {name: known.label for name, known in OPTIMIZERS.items()},
+    }
+    for group, by_name in found.items():
         files = [_load(p) for p in sorted((config_dir() / group).glob("[!.]*.yaml"))]
-        with _told():
-            found[group] = {str(f.name): str(f.label) for f in files if {"name", "label"} <= set(f)}
-    return found
+        with _one_line():
+            by_name |= {str(f.name): str(f.label) for f in files if {"name", "label"} <= set(f)}
+    return SweepLabels(dict(sorted(found["model"].items())), dict(sorted(found["optimizer"].items())))
 
 
 def _load(path: Path) -> DictConfig:
@@ -51,10 +63,10 @@ def _load(path: Path) -> DictConfig:
         loaded = OmegaConf.load(path)
     except yaml.MarkedYAMLError as e:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
-        raise UserError(f"{path}: not valid YAML at line {line} ({e.problem}); mend it") from None
+        raise UserError(f"{path}: not valid YAML at line {line} ({e.problem}); fix it") from None
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
         why = e.strerror if isinstance(e, OSError) else _first_line(e)
-        raise UserError(f"{path}: cannot be read ({why}); mend it") from None
+        raise UserError(f"{path}: cannot be read ({why}); fix it") from None
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path}: needs a mapping of settings")
     return loaded
@@ -76,10 +88,10 @@ def parse(overrides: list[str]) -> dict[str, Override]:
 
 
 def check(overrides: list[str], where: str) -> None:
-    """The same for what stands in a grid file at the key ``where``: one value each, a key as often as it likes.
+    """Checks overrides that a grid file has at the key ``where``: one value each; a key may occur more than once.
 
     Raises:
-        UserError: as of ``parse``.
+        UserError: as ``parse``.
     """
     try:
         for o in _checked(overrides):
@@ -89,9 +101,20 @@ def check(overrides: list[str], where: str) -> None:
         raise UserError(f"{where}: {e}") from None
 
 
+def no_such_grid_key(key: str, valid: Iterable[str]) -> UserError:
+    """With the name of now for a key that files of before had, else with the nearest valid one."""
+    hint = f"its name is '{RENAMED[key]}'" if key in RENAMED else nearest(key, valid)
+    return UserError(f"grid.{key}: no such key; {hint}")
+
+
 def key_of(override: Override) -> str:
     """Its key, without the + or ~ before it."""
     return override.get_key_element().lstrip("+~")
+
+
+def line_of(override: Override) -> str:
+    """As the user wrote it."""
+    return str(override.input_line)
 
 
 def _checked(overrides: list[str]) -> list[Override]:
@@ -111,13 +134,15 @@ def _checked(overrides: list[str]) -> list[Override]:
 
 
 def _check_names(parsed: list[Override]) -> None:
-    """Group names and options that do not exist get the nearest valid name, which Hydra's own message lacks."""
+    """Raises UserError with the nearest valid name for groups and options that do not exist."""
     root = config_dir()
     groups = {p.name: {f.stem for f in p.glob("*.yaml")} for p in root.iterdir() if p.is_dir()}
     plain = set(_load(root / "run.yaml")) - {"defaults"}
     for o in parsed:
         key = key_of(o)
-        head = key.split(".")[0]
+        head, _, rest = key.partition(".")
+        if head == "grid" and rest.split(".")[0] in RENAMED:
+            raise no_such_grid_key(rest.split(".")[0], ())
         if head not in groups and head not in plain:
             raise UserError(f"{key}: no such key; {nearest(key, {*groups, *plain})}")
         if o.is_delete() and head == key:
@@ -135,7 +160,7 @@ def _check_names(parsed: list[Override]) -> None:
 
 
 def values(override: Override) -> list[str]:
-    """What stands behind the equals sign; several where it is an axis.
+    """The values after the equals sign; several where it is an axis.
 
     Raises:
         UserError: an axis without a list of values, as Hydra's interval().
@@ -158,14 +183,23 @@ def _nested(override: str) -> bool:
     return "." in override.split("=")[0]
 
 
-def compose_grid(given: list[str]) -> tuple[dict[str, Any], Path, Path]:
-    """The grid, the folder of runs and that of results, with the overrides that bear on them and no cell's own."""
+@dataclass(frozen=True)
+class ComposedGrid:
+    """A grid as composed, unchecked, and the folders of runs and results."""
+
+    grid: object
+    runs_dir: Path
+    results_dir: Path
+
+
+def compose_grid(given: list[str]) -> ComposedGrid:
+    """The grid with those of the overrides that bear on it, and none of a single run's."""
     base = _compose([s for s in given if _key(s) not in ("seeds", "model", "optimizer") and _of_grid(s)])
-    with _told():
+    with _one_line():
         for key in ("runs_dir", "results_dir"):
             _need_path(key, base[key])
-        grid: Any = OmegaConf.to_container(base.grid, resolve=True)
-        return grid, Path(base.runs_dir).absolute(), Path(base.results_dir).absolute()
+        grid = OmegaConf.to_container(base.grid, resolve=True)
+        return ComposedGrid(grid, Path(base.runs_dir).absolute(), Path(base.results_dir).absolute())
 
 
 def _key(override: str) -> str:
@@ -179,7 +213,7 @@ def _of_grid(override: str) -> bool:
 
 def _compose(overrides: list[str]) -> DictConfig:
     try:
-        with _told():
+        with _one_line():
             return compose("run", overrides=overrides)
     except UserError:
         for path in sorted(config_dir().rglob("[!.]*.yaml")):  # a damaged file, which Hydra does not name
@@ -187,7 +221,7 @@ def _compose(overrides: list[str]) -> DictConfig:
         nested = [s.split("=")[0] for s in overrides if _nested(s)]
         if not nested:
             raise
-        # Composed without dotted keys it tells which of them is misspelt, and what it was meant to be.
+        # Composed without dotted keys it shows which of them is misspelt, and the nearest valid one.
         plain = _compose([s for s in overrides if not _nested(s)])
         for key in nested:
             if not key.startswith(("+", "~")) and not _has_key(plain, key):
@@ -196,8 +230,8 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """What Hydra and OmegaConf have against a config becomes one line."""
+def _one_line() -> Iterator[None]:
+    """Errors of Hydra and OmegaConf become UserErrors of one line."""
     try:
         yield
     except OmegaConfBaseException as e:
@@ -212,14 +246,14 @@ def _first_line(error: BaseException) -> str:
     return next(iter(text.splitlines()), type(error).__name__).rstrip(".")
 
 
-def compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_axes: list[Override]) -> RunConfig:
-    """One cell's config, checked.
+def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axes: list[Override]) -> RunConfig:
+    """One run's config, checked.
 
     Args:
         choice: its place on every axis, by key.
         seed: its seed.
-        shared: overrides that all cells have, as Hydra reads them.
-        off_axes: those of them that the user gave, which join the cell's name.
+        shared: overrides that all runs have, as Hydra reads them.
+        off_axes: those of them that the user gave, which join the run's name.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
@@ -227,17 +261,18 @@ def compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_ax
     lines = []
     for key, value in choice.items():
         if key == "model" and ":" in value:
-            lines += ["model=resnet18", f"model.name={value}", f"model.label={value}"]
+            lines += ["model=resnet18", f"model.name={value}", f"++model.label={value}"]
         else:
             lines.append(f"{key}={value}")
-    cfg = _compose([*lines, *shared])
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in (*lines, *shared)])
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
             f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
             f"data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
         )
-    with _told():
+    with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    with_catalog(raw)
     for key in {"root", "beton_dir"} & set(raw["data"] or ()):
         _need_path(f"data.{key}", raw["data"][key])
         raw["data"][key] = os.path.abspath(raw["data"][key])
@@ -251,8 +286,21 @@ def compose_cell(choice: Mapping[str, str], seed: int, shared: list[str], off_ax
     grid = raw.pop("grid")["name"]
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
-    cell = cell_name(choice["model"], choice["optimizer"], seed, in_name)
-    return from_dict({"grid": grid, "cell": cell, "seed": seed, "overrides": in_name, **raw})
+    name = run_name(choice["model"], choice["optimizer"], seed, in_name)
+    return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+
+
+def with_catalog(raw: Mapping[str, Any]) -> None:
+    """Adds to a composed config, in place, what the catalog knows of its parts and no file or override says."""
+    for group, known in (("model", NETWORKS), ("optimizer", OPTIMIZERS), ("data", DATA_SETS)):
+        part = raw.get(group)
+        name = part.get("name") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or not isinstance(name, str) or name not in known:
+            continue
+        part.setdefault("label", known[name].label)
+        if group == "data":
+            for split, count in DATA_SETS[name].counts.items():
+                part.setdefault(f"expected_{split}", count)
 
 
 def _has_key(cfg: DictConfig, key: str) -> bool:

@@ -1,88 +1,87 @@
-"""Control plane, first half: a grid file and the user's overrides become run directories.
+"""``adarem plan``: a grid file and the user's overrides become run directories.
 
-Which cells a grid has and what they are called; ``adarem.plan.compose`` makes the config of each. Everything is
-composed and checked before the first file is written; planning twice changes nothing.
+Everything is composed and checked before the first file is written; planning twice changes nothing.
 """
 
-import itertools
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from adarem.plan.compose import AXES, check, compose_cell, compose_grid, composing, labels, parse, values
-from adarem.plan.selection import winners
-from adarem.run.config import MODELS, SEEDS, GridFile, RunConfig, build, check_name, nearest
+from adarem.plan.compose import compose_grid, compose_run, composing, labels, line_of, parse, values
+from adarem.plan.grid import checked_seeds, places, spec_of
+from adarem.plan.selection import Selection, selected_settings
+from adarem.resources import find_paper_file
+from adarem.run.catalog import NETWORKS
+from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.schema import variant
-from adarem.run.sweep import campaign_scale, folder_name, write_campaign
-
-METRICS = ("top1", "top5", "perplexity", "val_perplexity", "q_mean")  # as the report knows them; a test compares
+from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
+from adarem.run.stated import read_stated
+from adarem.run.sweep import SweepLabels, SweepSpec, overrides_text, scale_in_name, sweep_name, write_sweep
+from adarem.run.text import aligned
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of a plan; ``new`` when no run directory stood there before."""
+class PlannedRun:
+    """One run of a plan; ``new`` when there was no run directory before."""
 
     run: RunDir
     config: RunConfig
     new: bool
+    standing: Standing
 
 
 @dataclass(frozen=True)
 class Plan:
     """A composed and checked grid. Nothing is on disk before ``write``."""
 
-    folder: Path  # runs/<campaign>
+    folder: Path  # runs/<sweep>
     runs_dir: Path
     results_dir: Path
-    grid: dict[str, Any]
-    cells: list[Cell]
+    spec: SweepSpec
+    runs: list[PlannedRun]
 
     def write(self) -> None:
-        """Freezes every cell's run directory and the grid file beside them."""
-        write_campaign(self.folder, self.grid)
-        for cell in self.cells:
-            cell.run.freeze(cell.config)
+        """Freezes every run's config in its directory, and writes grid.yaml next to these directories."""
+        write_sweep(self.folder, self.spec)
+        for planned in self.runs:
+            planned.run.freeze(planned.config)
 
     def describe(self) -> str:
-        """The cells as a plain table, and where they lie."""
-        rows = [("cell", "model", "optimizer", "lr", "weight decay", "seed", "status")]
-        for cell in self.cells:
-            c = cell.config
-            status = "new" if cell.new else cell.run.status()
+        """The runs as a plain table, and their folder."""
+        rows = [("run", "model", "optimizer", "lr", "weight decay", "seed", "status")]
+        for planned in self.runs:
+            c = planned.config
             rows.append(
                 (
-                    c.cell,
+                    c.run_name,
                     c.model.label,
                     c.optimizer.label,
                     f"{c.optimizer.lr:g}",
                     f"{c.optimizer.weight_decay:g}",
                     str(c.seed),
-                    status,
+                    "new" if planned.new else planned.run.status(),
                 )
             )
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        table = ["  ".join(word.ljust(w) for word, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        c = next((cell.config for cell in self.cells if cell.config.rehearsal), self.cells[0].config)
+        first = next((p for p in self.runs if p.standing.kind == "rehearsal"), self.runs[0])
+        c = first.config
         head = [
-            f"{self.grid['name']}: {self.grid['title']}",
+            f"{self.spec.name}: {self.spec.title}",
             f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
             f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
         ]
-        if c.rehearsal:
-            head.append(f"REHEARSAL: {c.rehearsal}")
-        if self.grid.get("winners"):
-            head.append(f"selection: {self.grid['selection']}")
-        new = sum(cell.new for cell in self.cells)
-        return "\n".join([*head, "", *table, "", f"{len(self.cells)} cells, {new} new, in {self.folder}"])
+        if first.standing.kind == "rehearsal":
+            head.append(f"REHEARSAL: {first.standing.reason}")
+        head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
+        if self.spec.settings_from:
+            head.append(f"selection: {self.spec.selection}")
+        new = sum(planned.new for planned in self.runs)
+        return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
 
 def make_plan(overrides: list[str]) -> Plan:
-    """Composes and checks every cell of a grid.
+    """Composes and checks every run of a grid.
 
     Args:
         overrides: Hydra overrides. A comma-separated value is an axis of the grid; one of an axis that the grid has
@@ -93,138 +92,69 @@ def make_plan(overrides: list[str]) -> Plan:
     """
     given = parse(overrides)
     with composing():
-        grid, runs_dir, results_dir = compose_grid([o.input_line for o in given.values() if not o.is_sweep_override()])
-        _check_grid(grid)
-        axes_given = {k for k, o in given.items() if k in grid["axes"] or o.is_sweep_override()}
-        shared = [o.input_line for k, o in given.items() if k not in axes_given]
-        # What the grid itself settles, where the user does not settle it otherwise.
-        settled = [s for s in grid.get("settings") or [] if s.split("=")[0].lstrip("+~") not in given]
-        axes = {k: [str(v) for v in of_axis] for k, of_axis in grid["axes"].items()}
-        axes |= {k: values(o) for k, o in given.items() if k in axes_given}
-        seeds = _seeds(given["seeds"].value() if "seeds" in given else grid["seeds"])
+        base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
+        spec = spec_of(base.grid)
+        axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
+        shared = [line_of(o) for k, o in given.items() if k not in axes_given]
+        # The grid's own settings, where the user gives no other.
+        settled = [s for s in spec.settings if s.split("=")[0].lstrip("+~") not in given]
+        spec = replace(
+            spec,
+            axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
+            seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
+        )
         off_axes = [o for k, o in given.items() if k not in axes_given]
-        choices = _choices(grid, axes, set(given))
-        first = compose_cell(choices[0], seeds[0], [*settled, *shared], off_axes)
-        best, chosen = _winners(grid.get("winners"), runs_dir, first)
-        cells = []
+        choices = places(spec, set(given))
+        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes)
+        selection = _selection(spec.settings_from, base.runs_dir, first)
+        configs = []
         for choice in choices:
-            won = [f"{k}={v}" for k, v in best.get(choice["optimizer"], {}).items() if k not in given]
-            cells += [compose_cell(choice, seed, [*settled, *won, *shared], off_axes) for seed in seeds]
-    scale = campaign_scale(first.data.name, first.scale.name, all(c.rehearsal is None for c in cells))
-    folder = runs_dir / folder_name(grid["name"], first.data.name, scale)
-    _check_library_models({c.model.name for c in cells if c.model.kind == "images"} - set(MODELS))
-    runs = [RunDir(folder / c.cell) for c in cells]
-    twice = {c.cell for c in cells if sum(c.cell == d.cell for d in cells) > 1}
-    if twice:
-        raise UserError(
-            f"two cells of the grid have the same name {sorted(twice)[0]}: the same value twice on an axis?"
-        )
-    for run, config in zip(runs, cells, strict=True):
+            selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
+            configs += [compose_run(choice, seed, [*settled, *selected, *shared], off_axes) for seed in spec.seeds]
+        spec = replace(spec, labels=_labels(spec, configs))
+    scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
+    folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
+    _check_library_models({c.model.name for c in configs if c.model.kind == "images"} - set(NETWORKS))
+    names = [c.run_name for c in configs]
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
+    runs = [RunDir(folder / name) for name in names]
+    for run, config in zip(runs, configs, strict=True):
         run.check(config)
-    grid |= {"axes": axes, "seeds": seeds, "data": first.data.name, "scale": scale}
-    grid |= {"labels": _labels(grid, cells)}
-    grid["selection"] = "; ".join(filter(None, [grid.get("selection"), chosen]))
-    planned = [Cell(r, c, not r.config_file.exists()) for r, c in zip(runs, cells, strict=True)]
-    return Plan(folder, runs_dir, results_dir, grid, planned)
+    how_selected = "; ".join(filter(None, [spec.selection, selection.how]))
+    spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected)
+    file = find_paper_file("settings.yaml", base.results_dir)
+    stated = read_stated(file) if file and spec.paper else None
+    planned = [
+        PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
+        for run, config in zip(runs, configs, strict=True)
+    ]
+    return Plan(folder, base.runs_dir, base.results_dir, spec, planned)
 
 
-def _check_grid(grid: Any) -> None:
-    """Whether a grid file, and what overrides made of it, has the shape of one. Inside of ``composing``.
-
-    Raises:
-        UserError: an unknown, missing or ill-typed key, a name that fits no file, an empty axis, an unknown setting.
-    """
-    g = build(GridFile, grid, "grid")
-    for key in ("name", "paper", "figure", "winners"):
-        if (value := getattr(g, key)) is not None:
-            check_name(f"grid.{key}", value)
-    if unknown := [m for m in g.metrics if m not in METRICS]:
-        raise UserError(f"grid.metrics={list(g.metrics)}: {unknown[0]}: {nearest(unknown[0], METRICS)}")
-    if not g.metrics:
-        raise UserError(f"grid.metrics=[]: needs at least one of {', '.join(METRICS)}")
-    for key in ("model", "optimizer"):
-        if key not in g.axes:
-            raise UserError(f"grid.axes.{key}: missing; every grid has this axis, if only of one value")
-    for key, tried in _mapping("grid.axes", g.axes).items():
-        if "." not in key and key not in AXES:
-            raise UserError(f"grid.axes.{key}: no axis; {nearest(key, AXES)}, or a dotted key such as optimizer.lr")
-        _check_tried(f"grid.axes.{key}", key, tried)
-    for label, settings in (g.variants or {}).items():
-        where = f"grid.variants.{label}"
-        for key, value in _mapping(where, settings).items():
-            _check_tried(where, key, [value])
-    for optimizer, search in (g.search or {}).items():
-        check([f"optimizer={optimizer}"], "grid.search")
-        for key, tried in _mapping(f"grid.search.{optimizer}", search).items():
-            _check_tried(f"grid.search.{optimizer}.{key}", key, tried)
-    check(list(g.settings or ()), "grid.settings")
-
-
-def _check_tried(where: str, key: str, tried: Any) -> None:
-    """Raises UserError unless ``tried`` is a list of values that a cell can have under ``key``."""
-    if not isinstance(tried, list) or not tried:
-        raise UserError(f"{where}={tried}: needs a list of at least one value")
-    for value in tried:
-        if not isinstance(value, str | int | float):
-            raise UserError(f"{where}={tried}: needs names and numbers, not {value}")
-    check([f"{key}={value}" for value in tried], where)
-
-
-def _mapping(where: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise UserError(f"{where}={value}: needs a mapping of settings, for instance {{optimizer.lr: ...}}")
-    return value
-
-
-def _choices(grid: Mapping[str, Any], axes: Mapping[str, list[str]], given: set[str]) -> list[dict[str, str]]:
-    """Every place in the grid, by key: the axes' product, times its variants, times what a search varies for the
-    optimizer alone. What the user settles leaves the latter two, and a place that is then there twice counts once.
-    """
-    variants = list((grid.get("variants") or {"": {}}).values())
-    found = []
-    for of_axes in itertools.product(*axes.values()):
-        choice = dict(zip(axes, of_axes, strict=True))
-        search = (grid.get("search") or {}).get(choice["optimizer"], {})
-        searched = {k: [str(v) for v in tried] for k, tried in search.items() if k not in given}
-        for settings in variants:
-            own = choice | {k: str(v) for k, v in settings.items() if k not in given}
-            found += [own | dict(zip(searched, tried, strict=True)) for tried in itertools.product(*searched.values())]
-    return [c for i, c in enumerate(found) if c not in found[:i]]
-
-
-def _labels(grid: Mapping[str, Any], cells: list[RunConfig]) -> dict[str, dict[str, str]]:
-    """What the report prints for models, optimizers and settings, cells included that stand in no plan."""
+def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
+    """What the report prints for models, optimizers and overrides, also for runs that are in no plan."""
     found = labels()
-    for c in cells:  # networks of a library stand in no file
-        found["model"].setdefault(c.model.name, c.model.label)
-    found["settings"] = {variant(settings): label for label, settings in (grid.get("variants") or {}).items()}
-    return found
+    of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file
+    by_text = {overrides_text(settings): label for label, settings in spec.overrides.items()}
+    return SweepLabels(
+        {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}}, found.optimizer, by_text
+    )
 
 
-def _winners(search: str | None, runs_dir: Path, first: RunConfig) -> tuple[dict[str, dict[str, Any]], str]:
-    """The settings that the grid's search found on the same data and scale, and a line on where settings come from."""
+def _selection(search: str | None, runs_dir: Path, first: RunConfig) -> Selection:
+    """What the grid's search selected on the same data and scale."""
     if search is None:
-        return {}, ""
-    scale = campaign_scale(first.data.name, first.scale.name, first.rehearsal is None)
-    folder = runs_dir / folder_name(search, first.data.name, scale)
+        return Selection()
+    scale = scale_in_name(first.data.name, first.scale.name, has_papers_setting(first))
+    folder = runs_dir / sweep_name(search, first.data.name, scale)
     if not (folder / "grid.yaml").exists():
-        return {}, f"settings of configs/tuned, no {folder.name} in {folder.parent.name}"
-    return winners(folder)
-
-
-def _seeds(seeds: Any) -> list[int]:
-    seeds = seeds if isinstance(seeds, list) else [seeds]
-    if any(type(seed) is not int or seed not in SEEDS for seed in seeds):
-        raise UserError(
-            f"seeds={seeds}: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]"
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds={seeds}: needs at least one seed, and each once")
-    return seeds
+        return Selection(how=f"settings of configs/tuned, no {folder.name} in {folder.parent.name}")
+    return selected_settings(folder)
 
 
 def _check_library_models(names: set[str]) -> None:
-    """A misspelt timm: or torchvision: name must not wait for the queue. A child looks it up: no torch here."""
+    """A misspelt timm: or torchvision: name must not wait for the queue. A child process looks it up: no torch here."""
     if names:
         done = subprocess.run(
             [sys.executable, "-m", "adarem.train.models.library", *sorted(names)], capture_output=True, text=True

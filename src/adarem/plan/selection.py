@@ -1,28 +1,39 @@
-"""Which settings won a search: read from its run directories when the final table is planned."""
+"""The settings that a search selects, read from its runs when the final table is planned."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
-from adarem.run.sweep import read_campaign, runs_in
+from adarem.run.sweep import read_sweep, runs_in
 
 
-def winners(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """The settings of each optimizer with the lowest figure of the search's metric at its final epoch.
+@dataclass(frozen=True)
+class Selection:
+    """Optimizer to the settings selected for it (dotted key to value), and one line on where settings come from."""
+
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    how: str = ""
+
+    def overrides(self, optimizer: str) -> list[str]:
+        return [f"{key}={value}" for key, value in self.settings.get(optimizer, {}).items()]
+
+
+def selected_settings(folder: Path) -> Selection:
+    """The settings of each optimizer with the lowest value of the search's primary metric at the final epoch.
+
+    Seeds of the same settings are averaged; a diverged run is never selected. Ties go to the settings whose text sorts
+    first.
 
     Args:
-        folder: runs/<campaign> of a finished search whose metric is better when lower.
-
-    Returns:
-        Optimizer to its winner's settings (dotted key to value), and a line that says how they were chosen. Seeds of
-        the same settings are averaged; a diverged run never wins. Ties go to the settings whose text sorts first.
+        folder: runs/<sweep> of a finished search whose metric is better when lower.
 
     Raises:
         UserError: a run of the search is not finished, or an optimizer has none that did not diverge.
     """
-    metric = read_campaign(folder)["metrics"][0]
+    metric = read_sweep(folder).metrics[0]
     found: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
     unfinished = total = 0
     for run in runs_in(folder):
@@ -36,7 +47,7 @@ def winners(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
     if unfinished or not total:
         raise UserError(
             f"{folder}: {unfinished} of {total} runs of the search are not finished; finish it with `adarem launch`, "
-            "or leave it aside with grid.winners=null"
+            "or plan without it by grid.settings_from=null"
         )
     best = {}
     for optimizer, by_settings in found.items():
@@ -45,4 +56,4 @@ def winners(folder: Path) -> tuple[dict[str, dict[str, Any]], str]:
         if not math.isfinite(means[settings]):
             raise UserError(f"{folder}: every run of {optimizer} diverged; search lower learning rates")
         best[optimizer] = dict(settings)
-    return best, f"settings with the lowest {metric} of {total} runs in {folder.name}"
+    return Selection(best, f"settings with the lowest {metric} of {total} runs in {folder.name}")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from adarem.report import stats as statistics
 from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
 from adarem.run.catalog import METRICS
-from adarem.run.config import differing_keys
 from adarem.run.errors import UserError
+from adarem.run.identity import differing_keys
 
 # Keys that differ between any two runs and mean nothing.
 _NAMES = ("grid", "cell")

@@ -1,4 +1,4 @@
-"""What a table prints instead of internal names: the paper's, for every cell, planned, added by hand or left over."""
+"""What a table prints instead of internal names: the paper's, for every run, planned, added by hand or left over."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from adarem.run.labels import readable
 
 @dataclass(frozen=True)
 class Labels:
-    """By internal name; a name that nobody labelled stands for itself."""
+    """By internal name; a name without a label is printed as it is."""
 
     models: Mapping[str, str]
     optimizers: Mapping[str, str]
-    settings: Mapping[str, str]  # in the grid's order, then those off its plan
+    settings: Mapping[str, str]  # by the text of the overrides; in the grid's order, then those off its plan
 
     def model(self, name: str) -> str:
         return self.models.get(name, name)
@@ -31,14 +31,12 @@ class Labels:
 
 
 def labels(sweep: Sweep) -> Labels:
-    """The labels that ``plan`` wrote into grid.yaml, those of the runs' own configs, and readable settings."""
-    written: dict[str, dict[str, str]] = sweep.grid.get("labels") or {}
-    models, optimizers = dict(written.get("model", {})), dict(written.get("optimizer", {}))
-    settings = dict(written.get("settings", {}))
-    off_plan = {}
+    """The labels that plan wrote into grid.yaml, those of the runs' own configs, and settings in words."""
+    planned = sweep.spec.labels
+    models, optimizers, off_plan = dict(planned.model), dict(planned.optimizer), {}
     for r in sweep.runs:
         models[r.config.model.name] = r.config.model.label
         optimizers[r.config.optimizer.name] = r.config.optimizer.label
-        if r.overrides not in settings:
+        if r.overrides not in planned.overrides:
             off_plan[r.overrides] = readable(r.config.overrides)
-    return Labels(models, optimizers, settings | dict(sorted(off_plan.items())))
+    return Labels(models, optimizers, dict(planned.overrides) | dict(sorted(off_plan.items())))

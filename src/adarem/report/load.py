@@ -23,10 +23,14 @@ from adarem.report.run import (
     fingerprints,
     read_correct,
 )
-from adarem.run.config import RunConfig, from_dict, hash_of, identity
+from adarem.run.catalog import default_scale
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
-from adarem.run.sweep import OWN_SCALE, directories, folder_name, read_campaign
+from adarem.run.identity import hash_of, identity
+from adarem.run.reproduction import Standing, seen_by, standing_of_run, standing_of_sweep
+from adarem.run.stated import Stated
+from adarem.run.sweep import SweepSpec, directories, read_sweep, sweep_name
 
 __all__ = [
     "OSCILLATION",
@@ -52,7 +56,7 @@ class Sweep:
     """All runs of one grid on one data set at one scale."""
 
     folder: Path
-    grid: dict[str, Any]
+    spec: SweepSpec
     runs: Sequence[Run]
     unreadable: Sequence[str]  # one line per directory that is no readable run
 
@@ -60,29 +64,24 @@ class Sweep:
     def name(self) -> str:
         return self.folder.name
 
-    @property
-    def grid_name(self) -> str:
-        return str(self.grid.get("name", self.name))
-
     @cached_property
-    def rehearsal(self) -> str | None:
-        """The rehearsal's line, or None when every run counts as a reproduction.
+    def standing(self) -> Standing:
+        """How its runs together stand to the paper."""
+        return standing_of_sweep(self.spec, self.name, [r.standing for r in self.runs])
 
-        A sweep without a readable run is told by its name: the paper's own setting has the grid's.
-        """
-        if not self.runs:
-            return None if self.grid.get("name", self.name) == self.name else f"{self.name} holds no readable run"
-        told = [r.rehearsal for r in self.runs if r.rehearsal]
-        if len(told) in (0, len(self.runs)):
-            return told[0] if told else None
-        return f"{told[0]} ({len(told)} of {len(self.runs)} runs)"
+    @property
+    def rehearsal(self) -> str | None:
+        """One line on why it is a rehearsal; None of anything else."""
+        return self.standing.rehearsal
 
 
 class Sweeps:
     """The sweeps under ``runs_dir``, each read when it is first asked for and never again."""
 
-    def __init__(self, runs_dir: Path) -> None:
+    def __init__(self, runs_dir: Path, stated: Stated | None = None) -> None:
+        """``stated``: what the paper states of settings, from which a variation is recognised."""
         self.runs_dir = runs_dir
+        self.stated = stated
         self.unreadable: dict[str, str] = {}  # name of a sweep to one line on what is wrong with it
         self._read: dict[str, Sweep | None] = {}
 
@@ -95,7 +94,7 @@ class Sweeps:
         if name not in self._read:
             self._read[name] = None
             try:
-                sweep = load_sweep(self.runs_dir / name)
+                sweep = load_sweep(self.runs_dir / name, self.stated)
             except (UserError, OSError) as e:
                 self.unreadable[name] = str(e)
             else:
@@ -117,7 +116,7 @@ class Sweeps:
             UserError: there is none.
         """
         if grid is None:
-            found = [name for name in self.names() if data in (None, self._planned(name).get("data"))]
+            found = [name for name in self.names() if data is None or self._is_on(name, data)]
             if not found:
                 on = f" on {data}" if data else ""
                 raise UserError(f"{self.runs_dir}: no runs{on} there; `make reproduce-table2` makes some")
@@ -129,7 +128,7 @@ class Sweeps:
                 raise UserError(f"{self.runs_dir}: no runs of {grid} there; type: {type_this}")
             return of_grid
         data = data or "imagenet"
-        name = folder_name(grid, data, scale or OWN_SCALE.get(data, "rehearsal"))
+        name = sweep_name(grid, data, scale or default_scale(data))
         if name not in of_grid:
             others = f" (there are runs of {', '.join(of_grid)})" if of_grid else ""
             raise UserError(f"{self.runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
@@ -137,14 +136,18 @@ class Sweeps:
 
     def _is_of(self, name: str, grid: str) -> bool:
         planned = self._planned(name)
-        return bool(planned["name"] == grid) if "name" in planned else name == grid or name.startswith(f"{grid}-")
+        return planned.name == grid if planned else name == grid or name.startswith(f"{grid}-")
 
-    def _planned(self, name: str) -> dict[str, Any]:
-        """grid.yaml; empty where it cannot be read, which ``get`` says."""
+    def _is_on(self, name: str, data: str) -> bool:
+        planned = self._planned(name)
+        return planned is not None and planned.data == data
+
+    def _planned(self, name: str) -> SweepSpec | None:
+        """What grid.yaml says; None where it cannot be read, for which ``get`` has the reason."""
         try:
-            return read_campaign(self.runs_dir / name)
+            return read_sweep(self.runs_dir / name)
         except UserError:
-            return {}
+            return None
 
 
 def _no_run(sweep: Sweep) -> str:
@@ -258,11 +261,18 @@ def _unreadable(n: int, one: str, many: str, file: Path) -> str:
     return f"{n} unreadable {many if n > 1 else one} in {file.name}"
 
 
-def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
+def read_run(
+    path: Path,
+    spec: SweepSpec | None = None,
+    stated: Stated | None = None,
+    sections: dict[str, Any] | None = None,
+) -> Run | str:
     """A run, or one line on why the directory is none. Never raises for what a directory holds.
 
     Args:
         path: ``runs/<sweep>/<run>/``.
+        spec: of its sweep; None: that of the folder around it, where it can be read.
+        stated: what the paper states of settings.
         sections: of config.yaml that were read before, by their text; those of this run are added.
     """
     run = RunDir(path)
@@ -274,11 +284,12 @@ def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
         return f"{path.parent.name}/{path.name}: {problems[0]}"
     settings = identity(config)
     status: Status = _attempt(run.status, "failed", problems)
-    result: JsonRecord = _attempt(run.result, None, problems) or {}
+    result: JsonRecord = _attempt(lambda: run.result() or {}, {}, problems)
 
     def lines(file: Path, read: Callable[[], tuple[list[dict[str, Any]], int]]) -> list[dict[str, Any]]:
         """The records that belong to an epoch of this run; the others are counted in ``problems``."""
-        records, damaged = _attempt(read, ([], 0), problems)
+        nothing: tuple[list[dict[str, Any]], int] = ([], 0)
+        records, damaged = _attempt(read, nothing, problems)
         fit = [r for r in records if 1 <= r["epoch"] <= config.scale.epochs and r.get("split", "") in ("", *SPLITS)]
         if damaged := damaged + len(records) - len(fit):
             problems.append(_unreadable(damaged, "line", "lines", file))
@@ -299,26 +310,36 @@ def read_run(path: Path, sections: dict[str, Any] | None = None) -> Run | str:
         status, result = "failed", {}
     if status == "done":
         _attempt(lambda: read_correct(run, result), None, problems)
-    attempts = _attempt(run.attempts, [], problems)
+    attempts: Sequence[JsonRecord] = _attempt(lambda: tuple(run.attempts()), (), problems)
     columns = _columns([*metrics, *(window | {"split": "oscillation"} for window in windows)])
+    evaluated = columns.get("val", {}).get("images" if config.data.kind == "images" else "tokens", np.empty(0))
+    seen = seen_by(config, result, evaluated[np.isfinite(evaluated)].astype(int).tolist())
+    standing = standing_of_run(config, spec or _spec_around(path), seen, stated)
     progress = run.progress() or {}
-    found = Run(run, config, settings, status, result, attempts, columns, trajectories, progress, problems)
+    found = Run(run, config, settings, status, result, attempts, columns, trajectories, progress, standing, problems)
     problems += _gaps(found)
     return found
 
 
-def load_sweep(folder: Path) -> Sweep:
+def _spec_around(path: Path) -> SweepSpec | None:
+    try:
+        return read_sweep(path.parent)
+    except UserError:
+        return None
+
+
+def load_sweep(folder: Path, stated: Stated | None = None) -> Sweep:
     """Everything under ``runs/<sweep>/``. Raises UserError when the folder has no readable grid.yaml."""
-    grid = read_campaign(folder)
+    spec = read_sweep(folder)
     sections: dict[str, Any] = {}
     runs, unreadable = [], []
     for directory in directories(folder):
-        run = read_run(directory.path, sections)
+        run = read_run(directory.path, spec, stated, sections)
         if isinstance(run, str):
             unreadable.append(run)
             continue
-        lacking = [m for m in grid.get("metrics", []) if run.status == "done" and run.value(m) is None]
+        lacking = [m for m in spec.metrics if run.status == "done" and run.value(m) is None]
         if lacking:
             run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
         runs.append(run)
-    return Sweep(folder, grid, runs, unreadable)
+    return Sweep(folder, spec, runs, unreadable)

@@ -16,27 +16,30 @@ from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
 from adarem.report.figures.write import is_about_oscillation, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
-from adarem.report.manifest import Files, Manifest, Standing, write_manifest
+from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
 from adarem.report.record import number
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
 from adarem.report.tables import runs as runs_csv
 from adarem.report.tables.table import Table, build, read_paper
+from adarem.resources import paper_file
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.run.stated import Stated, read_stated
 
 LAST_SECOND = 253402300800.0  # the year 10000, which no date has
 
 
 def load_table(folder: Path, results_dir: Path) -> Table:
     """The table of ``runs/<sweep>/``, with the paper's numbers of ``results_dir``."""
-    return _table(load_sweep(folder), results_dir)
+    stated = read_stated(paper_file("settings.yaml", results_dir))
+    return _table(load_sweep(folder, stated), results_dir, stated)
 
 
-def _table(sweep: Sweep, results_dir: Path) -> Table:
-    return build(sweep, read_paper(sweep.grid.get("paper"), results_dir))
+def _table(sweep: Sweep, results_dir: Path, stated: Stated) -> Table:
+    return build(sweep, read_paper(sweep.spec, results_dir, stated))
 
 
 @contextlib.contextmanager
@@ -54,14 +57,14 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> Report:
     """See adarem.report.make_report."""
-    sweeps = Sweeps(runs_dir)
+    stated, entries = read_stated(paper_file("settings.yaml", results_dir)), read_claims(results_dir)
+    sweeps = Sweeps(runs_dir, stated)
     asked = sweeps.matching(grid, data, scale)
-    entries = read_claims(results_dir)
     built: dict[str, Table] = {}  # of every sweep under runs_dir, since the index has all
     for name in sweeps.names():
         try:
             if sweep := sweeps.get(name):
-                built[name] = _table(sweep, results_dir)
+                built[name] = _table(sweep, results_dir, stated)
         except UserError as e:
             sweeps.unreadable[name] = str(e)
     failed = tuple(f"{sweeps.unreadable[name]} ({name} is not reported)" for name in asked if name not in built)
@@ -118,8 +121,8 @@ def _manifest(table: Table, files: Files) -> Manifest:
         grid=table.name,
         heading=table.heading,
         title=table.title,
-        standing=Standing(kind="rehearsal" if sweep.rehearsal else "reproduction", reason=sweep.rehearsal or ""),
-        metrics=tuple(sweep.grid["metrics"]),
+        standing=sweep.standing,
+        metrics=sweep.spec.metrics,
         runs=len(sweep.runs),
         finished=sum(r.status in FINISHED for r in sweep.runs),
         commits=tuple(sorted({commit for r in sweep.runs for commit in r.commits})),
@@ -135,8 +138,13 @@ def _last_end(runs: Sequence[Run]) -> str | None:
 
 def write_index(built: Sequence[Table], judged: Overview, unreadable: Sequence[str], results_dir: Path) -> list[Path]:
     """index.html, claims.md and claims.csv over all sweeps, reproductions first."""
-    ordered = sorted(built, key=lambda table: table.sweep.rehearsal is not None)
-    entries = [page.index_entry(t, t.sweep.rehearsal or "reproduction", f"{t.sweep.name}/report.html") for t in ordered]
+    order = ("reproduction", "variation", "study", "rehearsal")
+    ordered = sorted(built, key=lambda t: order.index(t.sweep.standing.kind))
+    entries = []
+    for table in ordered:
+        sweep = table.sweep
+        standing = f"{sweep.standing.kind.capitalize()}: {sweep.standing.reason}."
+        entries.append(page.index_entry(table, standing, f"{sweep.name}/report.html"))
     texts = {
         "claims.csv": claims.to_csv(judged.judged),
         "claims.md": claims.markdown(judged),

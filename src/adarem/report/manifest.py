@@ -1,36 +1,27 @@
 """manifest.json of a sweep's results: what the report wrote, of which runs, and how they stand to the paper."""
 
+import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-
+from adarem.run.build import build
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.run.reproduction import Standing
 
 FILE = "manifest.json"
 
 
-def _inside(path: str) -> str:
-    """What is published must not lie outside of the sweep's results."""
-    if not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError("needs a path inside of the manifest's folder")
-    return path
+@dataclass(frozen=True)
+class Files:
+    """What was written, by kind, the manifest itself left out; paths relative to the manifest."""
 
-
-Paths = tuple[Annotated[str, AfterValidator(_inside)], ...]  # relative to the manifest
-
-
-class Files(BaseModel):
-    """What was written, by kind, the manifest itself left out."""
-
-    model_config = ConfigDict(frozen=True)
-
-    table: Paths
-    time: Paths = ()  # time to accuracy; none for grids of the oscillation index
-    runs: Paths
-    figures: Paths
-    page: Paths
+    table: tuple[str, ...]
+    runs: tuple[str, ...]
+    figures: tuple[str, ...]
+    page: tuple[str, ...]
+    time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index
 
     @property
     def csv(self) -> str:
@@ -42,21 +33,10 @@ class Files(BaseModel):
         return (*self.table, *self.time, *self.runs, *self.figures, *self.page)
 
 
-class Standing(BaseModel):
-    """How the runs stand to the paper, with one line of reason; empty for a reproduction."""
+@dataclass(frozen=True)
+class Manifest:
+    """A function of the sweep alone: it holds no time of the report."""
 
-    model_config = ConfigDict(frozen=True)
-
-    kind: Literal["reproduction", "variation", "rehearsal", "study"]
-    reason: str
-
-
-class Manifest(BaseModel):
-    """A function of the sweep alone: no time of the report."""
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
     sweep: str  # name of its folder of runs
     grid: str
     heading: str  # "Table 2"
@@ -68,12 +48,13 @@ class Manifest(BaseModel):
     commits: tuple[str, ...]  # of all attempts; "+dirty" for uncommitted changes
     last_run_ended: str | None  # ISO 8601, UTC
     files: Files
+    format: int = 1
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Writes ``<folder>/manifest.json``."""
     path = folder / FILE
-    write_atomically(path, manifest.model_dump_json(indent=2) + "\n")
+    write_atomically(path, json.dumps(dataclasses.asdict(manifest), indent=2, ensure_ascii=False) + "\n")
     return path
 
 
@@ -85,13 +66,19 @@ def read_manifest(path: Path) -> Manifest:
     """
     path = path / FILE if path.is_dir() else path
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = build(Manifest, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `adarem report` writes it") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or rerun `adarem report`") from None
-    except ValidationError as e:
-        first = e.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        what = f"{where}: {first['msg']}" if where else first["msg"]
-        raise UserError(f"{path}: {what}; rerun `adarem report`") from None
+    except ValueError:  # of JSON and of UTF-8
+        raise UserError(f"{path}: not JSON; rerun `adarem report`") from None
+    except UserError as e:
+        raise UserError(f"{path}: {e}; rerun `adarem report`") from None
+    for name in manifest.files.all:
+        parts = PurePosixPath(name)
+        if not name or parts.is_absolute() or ".." in parts.parts:  # what is published must be of this sweep
+            raise UserError(f"{path}: files: {name!r}: not inside of its folder; rerun `adarem report`")
+    if not any(name.endswith(".csv") for name in manifest.files.table):
+        raise UserError(f"{path}: files.table: names no CSV; rerun `adarem report`")
+    return manifest

@@ -1,95 +1,129 @@
 """Where a table's numbers come from, and whether its cells may be compared."""
 
 import itertools
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
-from adarem.run.sweep import cell_name
+from adarem.report.record import JsonRecord, count, section, text
+from adarem.run.sweep import run_name
 
-# Settings that a grid varies on purpose, or that name a cell.
-_AXES = ("seed", "cell", "grid", "overrides.", "model.", "optimizer.")
+# Settings that a grid varies on purpose, or that name a run.
+_AXES = ("seed", "cell", "grid", "overrides.")
+SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+NAMED = 3  # runs that a line spells out
 
 
-def _groups(pairs: Iterable[tuple[Any, str]]) -> dict[str, list[str]]:
-    """Names by value, each name once; unknown values left out."""
+class Valued(NamedTuple):
+    """A value, and the run that has it."""
+
+    value: object
+    run: str
+
+
+class Fact(NamedTuple):
+    """One line of a table's header."""
+
+    what: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.text}"
+
+
+def _groups(values: Iterable[Valued]) -> dict[str, list[str]]:
+    """Runs by value, each run once; unknown values left out."""
     groups: dict[str, dict[str, None]] = {}
-    for value, name in pairs:
+    for value, run in values:
         if value not in (None, ""):
-            groups.setdefault(str(value), {})[name] = None
-    return {value: list(names) for value, names in groups.items()}
+            groups.setdefault(str(value), {})[run] = None
+    return {value: list(runs) for value, runs in groups.items()}
 
 
-def _spell(groups: dict[str, list[str]]) -> str:
+def _spell(groups: Mapping[str, Sequence[str]]) -> str:
     """``3f2a (5 runs), 9c1d (resnet18-adam-s0)``: the largest group first, small ones by name."""
     ordered = sorted(groups.items(), key=lambda g: -len(g[1]))
-    return ", ".join(f"{v} ({', '.join(names) if len(names) <= 3 else f'{len(names)} runs'})" for v, names in ordered)
+    return ", ".join(f"{value} ({_names(runs)})" for value, runs in ordered)
 
 
-def _short(commit: Any) -> str:
-    return str(commit)[:9] if commit else ""
+def _names(runs: Sequence[str]) -> str:
+    return ", ".join(runs) if len(runs) <= NAMED else f"{len(runs)} runs"
 
 
-def _commits(run: Run) -> list[tuple[str, bool]]:
-    """(commit, dirty) of every attempt, and of the result."""
-    told = [*run.attempts, run.result]
-    return [(_short(t.get("commit")), bool(t.get("dirty"))) for t in told if t.get("commit")]
+class Commit(NamedTuple):
+    name: str  # nine letters
+    dirty: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} (dirty)" if self.dirty else self.name
 
 
-def _figures(runs: list[Run], key: str) -> list[str]:
-    return list(dict.fromkeys(str(r.result[key]) for r in runs if r.result.get(key) is not None))
+def commits_of_attempts(run: Run) -> list[Commit]:
+    return [_commit(attempt) for attempt in run.attempts if attempt.get("commit")]
 
 
-def facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """The header of a table: (what, text)."""
+def commits(run: Run) -> list[Commit]:
+    """Of every attempt, and of the result."""
+    return [*commits_of_attempts(run), *([_commit(run.result)] if run.result.get("commit") else [])]
+
+
+def _commit(record: JsonRecord) -> Commit:
+    return Commit(text(record, "commit")[:9], bool(record.get("dirty")))
+
+
+def _distinct(runs: Sequence[Run], key: str) -> list[str]:
+    return list(dict.fromkeys(text(r.result, key) for r in runs if r.result.get(key) is not None))
+
+
+def facts(sweep: Sweep) -> list[Fact]:
+    """The header of a table."""
     runs = sweep.runs
     if not runs:
         return []
     done = [r for r in runs if r.status == "done"]
     c = runs[0].config
-    out = [("Data", _data(sweep))]
     scales = dict.fromkeys(
         f"{x.epochs} epochs, global batch {x.global_batch_size}" for x in (r.config.scale for r in runs)
     )
-    schedule = f"{c.schedule.name} learning rate" + (
-        f", {c.schedule.warmup_epochs:g} epochs of warm-up" if c.schedule.warmup_epochs else ", no warm-up"
-    )
-    out.append(("Scale", f"{'; '.join(scales)}, {schedule}"))
-    out.append(("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))))
-    commits = _groups((f"{k}{' (dirty)' if d else ''}", r.dir.path.name) for r in runs for k, d in _commits(r))
-    out.append(("Commit", ", ".join(commits) or "no run has started"))
-    world = _figures(done, "world_size") or sorted({str(r.config.cluster.world_size) for r in runs})
-    devices = _figures(done, "device") or sorted({r.config.cluster.device for r in runs})
-    out.append(("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"))
-    out.append(("Evaluation", _evaluation(sweep)))
-    out.append(("Selection", str(sweep.grid.get("selection", "final epoch"))))
-    out.append(("Runs", _states(runs)))
-    return out
+    warmup = f"{c.schedule.warmup_epochs:g} epochs of warm-up" if c.schedule.warmup_epochs else "no warm-up"
+    made_by = _groups(Valued(str(k), r.dir.path.name) for r in runs for k in commits(r))
+    world = _distinct(done, "world_size") or sorted({str(r.config.cluster.world_size) for r in runs})
+    devices = _distinct(done, "device") or sorted({r.config.cluster.device for r in runs})
+    return [
+        Fact("Data", _data(sweep)),
+        Fact("Scale", f"{'; '.join(scales)}, {c.schedule.name} learning rate, {warmup}"),
+        Fact("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))),
+        Fact("Commit", ", ".join(made_by) or "no run has started"),
+        Fact("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"),
+        Fact("Evaluation", _evaluation(sweep)),
+        Fact("Selection", sweep.spec.selection),
+        Fact("Runs", _states(runs)),
+    ]
 
 
-def _states(runs: list[Run]) -> str:
+def _states(runs: Sequence[Run]) -> str:
     counts: dict[str, int] = {}
     for r in runs:
         counts[r.status] = counts.get(r.status, 0) + 1
-    return ", ".join(f"{n} {s}" for s, n in counts.items())
+    return ", ".join(f"{n} {status}" for status, n in counts.items())
 
 
 def _data(sweep: Sweep) -> str:
     r = next((r for r in sweep.runs if r.status == "done"), sweep.runs[0])
     parts = []
-    for split, word in (("train", "training"), ("val", "validation"), ("test", "test")):
-        f = (r.result.get("fingerprint") or {}).get(split) or {}
+    for split, word in SPLITS:
+        fingerprint = section(section(r.result, "fingerprint"), split)
         for unit in ("images", "tokens"):
-            if f.get(f"num_{unit}"):
-                parts.append(f"{f[f'num_{unit}']:,} {word} {unit} ({str(f.get('content_hash', ''))[:12]})")
+            if n := count(fingerprint, f"num_{unit}"):
+                parts.append(f"{n:,} {word} {unit} ({text(fingerprint, 'content_hash')[:12]})")
     return f"{r.config.data.label}" + (f": {', '.join(parts)}" if parts else "")
 
 
 def _evaluation(sweep: Sweep) -> str:
-    texts = {}
+    texts: dict[str, None] = {}
     for r in sweep.runs:
-        d, e = r.config.data, r.result.get("evaluation") or {}
+        d, e = r.config.data, section(r.result, "evaluation")
         if d.kind != "images":
             texts["; ".join(f"{k} {v}" for k, v in e.items()) or "not evaluated yet"] = None
             continue
@@ -102,79 +136,86 @@ def _evaluation(sweep: Sweep) -> str:
 
 def warnings(sweep: Sweep) -> list[str]:
     """Why the cells of this table may not be alike, one line each; empty when nothing is known against it."""
-    runs, out = sweep.runs, []
+    runs = sweep.runs
+    out: list[str] = []
     started = [r for r in runs if r.attempts or r.result]
     done = [r for r in runs if r.status == "done"]
 
-    def differ(what: str, groups: dict[str, list[str]], tail: str = "") -> None:
+    def differ(what: str, values: Iterable[Valued]) -> None:
+        groups = _groups(values)
         if len(groups) > 1:
-            out.append(f"{what}: {_spell(groups)}{tail}")
+            out.append(f"{what}: {_spell(groups)}")
 
-    prints = _groups((" / ".join(h[:12] or "unknown" for h in fingerprints(r)), r.dir.path.name) for r in done)
-    differ("Cells saw different data, so nothing is in bold and no two of them are compared", prints)
     differ(
-        "Cells were made by different commits", _groups((k, r.dir.path.name) for r in started for k, _ in _commits(r))
+        "Cells saw different data, so nothing is in bold and no two of them are compared",
+        (Valued(" / ".join(h[:12] or "unknown" for h in fingerprints(r)), r.dir.path.name) for r in done),
     )
-    dirty = sorted({r.dir.path.name for r in started if any(d for _, d in _commits(r))})
+    differ(
+        "Cells were made by different commits",
+        (Valued(k.name, r.dir.path.name) for r in started for k in commits(r)),
+    )
+    dirty = sorted({r.dir.path.name for r in started if any(k.dirty for k in commits(r))})
     if dirty:
-        named = ", ".join(dirty) if len(dirty) <= 3 else f"{len(dirty)} runs"
-        out.append(f"Made with uncommitted changes, so the commit does not tell the code: {named}")
-    worlds = [(a.get("world_size"), r.dir.path.name) for r in started for a in r.attempts]
-    worlds += [(r.result.get("world_size"), r.dir.path.name) for r in started]
-    differ("Cells were trained at different world sizes", _groups(worlds))
-    differ("Cells were trained on different devices", _groups((r.result.get("device"), r.dir.path.name) for r in done))
-    torches = [((a.get("versions") or {}).get("torch"), r.dir.path.name) for r in started for a in r.attempts]
-    differ("Cells were trained with different versions of torch", _groups(torches))
-    printed, planned = labels(sweep), sweep.grid.get("labels", {}).get("settings", {})
-    off = _groups((printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned)
-    if off:
-        out.append(f"Settings off the grid's own, in rows of their own: {_spell(off)}")
-    out += _differing_settings(runs)
-    out += _counts(done)
-    return out
+        out.append(f"Made with uncommitted changes, so the commit does not name the code: {_names(dirty)}")
+    worlds = [Valued(a.get("world_size"), r.dir.path.name) for r in started for a in r.attempts]
+    differ(
+        "Cells were trained at different world sizes",
+        [*worlds, *(Valued(r.result.get("world_size"), r.dir.path.name) for r in started)],
+    )
+    differ("Cells were trained on different devices", (Valued(r.result.get("device"), r.dir.path.name) for r in done))
+    differ(
+        "Cells were trained with different versions of torch",
+        (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
+    )
+    printed, planned = labels(sweep), sweep.spec.labels.overrides
+    off_plan = _groups(
+        Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned
+    )
+    if off_plan:
+        out.append(f"Settings off the grid's own, in rows of their own: {_spell(off_plan)}")
+    return out + _differing_settings(runs) + _counts(done)
 
 
-def _differing_settings(runs: list[Run]) -> list[str]:
+def _differing_settings(runs: Sequence[Run]) -> list[str]:
     """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind."""
-    first: dict[str, Any] = {}
+    first: dict[str, object] = {}
     differing: dict[str, None] = {}  # nearly always empty: values are spelled for these alone
     for r in runs:
         for key, v in _settings(r):
             if first.setdefault(key, v) != v:
                 differing[key] = None
-    pairs: dict[str, list[tuple[str, str]]] = {key: [] for key in differing}
+    values: dict[str, list[Valued]] = {key: [] for key in differing}
     for r in runs if differing else ():
         for key, v in _settings(r):
             if key in differing:
-                pairs[key].append((str(v), r.dir.path.name))
-    groups = {key: _groups(values) for key, values in pairs.items()}
-    return [f"Cells differ in {key}: {_spell(of)}" for key, of in groups.items() if len(of) > 1]
+                values[key].append(Valued(str(v), r.dir.path.name))
+    groups = {key: _groups(of_key) for key, of_key in values.items()}
+    return [f"Cells differ in {key}: {_spell(of_key)}" for key, of_key in groups.items() if len(of_key) > 1]
 
 
-def _settings(run: Run) -> Iterator[tuple[str, Any]]:
+def _settings(run: Run) -> Iterator[tuple[str, object]]:
     """The settings that its grid does not vary; those of its optimizer and its model under their names."""
-    labels = {"optimizer": run.config.optimizer.label, "model": run.config.model.label}
-    for k, v in run.settings.items():
-        if not k.startswith(_AXES[:4]) and k not in run.config.overrides:
-            label = labels.get(k.partition(".")[0])
-            yield (f"{k} of {label}" if label else k), v
+    sections = {"optimizer": run.config.optimizer.label, "model": run.config.model.label}
+    for key, v in run.settings.items():
+        if not key.startswith(_AXES) and key not in run.config.overrides:
+            label = sections.get(key.partition(".")[0])
+            yield (f"{key} of {label}" if label else key), v
 
 
-def _counts(done: list[Run]) -> list[str]:
-    """Runs that were not evaluated on the whole genuine set, or not trained on it."""
+def _counts(done: Sequence[Run]) -> list[str]:
+    """Runs that were not evaluated on the full data set, or not trained on it."""
     groups: dict[str, list[str]] = {}
     for r in done:
-        prints = r.result.get("fingerprint") or {}
+        prints = section(r.result, "fingerprint")
         for split, expected in (("train", r.config.data.expected_train), ("val", r.config.data.expected_val)):
-            there = (prints.get(split) or {}).get("num_images")
-            if expected and there and there != expected:
-                text = f"{split} holds {there:,} images, {r.config.data.label} has {expected:,}"
-                groups.setdefault(text, []).append(r.dir.path.name)
-        seen = (r.result.get("evaluation") or {}).get("images")
-        held = (prints.get("val") or {}).get("num_images")
+            held = count(section(prints, split), "num_images")
+            if expected and held and held != expected:
+                line = f"{split} holds {held:,} images, {r.config.data.label} has {expected:,}"
+                groups.setdefault(line, []).append(r.dir.path.name)
+        seen, held = count(section(r.result, "evaluation"), "images"), count(section(prints, "val"), "num_images")
         if seen and held and seen != held:
             groups.setdefault(f"evaluation counted {seen:,} images of {held:,}", []).append(r.dir.path.name)
-    return [f"{_spell({text: names})}" for text, names in groups.items()]
+    return [_spell({line: runs}) for line, runs in groups.items()]
 
 
 def problems(sweep: Sweep) -> list[str]:
@@ -184,7 +225,9 @@ def problems(sweep: Sweep) -> list[str]:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
         if r.status == "failed" and last.get("why") != "done" and (last or not r.problems):
-            out.append(f"{r.name}: failed: {last.get('detail') or 'it stopped without a word (killed?)'}; see its log")
+            out.append(
+                f"{r.name}: failed: {last.get('detail') or 'it stopped without a reason (killed?)'}; see its log"
+            )
         if r.status == "diverged":
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
@@ -193,12 +236,12 @@ def problems(sweep: Sweep) -> list[str]:
 
 def missing(sweep: Sweep) -> list[str]:
     """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
-    axes = sweep.grid["axes"]
+    spec = sweep.spec
     held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
     read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
     gone = []
-    for model, optimizer, seed in itertools.product(axes["model"], axes["optimizer"], sweep.grid.get("seeds") or [0]):
-        name = cell_name(model, optimizer, seed, {})
+    for model, optimizer, seed in itertools.product(spec.models, spec.optimizers, spec.seeds):
+        name = run_name(model, optimizer, seed, {})
         start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
         if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
             gone.append(name)

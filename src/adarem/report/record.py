@@ -19,7 +19,7 @@ def number(record: JsonRecord, key: str) -> float | None:
 
 
 def count(record: JsonRecord, key: str) -> int | None:
-    """A whole number, else None."""
+    """An integer, else None."""
     value = record.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adarem.report.record import JsonRecord, count, number, section, text
-from adarem.report.seen import not_genuine
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir, Status
 from adarem.run.errors import UserError
-from adarem.run.schema import variant
+from adarem.run.reproduction import Standing
+from adarem.run.sweep import overrides_text
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -54,6 +54,7 @@ class Run:
     columns: Mapping[str, Mapping[str, FloatArray]]  # split to key to one value per epoch, NaN where there is none
     trajectories: Sequence[Trajectory]  # where oscillation was tracked
     progress: JsonRecord
+    standing: Standing
     problems: list[str] = field(default_factory=list)  # in words; shown under the table
 
     @property
@@ -92,13 +93,12 @@ class Run:
     @cached_property
     def overrides(self) -> str:
         """The settings off the grid's axes: ``weight_decay=0.0005``, empty for the grid's own."""
-        return variant(self.config.overrides)
+        return overrides_text(self.config.overrides)
 
-    @cached_property
+    @property
     def rehearsal(self) -> str | None:
-        """None for a reproduction, else one line on why it is none: by its config, or by the data that it saw."""
-        unit = "images" if self.config.data.kind == "images" else "tokens"
-        return self.config.rehearsal or not_genuine(self.config, self.result, self.column("val", unit))
+        """One line on why it is a rehearsal; None of anything else."""
+        return self.standing.rehearsal
 
     def column(self, split: str, key: str) -> FloatArray:
         """One value for every recorded epoch of ``column(split, "epoch")``; NaN where it has none. May be empty."""

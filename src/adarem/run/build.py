@@ -9,12 +9,15 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Literal, TypeVar
 
 from adarem.run.errors import UserError
 
 T = TypeVar("T")
+
+# Metadata of a field: its key in the file, where that is not its name; and that it takes all keys that are no field's.
+KEY, REST = "key", "rest"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -22,11 +25,6 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else "valid: " + ", ".join(valid)
-
-
-@functools.cache  # the same dozen classes are asked for with every run that is read
-def _hints(cls: object) -> dict[str, object]:
-    return typing.get_type_hints(cls)
 
 
 def build(cls: type[T], raw: object, prefix: str = "") -> T:
@@ -39,21 +37,47 @@ def build(cls: type[T], raw: object, prefix: str = "") -> T:
     Raises:
         UserError: an unknown, missing or ill-typed key, named with the nearest valid one.
     """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a dataclass, which type[T] cannot say
+    known = _fields(typing.cast(Hashable, cls))
     if not isinstance(raw, Mapping):
-        raise UserError(f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(f.name for f in fields)}")
+        raise UserError(f"{prefix or 'config'}={raw!r}: needs a mapping with {', '.join(known)}")
     dot = f"{prefix}." if prefix else ""
-    hints = _hints(cls)
+    rest = next((f for f in known.values() if f.rest), None)
+    values: dict[str, object] = {}
+    others: dict[str, object] = {}
     for k in raw:
-        if k not in hints:
-            raise UserError(f"{dot}{k}: no such key; {nearest(str(k), hints)}")
-    values = {}
-    for f in fields:
-        if f.name in raw:
-            values[f.name] = coerce(raw[f.name], hints[f.name], dot + f.name)
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise UserError(f"{dot}{f.name}: missing")
+        if k in known and not known[k].rest:
+            continue
+        if rest is None:
+            raise UserError(f"{dot}{k}: no such key; {nearest(str(k), known)}")
+        others[str(k)] = coerce(raw[k], typing.get_args(rest.hint)[1], f"{dot}{k}")
+    for key, f in known.items():
+        if f.rest:
+            values[f.name] = others
+        elif key in raw:
+            values[f.name] = coerce(raw[key], f.hint, dot + key)
+        elif f.required:
+            raise UserError(f"{dot}{key}: missing")
     return cls(**values)
+
+
+class _Field(typing.NamedTuple):
+    name: str
+    hint: object
+    required: bool
+    rest: bool
+
+
+@functools.cache  # the same dozen classes are asked for with every run that is read
+def _fields(cls: Hashable) -> dict[str, _Field]:
+    """The fields of a dataclass by their keys in a file."""
+    assert isinstance(cls, type) and dataclasses.is_dataclass(cls)
+    hints, none = typing.get_type_hints(cls), dataclasses.MISSING
+    return {
+        f.metadata.get(KEY, f.name): _Field(
+            f.name, hints[f.name], f.default is none and f.default_factory is none, bool(f.metadata.get(REST))
+        )
+        for f in dataclasses.fields(cls)
+    }
 
 
 def coerce(value: object, hint: object, key: str) -> object:
@@ -123,7 +147,7 @@ def _one_of(value: object, hints: tuple[object, ...], key: str) -> object:
 
 def _of_kind(classes: list[type], raw: object, key: str) -> type:
     """The dataclass whose ``kind`` the mapping names; the first where it names none."""
-    kinds = {str(typing.get_args(_hints(c)["kind"])[0]): c for c in classes}
+    kinds = {str(typing.get_args(_fields(c)["kind"].hint)[0]): c for c in classes}
     if not isinstance(raw, Mapping) or "kind" not in raw:
         return classes[0]
     if raw["kind"] not in kinds:

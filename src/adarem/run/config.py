@@ -1,68 +1,217 @@
-"""Configs: building, checking and comparing them; an unknown key or an impossible value is an error.
+"""The config of one run: its dataclasses, its checks, and its plain form in config.yaml.
 
-Standard library only, so that every plane can read a config without torch or Hydra. The same checks run when a grid is
-planned and when a run directory is opened.
+No torch and no Hydra, so that every package can read a config. The same checks run when a grid is planned and when a
+run directory is opened: an unknown key or an impossible value is an error, in one line that names the key.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
+from adarem.run.build import KEY, REST, as_float, build, nearest
+from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS, Choices
 from adarem.run.errors import UserError
-from adarem.run.schema import (
-    HYPER,
-    MODELS,
-    ClusterConfig,
-    DataConfig,
-    DropoutConfig,
-    GridFile,
-    LstmConfig,
-    ModelConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScaleConfig,
-    ScheduleConfig,
-    TextConfig,
-    TrainConfig,
-    WandbConfig,
-    WriteConfig,
-)
-from adarem.run.typed import build, coerce, nearest
 
-__all__ = [
-    "HYPER",
-    "MODELS",
-    "SEEDS",
-    "ClusterConfig",
-    "DataConfig",
-    "DropoutConfig",
-    "GridFile",
-    "LstmConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "RunConfig",
-    "ScaleConfig",
-    "ScheduleConfig",
-    "TextConfig",
-    "TrainConfig",
-    "WandbConfig",
-    "WriteConfig",
-    "build",
-    "check_name",
-    "config_hash",
-    "differing_keys",
-    "from_dict",
-    "hash_of",
-    "identity",
-    "nearest",
-    "to_dict",
-]
-
+Scalar: TypeAlias = str | int | float | bool
 
 SEEDS = range(2**32)  # what every generator takes
+
+
+@dataclass(frozen=True)
+class WriteConfig:
+    """How images are stored in a .beton file."""
+
+    mode: Literal["raw", "proportion", "jpg"]
+    max_side: int  # pixels; longer sides are scaled down to this before storing
+    jpeg_quality: int  # 1 to 100, of the images stored as JPEG
+    compress_probability: float  # share stored as JPEG when mode is "proportion"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One set of images, where it lies and how the network gets them."""
+
+    name: str
+    label: str  # as printed: "ImageNet"
+    root: str  # folder with train/<class>/* and val/<class>/*
+    beton_dir: str  # folder of train.beton and val.beton
+    backend: Literal["ffcv", "folder"]
+    embedded: bool  # made on this machine from data inside a package; never a reproduction
+    num_classes: int
+    expected_train: int | None  # images of the full data set; other counts are warned about
+    expected_val: int | None
+    train_crop: int  # pixels, side of the random resized crop
+    crop_area: tuple[float, ...]  # smallest and largest share of the image's area
+    crop_aspect: tuple[float, ...]  # smallest and largest width / height
+    flip: float  # probability of a horizontal flip
+    eval_resize: int  # pixels, shorter side before the centre crop
+    eval_crop: int  # pixels, side of the centre crop
+    mean: tuple[float, ...]  # per channel, in units of pixel / 255
+    std: tuple[float, ...]
+    workers: int  # loader threads (ffcv) or processes (folder) per rank
+    write: WriteConfig
+    kind: Literal["images"] = "images"
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """One corpus: <root>/<name>.train.txt, .valid.txt and .test.txt, one sentence per line, words between spaces."""
+
+    kind: Literal["text"]
+    name: str
+    label: str  # as printed: "Penn Treebank"
+    root: str
+    embedded: bool  # made on this machine from data inside a package; never a reproduction
+    vocabulary: int  # distinct words, end-of-sentence included
+    expected_train: int | None  # tokens of the full files, end-of-sentence included; other counts are refused
+    expected_val: int | None
+    expected_test: int | None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A network for images."""
+
+    name: str  # of catalog.NETWORKS, timm:NAME or torchvision:NAME
+    label: str  # as the paper prints it
+    kind: Literal["images"] = "images"
+
+
+@dataclass(frozen=True)
+class DropoutConfig:
+    """Probabilities of the AWD-LSTM's dropouts; each draws one mask per batch."""
+
+    words: float  # complete words of the embedding
+    input: float  # of the first layer
+    hidden: float  # between layers
+    output: float  # of the last layer
+    recurrent: float  # single hidden-to-hidden weights
+
+
+@dataclass(frozen=True)
+class LstmConfig:
+    """The AWD-LSTM and what belongs to training it (Merity et al. 2017)."""
+
+    kind: Literal["text"]
+    name: Literal["awd_lstm"]
+    label: str
+    layers: int
+    hidden: int  # size of all layers but the last
+    embedding: int  # size of the word vectors and of the last layer
+    dropout: DropoutConfig
+    bptt: int  # time steps that a gradient goes back through, on average; the rate is scaled by length / bptt
+    bptt_half: float  # probability that the length is drawn around half of bptt
+    bptt_deviation: float  # time steps, standard deviation of a length
+    bptt_least: int  # shortest length
+    activation_reg: float  # on the last layer's dropped output
+    temporal_reg: float  # on the steps of the last layer's output
+    clip: float  # largest norm of the gradient over all parameters; 0 clips nothing
+    average_after: int  # NT-ASGD: average once this many epochs passed without a better validation; 0 never does
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """In YAML the optimizer's own settings are keys next to lr and weight_decay."""
+
+    name: str
+    label: str
+    lr: float  # base learning rate at the grid's global batch
+    weight_decay: float
+    hparams: Mapping[str, Scalar] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    name: Literal["cosine", "step", "constant"]
+    warmup_epochs: float
+    milestones: tuple[int, ...]  # epochs, for "step"
+    gamma: float  # factor at each milestone, for "step"
+
+
+@dataclass(frozen=True)
+class ScaleConfig:
+    """How much training; ``paper`` is the paper's."""
+
+    name: str
+    epochs: int
+    global_batch_size: int
+    precision: Literal["fp32", "bf16", "fp16"]  # of autocast
+    lr_factor: float = 1.0  # on the optimizer's base rate, where the batch is not the paper's
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    channels_last: bool
+    compile: bool
+    deterministic: bool
+    label_smoothing: float
+    decay_norm_and_bias: bool
+    eval_every: int  # epochs between evaluations; the last epoch is always evaluated
+    checkpoint_every: int  # epochs between checkpoints; the last epoch always writes one
+    oscillation: bool = False  # track Q and a few trajectories (Figures 1 and 2)
+    oscillation_window: int = 1  # epochs of one window of Q
+    watched_steps: int = 2000  # steps of a trajectory: at the run's beginning, middle and end
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where ranks run: world_size = nodes * ranks_per_node."""
+
+    name: Literal["local", "slurm"]
+    device: Literal["cpu", "cuda"]
+    nodes: int
+    ranks_per_node: int
+    cpus_per_rank: int
+    threads_per_rank: int  # torch's intra-op threads; 0 leaves torch's own choice
+    partition: str | None
+    account: str | None
+    time: str | None  # Slurm's time limit, e.g. "1-00:00:00"
+    max_parallel: int  # array tasks that may run at once; 0 is no limit
+    extra: tuple[str, ...]  # further sbatch flags of the array, one string each
+    setup: str  # shell line that each job runs first, e.g. "module load cuda"
+    aux_partition: str | None = None  # of the prepare and the report job, which need no GPU; None is ``partition``
+    aux_extra: tuple[str, ...] = ()  # further sbatch flags of these two
+    stall_seconds: float = 600.0  # no progress of a rank for so long ends the run; longer than a first compile
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    mode: Literal["auto", "online", "offline", "disabled"]  # auto: online with a key, offline without
+    project: str
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that one run needs; ``config.yaml`` in a run directory holds exactly this."""
+
+    grid: str
+    run_name: str = field(metadata={KEY: "cell"})  # the name of its folder
+    seed: int
+    data: DataConfig | TextConfig  # chosen by kind
+    model: ModelConfig | LstmConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    scale: ScaleConfig
+    train: TrainConfig
+    cluster: ClusterConfig
+    wandb: WandbConfig
+    overrides: Mapping[str, Scalar] = field(default_factory=dict)  # off the grid's axes, as the run's name shows them
+
+    @property
+    def rehearsal(self) -> str | None:
+        """None for a run that counts as a reproduction (the paper's data and scale), else one line on what it is."""
+        from adarem.run.reproduction import standing_of_run  # which imports this module
+
+        return standing_of_run(self, None).rehearsal
+
 
 # A key of wandb, old or new, or its variable with a value that is no other variable or command.
 _WANDB_KEY = re.compile(
@@ -76,29 +225,23 @@ def _require(ok: bool, message: str) -> None:
 
 
 def _check_optimizer(o: OptimizerConfig) -> None:
-    if o.name not in HYPER:
-        raise UserError(f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, HYPER)}")
+    if o.name not in OPTIMIZERS:
+        raise UserError(f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, OPTIMIZERS)}")
     _require(o.lr > 0, f"optimizer.lr={o.lr}: needs a positive learning rate")
     _require(o.weight_decay >= 0, f"optimizer.weight_decay={o.weight_decay}: needs 0 or more")
-    choices = {
-        "decay_every": ("epoch", "step"),
-        "scope": ("tensor", "model"),
-        "sphere": ("tensor", "model"),
-        "slr": (True, False),
-        "nesterov": (True, False),
-    }
-    for k, v in o.hyper.items():
+    known = OPTIMIZERS[o.name].hparams
+    for k, v in o.hparams.items():
         key = f"optimizer.{k}"
-        if k not in HYPER[o.name]:
-            raise UserError(
-                f"{key}: {o.name} has no such setting; " + nearest(k, ["lr", "weight_decay", *HYPER[o.name]])
-            )
-        bounds = HYPER[o.name][k]
-        if bounds is None:
-            _require(v in choices[k], f"{key}={v}: valid: {', '.join(map(str, choices[k]))}")
+        if k not in known:
+            raise UserError(f"{key}: {o.name} has no such setting; " + nearest(k, ["lr", "weight_decay", *known]))
+        allowed = known[k]
+        if isinstance(allowed, Choices):
+            _require(v in allowed.values, f"{key}={v}: valid: {', '.join(map(str, allowed.values))}")
         else:
-            v = coerce(v, float, key)
-            _require(bounds[0] <= v <= bounds[1], f"{key}={v}: needs a value from {bounds[0]:g} to {bounds[1]:g}")
+            v = as_float(v, key)
+            _require(
+                allowed.low <= v <= allowed.high, f"{key}={v}: needs a value from {allowed.low:g} to {allowed.high:g}"
+            )
 
 
 def _at_least_1(*pairs: tuple[str, int]) -> None:
@@ -135,11 +278,10 @@ def _check_images(d: DataConfig) -> None:
 def _check_model(c: RunConfig) -> None:
     m, d = c.model, c.data
     if isinstance(m, ModelConfig):
-        known = m.name in MODELS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
+        known = m.name in IMAGE_NETWORKS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
         if not known:
-            raise UserError(
-                f"model.name={m.name}: unknown model; {nearest(m.name, MODELS)} (or timm:NAME, torchvision:NAME)"
-            )
+            hint = nearest(m.name, IMAGE_NETWORKS)
+            raise UserError(f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME)")
     else:
         _check_lstm(m)
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
@@ -168,17 +310,17 @@ def check_name(key: str, value: str) -> None:
 
 def _check_no_key(c: RunConfig) -> None:
     """config.yaml is copied and shown around. The value stays out of the message, too."""
-    told = {
+    shown = {
         "cluster.setup": [c.cluster.setup],
         "cluster.extra": c.cluster.extra,
         "cluster.aux_extra": c.cluster.aux_extra,
         "wandb.project": [c.wandb.project],
         "wandb.entity": [c.wandb.entity or ""],
     }
-    for key, texts in told.items():
+    for key, texts in shown.items():
         _require(
             not any(map(_WANDB_KEY.search, texts)),
-            f"{key}: holds what looks like a wandb key, which would stand in config.yaml; take it out, and export "
+            f"{key}: holds what looks like a wandb key, which config.yaml would show; remove it, and export "
             "WANDB_API_KEY in the shell that launches, or let `wandb login` keep it in ~/.netrc",
         )
 
@@ -230,64 +372,19 @@ def _check_world_size(global_batch_size: int, world_size: int) -> None:
         )
 
 
-def _with_hyper(raw: Any) -> Any:
-    """In YAML an optimizer's own settings stand beside lr and weight_decay; OptimizerConfig has them in ``hyper``."""
-    optimizer = raw.get("optimizer") if isinstance(raw, Mapping) else None
-    if not isinstance(optimizer, Mapping) or "hyper" in optimizer:
-        return raw
-    fields = {f.name for f in dataclasses.fields(OptimizerConfig)}
-    plain = {k: v for k, v in optimizer.items() if k in fields}
-    return {**raw, "optimizer": {**plain, "hyper": {k: v for k, v in optimizer.items() if k not in fields}}}
-
-
-def from_dict(raw: Mapping[str, Any]) -> RunConfig:
+def from_dict(raw: Mapping[str, object]) -> RunConfig:
     """Builds and checks a RunConfig from plain dicts and lists.
 
     Raises:
         UserError: an unknown, missing, ill-typed or impossible key, named with the nearest valid one.
     """
-    config = build(RunConfig, _with_hyper(raw))
+    config = build(RunConfig, raw)
     _check(config)
     return config
 
 
-def to_dict(config: Any) -> dict[str, Any]:
-    """The plain-dict form, as written to config.yaml: from_dict(to_dict(c)) == c."""
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
-    if "optimizer" in raw:
-        raw["optimizer"].update(raw["optimizer"].pop("hyper"))
-    return raw
-
-
-# What may differ between two starts of one run without changing its result: where things lie, who computes, who looks.
-_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers")
-
-
-def identity(config: RunConfig) -> dict[str, Any]:
-    """The part of a config that decides the run's result, flattened to dotted keys."""
-
-    def flatten(node: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        flat: dict[str, Any] = {}
-        for k, v in node.items():
-            if f"{prefix}{k}" in _CIRCUMSTANCES:
-                continue
-            flat |= flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
-        return flat
-
-    return flatten(to_dict(config), "")
-
-
-def config_hash(config: RunConfig) -> str:
-    """Hash of ``identity``: runs with equal hashes compute the same thing."""
-    return hash_of(identity(config))
-
-
-def hash_of(settings: Mapping[str, Any]) -> str:
-    """``config_hash`` of the config whose ``identity`` this is."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differing_keys(a: RunConfig, b: RunConfig) -> list[str]:
-    """``key: in a, in b`` for every key on which two configs' identities differ."""
-    x, y = identity(a), identity(b)
-    return [f"{k}: {x.get(k, 'absent')} against {y.get(k, 'absent')}" for k in sorted({*x, *y}) if x.get(k) != y.get(k)]
+    raw["optimizer"].update(raw["optimizer"].pop("hparams"))
+    return {"cell" if key == "run_name" else key: value for key, value in raw.items()}

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from adarem.run import locks
-from adarem.run.config import RunConfig, config_hash, differing_keys, from_dict, to_dict
+from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import append_line, read_json, read_lines, read_yaml, write_atomically
+from adarem.run.identity import config_hash, differing_keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -220,7 +221,7 @@ class RunDir:
         import numpy as np
 
         buffer = io.BytesIO()
-        arrays = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
+        arrays: dict[str, Any] = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
         np.savez(buffer, n=len(next(iter(correct.values()))), **arrays)
         write_atomically(self.correct_file, buffer.getvalue())
 

@@ -124,7 +124,7 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
     papers = stated.of(config.data.kind, config.optimizer.name) if stated else {}
     found = {}
     for name, value in papers.items():
-        ours = config.optimizer.lr if name == "lr" else config.optimizer.hyper.get(name)
+        ours = config.optimizer.lr if name == "lr" else config.optimizer.hparams.get(name)
         if f"optimizer.{name}" not in grids and ours is not None and ours != value:
             found[f"optimizer.{name}"] = f"{_words(name)} {ours} (the paper states {value})"
     for key, value in config.overrides.items():

@@ -5,9 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from adarem.run.config import RunConfig, config_hash, to_dict
+from adarem.run.config import RunConfig, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash
 from adarem.run.labels import shortened, table_cell
 from adarem.run.reproduction import Kind, Standing, seen_by, standing_of_run
 from adarem.run.sweep import SweepLabels, SweepSpec, read_sweep
@@ -28,7 +29,7 @@ class Description:
 
 def run_id(run: RunDir, config: RunConfig) -> str:
     """The same over attempts, requeues and machines: one wandb run for one run of a sweep."""
-    return hashlib.sha256(f"{run.path.parent.name}/{config.cell}/{config_hash(config)}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{run.path.parent.name}/{config.run_name}/{config_hash(config)}".encode()).hexdigest()[:12]
 
 
 def report_id(sweep: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from adarem.run import exitcodes
-from adarem.run.config import DataConfig, RunConfig, TextConfig, config_hash, identity
+from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash, identity
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
@@ -53,18 +54,18 @@ def train(path: Path) -> int:
     try:
         context = join(config.cluster.device, timeout, stop)
     except StoppedWaiting as e:
-        print_line(config.cell, f"interrupted: {e}; the same command starts again")
+        print_line(config.run_name, f"interrupted: {e}; the same command starts again")
         # A launcher sends SIGTERM to the ranks that wait for one that failed: its exit code is the one that counts.
         return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
 
     # One attempt, watched, and recorded however it ends.
-    attempt = Attempt(run, config.cell, context)
+    attempt = Attempt(run, config.run_name, context)
     try:
         with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
                 if on_main_rank(context, lambda: _claim(run, stack)) in FINISHED:
                     if context.is_main:
-                        print(f"{config.cell}: finished before; remove {run.path} to train it again", flush=True)
+                        print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
                 attempt.begin(stack)
                 code = _train(run, config, context, stop, attempt, stack)
@@ -135,7 +136,7 @@ def _build(run: RunDir, config: RunConfig, context: RankContext) -> Trainer:
             model,
             lr=config.optimizer.lr * config.scale.lr_factor,
             weight_decay=config.optimizer.weight_decay,
-            hparams=config.optimizer.hyper,
+            hparams=config.optimizer.hparams,
             steps_per_epoch=task.info.steps_per_epoch,
             example_input=task.example_input().to(context.device),
             decay_norm_and_bias=config.train.decay_norm_and_bias,

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adarem.run.catalog import METRICS
-from adarem.run.config import RunConfig, identity
+from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
+from adarem.run.identity import identity
 from adarem.train.checkpoint import CheckpointWriter
 from adarem.train.console import Progress, ShowProgress
 from adarem.train.distributed.context import RankContext

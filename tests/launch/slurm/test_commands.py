@@ -14,7 +14,7 @@ from adarem.run.errors import UserError
 
 @pytest.fixture
 def cluster(composed: Plan) -> ClusterConfig:
-    return replace(composed.cells[0].config.cluster, name="slurm")
+    return replace(composed.runs[0].config.cluster, name="slurm")
 
 
 def test_a_name_of_a_job_has_no_character_that_slurm_expands() -> None:

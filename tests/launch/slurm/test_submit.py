@@ -74,7 +74,7 @@ def test_sbatch_gets_exactly_these_words(site: Site, capsys: pytest.CaptureFixtu
         str(ROOT / "slurm" / "run.sbatch"),
         str(listing),
     ]
-    assert listing.read_text() == "".join(f"{planned.config.cell}\n" for planned in plan.cells)
+    assert listing.read_text() == "".join(f"{planned.config.run_name}\n" for planned in plan.runs)
     assert report[3:6] == ["--parsable", "--job-name=table2-digits-smoke-report", "--dependency=afterany:100"]
     assert f"runs_dir={plan.runs_dir}" in report and "grid=table2" in report
     out = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_missing_data_are_prepared_by_a_job_that_the_array_waits_for(
     monkeypatch.setattr(preparation, "is_prepared", lambda data: False)
     launch(plan)
     prepare, array, report = submissions()
-    assert "--dependency=singleton" in prepare and prepare[-1] == str(plan.cells[0].run.path)
+    assert "--dependency=singleton" in prepare and prepare[-1] == str(plan.runs[0].run.path)
     assert "--cpus-per-task=32" in prepare
     assert {"--dependency=afterok:100", "--kill-on-invalid-dep=yes"} <= set(array)
     assert "--dependency=afterany:101" in report
@@ -125,7 +125,7 @@ def test_queued_running_and_finished_runs_are_not_submitted_again(
     name = submissions()[0][4].removeprefix("--job-name=")
     waits = "101 N/A table2-digits-smoke-report\n"
     (tmp_path / "queue").write_text(f"100 0 {name}\n100 2 {name}\n100 N/A another\n{waits}")
-    plan.cells[1].run.write_result({"status": "done", "top1": 70.0})
+    plan.runs[1].run.write_result({"status": "done", "top1": 70.0})
     launch(plan)
     assert len(submissions()) == 2
     out = capsys.readouterr().out

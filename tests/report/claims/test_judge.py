@@ -111,11 +111,11 @@ def test_one_seed_reports_the_paired_test_and_decides_nothing(dirs):
     finish(folder, make_config("resnet18", "adarem"), 72.5, correct=np.arange(1000) < 725)
     j = claims.judge(BASE, {"table2": load_sweep(folder)})
     assert j.status == "undecided"
-    assert "one seed tells nothing of another (the two checkpoints: +2.00" in j.evidence[0]
+    assert "one seed says nothing of another (the two checkpoints: +2.00" in j.evidence[0]
     run = next(r.dir for r in load_sweep(folder).runs if "sgdm" in r.name)
     run.write_correct({"top1": ~right, "top5": right})  # another evaluation's
     j = claims.judge(BASE, {"table2": load_sweep(folder)})
-    assert j.evidence[0].endswith("= +2.000; one seed tells nothing of another")
+    assert j.evidence[0].endswith("= +2.000; one seed says nothing of another")
 
 
 def test_seeds_that_do_not_differ_decide_nothing(dirs):
@@ -179,7 +179,7 @@ def test_survivors_decide_nothing(dirs, spoil, named, side, label):
     values = {"adarem": GAIN[0], "sgdm": GAIN[1]} | {side: {"adarem": GAIN[0], "sgdm": GAIN[1]}[side][:2]}
     found = sweep(dirs, values["adarem"], values["sgdm"])
     config = make_config("resnet18", side, 2)
-    spoil(RunDir(found["table2"].folder / config.cell), config)
+    spoil(RunDir(found["table2"].folder / config.run_name), config)
     for claim in (BASE, replace(BASE, relation="equal"), replace(BASE, relation="lower")):
         j = claims.judge(claim, again(found))
         assert j.status == "undecided"
@@ -312,7 +312,7 @@ def test_the_slope_of_the_gains_by_hand(dirs):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"seeds": 1}, "one seed tells nothing of another"),
+        ({"seeds": 1}, "one seed says nothing of another"),
         ({"lost": ("shufflenet_v2_0.5", "adarem_s", 1), "seeds": 3}, "shufflenet_v2_0.5-adarem_s-s1 diverged"),
         ({"hashes": HASHES | {"train": "e" * 64}}, "MobileNetV2-1.0, 3,504,872 parameters: made on different data"),
         ({"noise": 0.0}, "the seeds did not differ"),

@@ -25,7 +25,7 @@ def rehearse(dirs, grid):
     data = "pydoc" if grid == "table3" else "digits"
     plan = make_plan([f"grid={grid}", f"data={data}", f"runs_dir={dirs[0]}", "seeds=[0,1]"])
     plan.write()
-    for i, cell in enumerate(plan.cells):
+    for i, cell in enumerate(plan.runs):
         run = finish(plan.folder, cell.config, 60.0 + 2.0 * i, 80.0 + i, loss=2.0 - 0.01 * i)
         run.write_result(run.result() | {"perplexity": 90.0 - i, "parameters": 10_000_000 - 1000 * i})
         for epoch in range(1, cell.config.scale.epochs + 1):

@@ -43,7 +43,7 @@ def test_unfinished_and_diverged_seeds_stay_out_of_the_mean(dirs):
     finish(folder, make_config("resnet18", "sgdm", 0), 70.0)
     diverge(folder, make_config("resnet18", "sgdm", 1), epoch=5)
     config = make_config("resnet18", "adam", 0)
-    run = RunDir(folder / config.cell)
+    run = RunDir(folder / config.run_name)
     run.freeze(config)
     start(run, host="elsewhere")
     write_epochs(run, 12, 60.0)

@@ -17,7 +17,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_grid
 
 def table(folder, results):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], results))
+    return build(sweep, read_paper(sweep.spec, results))
 
 
 def cell_texts(t):
@@ -48,7 +48,7 @@ def test_states_show_in_their_cells(dirs):
     diverge(folder, make_config("resnet18", "adam", 0))
     for optimizer, progress in (("adarem", {"epoch": 12, "epochs": 100}), ("rmsprop", None)):
         config = make_config("resnet18", optimizer)
-        run = RunDir(folder / config.cell)
+        run = RunDir(folder / config.run_name)
         run.freeze(config)
         number = start(run, host="elsewhere")
         if progress:
@@ -148,7 +148,7 @@ def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
     """Values that two rules fit get the verdict that the rule names first."""
 
     def verdict(values, paper=70.0, planned=2, diverged=0):
-        return statistics.verdict(values, paper, planned=planned, diverged=diverged, lower_is_better=False)[0]
+        return statistics.verdict(values, paper, planned=planned, diverged=diverged, lower_is_better=False)
 
     met = [
         verdict([70.0], planned=2, diverged=1),  # pending too

@@ -13,12 +13,13 @@ from adarem.report.tables.table import build, read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.stated import read_stated
 from tests.support.sweeps import diverge, finish, make_config, write_grid
 
 
 def table(folder, results):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], results))
+    return build(sweep, read_paper(sweep.spec, results))
 
 
 def text_config(optimizer: str, grid: str, overrides=None):
@@ -26,7 +27,7 @@ def text_config(optimizer: str, grid: str, overrides=None):
     from adarem.plan.plan import make_plan
 
     given = [f"{k}={v}" for k, v in (overrides or {}).items()]
-    return make_plan([f"grid={grid}", "data=pydoc", f"optimizer={optimizer}", *given]).cells[0].config
+    return make_plan([f"grid={grid}", "data=pydoc", f"optimizer={optimizer}", *given]).runs[0].config
 
 
 def tried(t) -> dict[str, str]:
@@ -64,7 +65,7 @@ def test_a_searchs_configurations_are_counted(dirs):
         elif outcome == "diverged":
             diverge(search, config)
         else:
-            RunDir(search / config.cell).freeze(config)
+            RunDir(search / config.run_name).freeze(config)
     t = table(folder, dirs[1])
     assert tried(t)["SGDM"] == "1 configuration; 2 of 3 in table3_search-pydoc"
     assert tried(t)["Adam"] == "1 configuration; 0 in table3_search-pydoc"
@@ -110,7 +111,7 @@ def test_mistakes_in_that_file_are_one_line(dirs, change, message):
     (dirs[1] / "paper").mkdir(parents=True)
     (dirs[1] / "paper" / "settings.yaml").write_text(yaml.safe_dump(raw))
     with pytest.raises(UserError) as e:
-        read_paper(None, dirs[1])
+        read_stated(paper_file("settings.yaml", dirs[1]))
     assert str(e.value).startswith(f"{dirs[1] / 'paper' / 'settings.yaml'}: {message}") and "\n" not in str(e.value)
 
 

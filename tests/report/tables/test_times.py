@@ -16,7 +16,7 @@ from tests.support.sweeps import diverge, finish, make_config, start, write_epoc
 
 def table(folder, dirs):
     sweep = load_sweep(folder)
-    return build(sweep, read_paper(sweep.grid["paper"], dirs[1]))
+    return build(sweep, read_paper(sweep.spec, dirs[1]))
 
 
 def test_a_reproduction_is_held_against_the_papers_sgdm(dirs, table2_runs):
@@ -61,7 +61,7 @@ def test_a_rehearsal_is_held_against_its_own_best(dirs):
 def test_running_and_diverged_cells(dirs, table2_runs):
     diverge(table2_runs, make_config("resnet18", "adamw", 0))
     config = make_config("resnet18", "adam", 0)
-    run = RunDir(table2_runs / config.cell)
+    run = RunDir(table2_runs / config.run_name)
     run.freeze(config)
     start(run, host="elsewhere")
     write_epochs(run, 12, 60.0)
@@ -164,5 +164,5 @@ def test_it_is_written_next_to_the_table(dirs, table2_runs):
 def test_a_grid_only_planned_has_no_target(dirs):
     folder = write_grid(dirs[0], data="digits", scale="rehearsal")
     config = make_config("resnet18", "sgdm", data="digits")
-    RunDir(folder / config.cell).freeze(config)
+    RunDir(folder / config.run_name).freeze(config)
     assert "There is no target: no cell has finished yet" in times.markdown(table(folder, dirs))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from adarem.data.text.pydoc import make_texts
 from adarem.plan.plan import make_plan
-from adarem.plan.selection import winners
+from adarem.plan.selection import selected_settings
 from adarem.run import exitcodes
 from adarem.run.config import LstmConfig, RunConfig, TextConfig, from_dict, to_dict
 from adarem.run.directory import RunDir
@@ -55,8 +55,8 @@ def text_run(tmp_path: Path, text_root: Path) -> Callable[..., Path]:
         defaults = [o for o in (*TINY, *places) if o.split("=")[0] not in given]
         plan = make_plan(["grid=table3", *defaults, *overrides])
         plan.write()
-        assert len(plan.cells) == 1
-        return plan.cells[0].run.path
+        assert len(plan.runs) == 1
+        return plan.runs[0].run.path
 
     return make
 
@@ -72,8 +72,8 @@ def task_of(path: Path) -> LanguageTask:
 def test_table3_is_the_papers(tmp_path: Path) -> None:
     plan = make_plan(["grid=table3", "data.root=/data/ptb", f"runs_dir={tmp_path}"])
     assert plan.folder.name == "table3"
-    assert [c.config.cell for c in plan.cells] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
-    for cell in plan.cells:
+    assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
+    for cell in plan.runs:
         c = cell.config
         assert c.rehearsal is None
         assert (c.schedule.name, c.schedule.milestones, c.schedule.gamma, c.scale.epochs) == ("step", (50,), 0.1, 100)
@@ -83,9 +83,9 @@ def test_table3_is_the_papers(tmp_path: Path) -> None:
         assert from_dict(to_dict(c)) == c
     pydoc = make_plan(["grid=table3", "data=pydoc", f"runs_dir={tmp_path}"])
     assert pydoc.folder.name == "table3-pydoc"
-    assert all(c.config.rehearsal and c.config.model.hidden == 200 for c in pydoc.cells)
+    assert all(c.config.rehearsal and c.config.model.hidden == 200 for c in pydoc.runs)
     for changed in ("model.hidden=1000", "data.expected_val=null", "scale.epochs=50", "scale.global_batch_size=40"):
-        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).cells[0].config.rehearsal
+        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).runs[0].config.rehearsal
 
 
 @pytest.mark.parametrize(
@@ -268,38 +268,38 @@ def finish(run: RunDir, value: float | None) -> None:
     run.write_result(result)
 
 
-def test_the_final_table_takes_the_searchs_winners(tmp_path: Path) -> None:
+def test_the_final_table_takes_the_searchs_selected_settings(tmp_path: Path) -> None:
     common = ["data=pydoc", f'runs_dir="{tmp_path}"']
     search = make_plan(["grid=table3_search", *common])
-    by_optimizer = [c.config.optimizer.name for c in search.cells]
+    by_optimizer = [c.config.optimizer.name for c in search.runs]
     assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
     settled = "settings of configs/tuned, no table3_search-pydoc in"
-    assert settled in make_plan(["grid=table3", *common]).grid["selection"]
+    assert settled in make_plan(["grid=table3", *common]).spec.selection
     search.write()
-    with pytest.raises(UserError, match=r"30 of 30 runs of the search are not finished; .* grid.winners=null"):
+    with pytest.raises(UserError, match=r"30 of 30 runs of the search are not finished; .* grid.settings_from=null"):
         make_plan(["grid=table3", *common])
-    assert make_plan(["grid=table3", *common, "grid.winners=null"]).grid["selection"] == "final epoch"
-    for i, cell in enumerate(search.cells):
+    assert make_plan(["grid=table3", *common, "grid.settings_from=null"]).spec.selection == "final epoch"
+    for i, cell in enumerate(search.runs):
         o = cell.config.optimizer
-        wins = (o.name, o.lr, o.hyper.get("momentum", o.hyper.get("beta1", o.hyper.get("beta")))) in {
+        wins = (o.name, o.lr, o.hparams.get("momentum", o.hparams.get("beta1", o.hparams.get("beta")))) in {
             ("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999),
         }  # fmt: skip
         finish(cell.run, 80.0 if wins else None if i % 5 == 0 else 90.0 + i)
     plan = make_plan(["grid=table3", *common])
-    chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.cells}
-    assert (chosen["sgdm"].lr, chosen["sgdm"].hyper["momentum"]) == (1.0, 0.5)
-    assert (chosen["adam"].lr, chosen["adam"].hyper["beta1"]) == (0.01, 0.0)
-    assert (chosen["adarem"].lr, chosen["adarem"].hyper["beta"]) == (60.0, 0.999)
-    assert plan.grid["selection"].endswith("lowest val_perplexity of 30 runs in table3_search-pydoc")
-    assert [c.config.cell for c in plan.cells] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
+    chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.runs}
+    assert (chosen["sgdm"].lr, chosen["sgdm"].hparams["momentum"]) == (1.0, 0.5)
+    assert (chosen["adam"].lr, chosen["adam"].hparams["beta1"]) == (0.01, 0.0)
+    assert (chosen["adarem"].lr, chosen["adarem"].hparams["beta"]) == (60.0, 0.999)
+    assert plan.spec.selection.endswith("lowest val_perplexity of 30 runs in table3_search-pydoc")
+    assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
     # what the user settles stays settled
-    own = make_plan(["grid=table3", *common, "optimizer=adam", "optimizer.lr=0.5"]).cells[0].config.optimizer
-    assert (own.lr, own.hyper["beta1"]) == (0.5, 0.0)
-    for cell in search.cells:
+    own = make_plan(["grid=table3", *common, "optimizer=adam", "optimizer.lr=0.5"]).runs[0].config.optimizer
+    assert (own.lr, own.hparams["beta1"]) == (0.5, 0.0)
+    for cell in search.runs:
         if cell.config.optimizer.name == "adam":
             finish(cell.run, None)
     with pytest.raises(UserError, match="every run of adam diverged"):
-        winners(search.folder)
+        selected_settings(search.folder)
 
 
 def test_wrong_text_ends_in_one_line_before_anything_is_trained(

@@ -25,7 +25,7 @@ from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 
 if TYPE_CHECKING:
-    from adarem.plan.plan import Cell, Plan
+    from adarem.plan.plan import Plan, PlannedRun
 
 
 def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
@@ -63,7 +63,7 @@ def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
         return exitcodes.OK
     submission = _Submission(plan, dry_run)
     # An array's tasks have one shape: runs of different shapes (a grid over cluster.nodes) go into different arrays.
-    shapes: dict[ClusterConfig, list[Cell]] = {}
+    shapes: dict[ClusterConfig, list[PlannedRun]] = {}
     for planned in to_start:
         shapes.setdefault(planned.config.cluster, []).append(planned)
     arrays = [submission.array(cluster, runs) for cluster, runs in shapes.items()]
@@ -75,17 +75,17 @@ def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
         for command in submission.commands:
             print(shlex.join(command))
         for runs in shapes.values():
-            print("# the array's runs, task 0 first: " + " ".join(planned.config.cell for planned in runs))
+            print("# the array's runs, task 0 first: " + " ".join(planned.config.run_name for planned in runs))
     else:
         _print_where_to_look(plan, after)
     return exitcodes.OK
 
 
-def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["Cell"]:
+def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["PlannedRun"]:
     """The runs that need a job; prints a line on each of the others."""
     found = []
-    for planned in plan.cells:
-        name, status = planned.config.cell, planned.run.status()
+    for planned in plan.runs:
+        name, status = planned.config.run_name, planned.run.status()
         if name in queue:
             print(f"{name}: already in the queue as job {queue[name]}")
         elif status in FINISHED:
@@ -104,7 +104,7 @@ class _Submission:
         self.plan, self.dry_run = plan, dry_run
         self.commands: list[list[str]] = []
 
-    def array(self, cluster: ClusterConfig, runs: Sequence["Cell"]) -> str:
+    def array(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"]) -> str:
         """Submits one array, and before it a job for each data set that is not prepared; returns the array's id."""
         sweep, prepared_by = self.plan.folder, []
         for key, run in unprepared(runs).items():
@@ -113,7 +113,7 @@ class _Submission:
         token = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         names = array_list(sweep, token)
         if not self.dry_run:
-            write_atomically(names, "".join(f"{planned.config.cell}\n" for planned in runs))
+            write_atomically(names, "".join(f"{planned.config.run_name}\n" for planned in runs))
         try:
             job = self._submit(array_command(sweep, token, len(runs), cluster, ":".join(prepared_by) or None), cluster)
         except UserError:
@@ -124,7 +124,7 @@ class _Submission:
 
     def report(self, after: Sequence[str]) -> None:
         """Submits the job that makes the report once the jobs ``after`` have ended."""
-        cluster = self.plan.cells[0].config.cluster
+        cluster = self.plan.runs[0].config.cluster
         command = report_command(self.plan.folder, report_arguments(self.plan), cluster, after)
         try:
             job = self._submit(command, cluster)
@@ -159,9 +159,9 @@ def submit(command: Sequence[str], env: Mapping[str, str]) -> str:
 
 def _print_where_to_look(plan: "Plan", jobs: Sequence[str]) -> None:
     print(f"queue    squeue --array --jobs={','.join(jobs)}")
-    print(f"runs     adarem status grid={plan.grid['name']} data={plan.grid['data']}")
+    print(f"runs     adarem status grid={plan.spec.name} data={plan.spec.data}")
     print(f"logs     {slurm_folder(plan.folder)}")
-    wandb = plan.cells[0].config.wandb
+    wandb = plan.runs[0].config.wandb
     if wandb.mode != "disabled":
         runs = shlex.quote(str(plan.folder))
         print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")

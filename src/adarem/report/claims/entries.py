@@ -1,20 +1,22 @@
-"""The entries of the claim ledger, results/paper/claims.yaml: what they may hold, and the metrics that they name."""
+"""The claims of results/paper/claims.yaml: what an entry may hold, and the metrics that it may name."""
 
 import itertools
 import math
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from adarem.report.load import Run
 from adarem.resources import paper_file
+from adarem.run.build import build, nearest
+from adarem.run.catalog import NETWORKS, OPTIMIZERS
+from adarem.run.config import ScaleConfig, ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
-from adarem.run.schema import HYPER, MODELS, ScaleConfig, ScheduleConfig, TrainConfig
-from adarem.run.typed import build, nearest
 
 Relation = Literal["higher", "lower", "equal", "about", "above", "grows_as_models_shrink"]
 
@@ -58,16 +60,17 @@ class Claim:
 
 
 def measure(run: Run, metric: str) -> float | None:
-    """A figure of a finished run, by a metric of the ledger; None where the run did not record what it takes."""
+    """A metric of a claim, of a finished run; None where the run did not record what it takes."""
     if run.status != "done":
         return None
     name, _, shares = metric.partition("@")
     if not shares:
         return _mean(run, name) if name in MEANS else run.value(name)
     points = [_point(run, name.removesuffix("_fall"), float(share)) for share in shares.split("-")]
-    if None in points:
+    known = [p for p in points if p is not None]
+    if len(known) < len(points):
         return None
-    return points[0] - points[1] if len(points) == 2 else points[0]
+    return known[0] - known[1] if len(known) == 2 else known[0]
 
 
 def _mean(run: Run, metric: str) -> float | None:
@@ -93,7 +96,7 @@ def read_claims(results_dir: Path) -> list[Claim]:
     """``results/paper/claims.yaml``.
 
     Raises:
-        UserError: the first entry, key or name that the ledger has no use for, with the nearest that it has.
+        UserError: the first entry, key or name that is not known, with the nearest that is.
     """
     path = paper_file("claims.yaml", results_dir)
     try:
@@ -101,7 +104,7 @@ def read_claims(results_dir: Path) -> list[Claim]:
     except yaml.YAMLError as e:
         where = getattr(e, "problem_mark", None)
         at = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path}: not valid YAML{at}; mend it, or restore it with git checkout") from None
+        raise UserError(f"{path}: not valid YAML{at}; fix it, or restore it with git checkout") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         keys = ", ".join(f.name for f in fields(Claim))
         raise UserError(f"{path}: needs a list of claims, each a mapping with {keys}")
@@ -124,12 +127,12 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _check(c: Claim, entry: dict[str, Any]) -> None:
+def _check(c: Claim, entry: Mapping[str, object]) -> None:
     """Raises UserError for a name that no run can have, or a key that the claim's relation does not read."""
     for i, model in enumerate(c.model):
-        _known(f"model[{i}]", model, (*MODELS, "awd_lstm"))
+        _known(f"model[{i}]", model, NETWORKS)
     for key, optimizer in (("optimizer", c.optimizer), *((f"against[{i}]", o) for i, o in enumerate(c.against))):
-        _known(key, optimizer, HYPER)
+        _known(key, optimizer, OPTIMIZERS)
     _check_metric(c.metric)
     _check_sides(c)
     for key in ("threshold", "value", "margin"):
@@ -147,7 +150,7 @@ def _check(c: Claim, entry: dict[str, Any]) -> None:
             _known(f"against_variant[{i}]", part.partition("=")[0], {key.partition(".")[2] for key in known})
 
 
-def _known(key: str, name: str, valid: Any) -> None:
+def _known(key: str, name: str, valid: Collection[str]) -> None:
     _require(name in valid, f"{key}={name}: unknown; {nearest(name, valid)}")
 
 
@@ -180,6 +183,6 @@ def _check_metric(metric: str) -> None:
 def _settings(c: Claim) -> set[str]:
     """Dotted names of the settings that all optimizers of the claim have."""
     sections = {"schedule": ScheduleConfig, "scale": ScaleConfig, "train": TrainConfig}
-    shared = set.intersection(*(set(HYPER[o]) for o in (c.optimizer, *c.against)))
+    shared = set.intersection(*(set(OPTIMIZERS[o].hparams) for o in (c.optimizer, *c.against)))
     of_optimizer = {f"optimizer.{k}" for k in ("lr", "weight_decay", *shared)}
     return of_optimizer | {f"{section}.{f.name}" for section, cls in sections.items() for f in fields(cls)}

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 from adarem.report import stats as statistics
 from adarem.report.claims.entries import Claim, measure
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
-from adarem.report.stats import Estimate
+from adarem.report.record import count
+from adarem.report.stats import Estimate, Interval
 from adarem.run.directory import FINISHED
 
 Status = Literal["supported", "contradicted", "undecided", "not run"]
@@ -36,8 +35,8 @@ RULE = (
 class Judged:
     claim: Claim
     status: Status
-    evidence: list[str]  # one line a comparison
-    runs: list[str]
+    evidence: Sequence[str]  # one line per comparison
+    runs: Sequence[str]
     rehearsed: Status = "not run"  # by the same rule on rehearsals, which are no evidence
 
 
@@ -46,14 +45,34 @@ class _Side:
     """One cell in a comparison."""
 
     label: str
-    runs: list[Run]
-    values: list[float]  # of the seeds that have a figure
-    lacking: list[str]  # planned seeds without one, each with its status
+    runs: Sequence[Run]
+    values: Sequence[float]  # of the seeds that have one
+    lacking: Sequence[str]  # planned seeds without one, each with its status
 
     @property
     def begun(self) -> bool:
-        """Whether a seed has a figure or ended without one."""
+        """Whether a seed has a value or ended without one."""
         return bool(self.values) or any(r.status in ("failed", "diverged") for r in self.runs)
+
+
+class _Reading(NamedTuple):
+    """The values of one comparison in words, with what keeps it from being decided."""
+
+    text: str
+    decidable: bool
+
+
+class _Decision(NamedTuple):
+    status: Status
+    text: str  # the intervals that it rests on, or a line of evidence
+
+
+class _Outcome(NamedTuple):
+    """What becomes of a claim: one line of evidence per comparison, and the runs behind it."""
+
+    status: Status
+    lines: Sequence[str]
+    runs: Sequence[Run]
 
 
 def _printed(sweep: Sweep | None) -> Labels:
@@ -71,61 +90,61 @@ def _side(sweep: Sweep | None, metric: str, model: str, optimizer: str, variant:
     lacking = [
         f"{r.dir.path.name} {r.status}" + f" without {metric}" * (r.status == "done") for r, v in figures if v is None
     ]
-    unread = set(sweep.grid.get("seeds") or [0]) - {r.config.seed for r in runs}
+    unread = set(sweep.spec.seeds if sweep else ()) - {r.config.seed for r in runs}
     lacking += [f"{label}, seed {seed}: no readable run" for seed in sorted(unread)]
     return _Side(label, runs, [v for _, v in figures if v is not None], lacking)
 
 
-def _reading(c: Claim, sides: Sequence[_Side]) -> tuple[str, bool]:
-    """The figures of one comparison in words, with what keeps it from being decided; and whether it can be."""
+def _reading(c: Claim, sides: Sequence[_Side]) -> _Reading:
     used = [r for s in sides for r in s.runs if r.status == "done"]
     if len({fingerprints(r) for r in used}) > 1:
-        return "made on different data, not compared", False
+        return _Reading("made on different data, not compared", False)
     differing = [k for k in c.same if len({str(r.settings.get(k)) for r in used}) > 1]
     if differing:
-        return f"the runs differ in {', '.join(differing)}, which the claim holds alike", False
+        return _Reading(f"the runs differ in {', '.join(differing)}, which the claim holds alike", False)
     counts = [len(s.values) for s in sides]
     lacking = [text for s in sides for text in s.lacking]
     reasons = [f"without a figure: {', '.join(lacking)}"] if lacking else []
     if 0 in counts:
-        return "; ".join([f"n = {' and '.join(map(str, counts))}", *reasons]), False
+        return _Reading("; ".join([f"n = {' and '.join(map(str, counts))}", *reasons]), False)
     means = [statistics.summarize(s.values) for s in sides]
     shown = " − ".join(f"{m.text(3)} (n={m.n})" for m in means)
     if len(means) == 2:
         shown += f" = {means[0].mean - means[1].mean:+.3f}"
     if min(counts) < 2:
-        reasons.append(f"one seed tells nothing of another{_paired(c, sides)}")
+        reasons.append(f"one seed says nothing of another{_paired(c, sides)}")
     elif not any(statistics.variance(s.values) for s in sides):
         reasons.append("the seeds did not differ, so there is no test")
-    return "; ".join([shown, *reasons]), not reasons
+    return _Reading("; ".join([shown, *reasons]), not reasons)
 
 
 def _paired(c: Claim, sides: Sequence[_Side]) -> str:
     """What two checkpoints alone can say, for accuracies; empty where one kept no images that fit its result."""
     if c.metric not in ("top1", "top5") or len(sides) < 2:
         return ""
-    bits = [next((r.correct() for r in s.runs if r.status == "done"), None) for s in sides]
-    if not all(bits) or len({len(of_run[c.metric]) for of_run in bits}) > 1:
+    first, second = (next((r.correct() for r in s.runs if r.status == "done"), None) for s in sides)
+    if first is None or second is None or len(first[c.metric]) != len(second[c.metric]):
         return ""
-    p = statistics.compare_images(*(of_run[c.metric] for of_run in bits))
+    p = statistics.compare_images(first[c.metric], second[c.metric])
     return f" (the two checkpoints: {p.difference:+.2f}, {p.low:+.2f} to {p.high:+.2f}, McNemar p = {p.p:.2g})"
 
 
-def _claimed(c: Claim) -> tuple[float, float]:
+def _claimed(c: Claim) -> Interval:
     """Between which bounds the claim has the true difference (above: the figure; an order of networks: the slope)."""
+    value = c.value if c.value is not None else math.nan  # claims.yaml is refused where it is needed and missing
     if c.relation == "higher":
-        return c.threshold, math.inf
+        return Interval(c.threshold, math.inf)
     if c.relation == "lower":
-        return -math.inf, -c.threshold
+        return Interval(-math.inf, -c.threshold)
     if c.relation == "above":
-        return c.value, math.inf
+        return Interval(value, math.inf)
     if c.relation == "grows_as_models_shrink":
-        return -math.inf, 0.0
-    center = c.value if c.relation == "about" else 0.0
-    return center - c.margin, center + c.margin
+        return Interval(-math.inf, 0.0)
+    center = value if c.relation == "about" else 0.0
+    return Interval(center - c.margin, center + c.margin)
 
 
-def _decide(c: Claim, estimate: Estimate, comparisons: int) -> tuple[Status, str]:
+def _decide(c: Claim, estimate: Estimate, comparisons: int) -> _Decision:
     """The rule for one of so many comparisons, and the intervals that it rests on."""
     low, high = _claimed(c)
     corrected = 1 - 0.05 / comparisons
@@ -135,21 +154,21 @@ def _decide(c: Claim, estimate: Estimate, comparisons: int) -> tuple[Status, str
         f"{100 * corrected:.4g} % interval {wide[0]:+.3f} to {wide[1]:+.3f}"
     )
     if low < narrow[0] and narrow[1] < high:
-        return "supported", text
-    return ("contradicted" if wide[1] < low or high < wide[0] else "undecided"), text
+        return _Decision("supported", text)
+    return _Decision("contradicted" if wide[1] < low or high < wide[0] else "undecided", text)
 
 
-def _compare(c: Claim, head: str, sides: Sequence[_Side], comparisons: int) -> tuple[Status, str]:
+def _compare(c: Claim, head: str, sides: Sequence[_Side], comparisons: int) -> _Decision:
     """One comparison of a claim and its line of evidence, which begins with ``head``."""
-    text, able = _reading(c, sides)
-    if not able:
-        return ("undecided" if all(s.begun for s in sides) else "not run"), f"{head}: {text}"
-    estimate = statistics.contrast([s.values for s in sides], (1, -1)[: len(sides)])
-    status, tested = _decide(c, estimate, comparisons)
-    return status, f"{head}: {text}, {tested}"
+    reading = _reading(c, sides)
+    estimate = statistics.contrast([s.values for s in sides], (1, -1)[: len(sides)]) if reading.decidable else None
+    if estimate is None:
+        return _Decision("undecided" if all(s.begun for s in sides) else "not run", f"{head}: {reading.text}")
+    decision = _decide(c, estimate, comparisons)
+    return _Decision(decision.status, f"{head}: {reading.text}, {decision.text}")
 
 
-def _comparisons(c: Claim, ours: Sweep | None, theirs: Sweep | None) -> tuple[Status, list[str], list[Run]]:
+def _comparisons(c: Claim, ours: Sweep | None, theirs: Sweep | None) -> _Outcome:
     """A claim that holds if all of its comparisons do."""
     pairs = []
     for model in c.model:
@@ -163,44 +182,48 @@ def _comparisons(c: Claim, ours: Sweep | None, theirs: Sweep | None) -> tuple[St
                 pairs.append((f"{of_model}{a.label} against {b.label}, {c.metric}", [a, b]))
     found = [_compare(c, head, sides, len(pairs)) for head, sides in pairs]
     each = {s for s, _ in found}
-    status = "contradicted" if "contradicted" in each else each.pop() if len(each) == 1 else "undecided"
-    return status, [f"{s}: {line}" for s, line in found], [r for _, sides in pairs for s in sides for r in s.runs]
+    status: Status = "contradicted" if "contradicted" in each else each.pop() if len(each) == 1 else "undecided"
+    runs = [r for _, sides in pairs for s in sides for r in s.runs]
+    return _Outcome(status, [f"{s}: {line}" for s, line in found], runs)
 
 
-def _order(c: Claim, sweep: Sweep | None) -> tuple[Status, list[str], list[Run]]:
+def _order(c: Claim, sweep: Sweep | None) -> _Outcome:
     """A claim on how a gain over another optimizer, or a figure, goes with the number of parameters."""
     rows = [[_side(sweep, c.metric, model, o) for o in (c.optimizer, *c.against)] for model in c.model]
     runs = [r for sides in rows for s in sides for r in s.runs]
-    sizes, lines, able = [], [], True
+    sizes: list[int] = []  # of the networks, where known
+    lines, able = [], True
     for model, sides in zip(c.model, rows, strict=True):
-        size = next((n for s in sides for r in s.runs if (n := r.result.get("parameters"))), None)
-        text, of_model = _reading(c, sides)
-        sizes.append(size)
-        lines.append(f"{_printed(sweep).model(model)}, {f'{size:,}' if size else 'unknown'} parameters: {text}")
-        able &= of_model and size is not None
+        size = next((n for s in sides for r in s.runs if (n := count(r.result, "parameters"))), None)
+        reading = _reading(c, sides)
+        sizes += [size] if size else []
+        lines.append(f"{_printed(sweep).model(model)}, {f'{size:,}' if size else 'unknown'} parameters: {reading.text}")
+        able &= reading.decidable and size is not None
     if not c.against and len({fingerprints(r) for r in runs if r.status == "done"}) > 1:
         lines.append("made on different data, not compared")
         able = False
     if len(set(sizes)) < 2:
         lines.append("networks of one size have no order")
         able = False
-    if not able:
+    samples = [[s.values for s in sides] for sides in rows]
+    estimate = statistics.slope([math.log10(size) for size in sizes], samples) if able else None
+    if estimate is None:
         begun = any(all(s.begun for s in sides) for sides in rows)
-        return ("undecided" if begun else "not run"), lines, runs
-    estimate = statistics.slope(np.log10(sizes), [[s.values for s in sides] for sides in rows])
-    status, tested = _decide(c, estimate, 1)
-    lines.append(f"{status}: slope of {c.metric} for ten times the parameters {estimate.value:+.3f}, {tested}")
-    return status, lines, runs
+        return _Outcome("undecided" if begun else "not run", lines, runs)
+    decision = _decide(c, estimate, 1)
+    slope = f"slope of {c.metric} for ten times the parameters {estimate.value:+.3f}"
+    lines.append(f"{decision.status}: {slope}, {decision.text}")
+    return _Outcome(decision.status, lines, runs)
 
 
 def judge(c: Claim, sweeps: Mapping[str, Sweep]) -> Judged:
     """A claim by the runs of these sweeps, by grid: reproductions, or rehearsals to see that the rule works."""
     ours, theirs = sweeps.get(c.grid), sweeps.get(c.against_grid or c.grid)
     in_order = c.relation == "grows_as_models_shrink"
-    status, lines, runs = _order(c, ours) if in_order else _comparisons(c, ours, theirs)
+    outcome = _order(c, ours) if in_order else _comparisons(c, ours, theirs)
     return Judged(
         c,
-        status,
-        [] if status == "not run" else lines,
-        list(dict.fromkeys(r.name for r in runs if r.status in FINISHED)),
+        outcome.status,
+        [] if outcome.status == "not run" else outcome.lines,
+        list(dict.fromkeys(r.name for r in outcome.runs if r.status in FINISHED)),
     )

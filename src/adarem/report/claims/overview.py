@@ -33,12 +33,13 @@ def judge_all(claims: Sequence[Claim], sweeps: Iterable[Sweep]) -> Overview:
     reproductions: dict[str, Sweep] = {}
     rehearsals: dict[str, dict[str, Sweep]] = {}  # by what follows the grid in their names: data and scale
     for sweep in sweeps:
-        grid = sweep.grid_name
+        grid = sweep.spec.name
         if grid not in grids:
             continue
-        if sweep.rehearsal is None:
-            reproductions.setdefault(grid, sweep)
-        else:
+        if sweep.standing.kind == "reproduction":
+            of_paper = [r for r in sweep.runs if r.standing.kind != "variation"]
+            reproductions.setdefault(grid, replace(sweep, runs=of_paper))
+        elif sweep.standing.kind == "rehearsal":
             rehearsals.setdefault(sweep.name.removeprefix(grid), {})[grid] = sweep
     judged = []
     for claim in claims:

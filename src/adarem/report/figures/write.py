@@ -60,7 +60,7 @@ def figure_names(table: Table) -> list[str]:
 
 def is_about_oscillation(table: Table) -> bool:
     """Whether the grid is that of Figures 1 and 2."""
-    return "q_mean" in table.sweep.grid["metrics"]
+    return "q_mean" in table.sweep.spec.metrics
 
 
 def draw_figures(table: Table) -> list[NamedFigure]:
@@ -114,7 +114,7 @@ def _parts(table: Table) -> list[Part]:
 
 
 def _curves_name(table: Table) -> str:
-    return str(table.sweep.grid.get("figure") or f"{table.name}-curves")
+    return table.sweep.spec.figure or f"{table.name}-curves"
 
 
 def _in_words(name: str) -> str:

@@ -1,7 +1,7 @@
 """What the page shows of a sweep and of the claims: texts and tables, which the templates lay out."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from adarem.report.claims.judge import RULE, Judged
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
+from adarem.report.record import section
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
@@ -115,7 +116,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         name=table.name,
         title=table.title,
         rehearsal=sweep.rehearsal,
-        facts=[f"{what}: {text}" for what, text in provenance.facts(sweep)],
+        facts=[str(fact) for fact in provenance.facts(sweep)],
         warnings=found.get("Warnings", []),
         table=paper_table(table),
         legend=tables.legend(table),
@@ -219,8 +220,8 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
     for run in runs:
         attempts = run.attempts or [{}]
         for attempt in attempts:
-            hosts, versions = attempt.get("hosts"), attempt.get("versions")
             state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
+            hosts = attempt.get("hosts")
             commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
                 attempt.get("attempt"),
@@ -230,7 +231,7 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
                 attempt.get("device"),
                 " ".join(map(str, hosts)) if isinstance(hosts, list) else "",
                 attempt.get("slurm_job"),
-                " ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, Mapping) else "",
+                " ".join(f"{k} {v}" for k, v in section(attempt, "versions").items()),
                 attempt.get("command"),
             )
             rows.append([run.name, *(str(value or "—") for value in values)])

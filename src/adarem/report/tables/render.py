@@ -4,52 +4,69 @@ import csv
 import io
 import shutil
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adarem.report import provenance
 from adarem.report import stats as statistics
+from adarem.report.run import Run
 from adarem.report.tables.settings import fairness_sheet
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.tables.table import Cell, Table
+from adarem.run.catalog import METRICS
 from adarem.run.directory import FINISHED
 
 FAILED = "Failed, diverged or unreadable"
 MISSING = "Planned, and not there"
 POWER = "What the seeds could show"
+STAMPED = ("rehearsal", "variation")  # standings that show wherever the table does
 OSCILLATION = "Oscillation in the last window, and who had no gradient"
+
+
+class CellText(NamedTuple):
+    text: str
+    bold: bool
+
+
+class Section(NamedTuple):
+    """What follows the table under one heading."""
+
+    heading: str
+    lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One printed line of the table: what it is of, which figure, and a text per column with its weight."""
+    """One printed line of the table: the row that it belongs to, which value, and one text per column."""
 
     row: str
     kind: str  # paper, ours, difference, n, verdict
-    texts: list[tuple[str, bool]]  # (text, bold)
+    texts: Sequence[CellText]
 
 
 def lines(table: Table) -> list[Line]:
-    """The paper's value, ours, the difference and n for every row; the verdict too unless it is a rehearsal."""
+    """The paper's value, ours, the difference and n for every row; of a reproduction the verdict too."""
     out = []
     rehearsal = table.sweep.rehearsal is not None
     for row in table.rows:
         cells = [table.cell(row, o) for o in table.columns]
         label = table.row_label(row)
         texts = {
-            "paper": [(c.paper or "—", c.best_in_paper) for c in cells],
-            "ours": [(c.ours, c.best) for c in cells],
-            "difference": [(difference_text(c, rehearsal), False) for c in cells],
-            "n": [(c.n, False) for c in cells],
-            "verdict": [(c.verdict, False) for c in cells],
+            "paper": [CellText(c.paper or "—", c.best_in_paper) for c in cells],
+            "ours": [CellText(c.ours, c.best) for c in cells],
+            "difference": [CellText(difference_text(c, rehearsal), False) for c in cells],
+            "n": [CellText(c.n, False) for c in cells],
+            "verdict": [CellText(c.verdict, False) for c in cells],
         }
         out += [Line(label, kind, texts[kind]) for kind in kinds(table)]
     return out
 
 
 def kinds(table: Table) -> list[str]:
-    """Which lines a row has: no verdict on a rehearsal, and ours alone where the paper has no numbers."""
+    """Which lines a row has: a verdict on a reproduction alone, and ours alone where the paper has no numbers."""
     if not table.paper.values:
         return ["ours", "n"]
-    return ["paper", "ours", "difference", "n"] + ([] if table.sweep.rehearsal else ["verdict"])
+    return ["paper", "ours", "difference", "n"] + (["verdict"] if table.sweep.standing.kind == "reproduction" else [])
 
 
 def difference_text(c: Cell, rehearsal: bool) -> str:
@@ -71,28 +88,28 @@ def legend(table: Table) -> list[str]:
             "A rehearsal: the paper's values are of other data, so the differences, in brackets, measure nothing "
             "and no verdict is drawn."
         )
-    unit = METRICS[table.sweep.grid["metrics"][0]].unit
+    unit = METRICS[table.sweep.spec.metrics[0]].unit
     out.append(
         "Ours: mean ± sample standard deviation over n finished seeds (no ± with one seed). "
         + (f"Difference: ours − paper{f', in {unit}' if unit else ''}. " if table.paper.values else "")
         + "Bold: best of its row. "
         "— is not finished, div. diverged, ep k/N still training."
     )
-    if not table.sweep.rehearsal and table.paper.values:
+    if table.sweep.standing.kind == "reproduction" and table.paper.values:
         out.append(statistics.VERDICT_RULE)
-        off = [table.labels.overrides(v) for v in dict.fromkeys(variant for _, variant, _ in table.rows) if v]
+        off = [table.labels.overrides(text) for text in dict.fromkeys(row.overrides for row in table.rows) if text]
         if off:
             out.append(
                 f"No verdict on rows with settings off the grid's own ({'; '.join(off)}): the paper's value is not of "
-                "these settings, so the difference tells what they change and not whether the paper holds."
+                "these settings, so the difference says what they change and not whether the paper holds."
             )
     return out
 
 
 def power_notes(table: Table) -> list[str]:
-    """The smallest difference that this number of seeds could have shown, one line a metric."""
+    """The smallest difference that this number of seeds could have shown, one line per metric."""
     out = []
-    for metric in table.sweep.grid["metrics"]:
+    for metric in table.sweep.spec.metrics:
         cells = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
         if not cells:
             continue
@@ -101,7 +118,7 @@ def power_notes(table: Table) -> list[str]:
         if pooled is None:
             out.append(
                 f"{label}: one seed a cell, so no deviation is known and no difference between optimizers can be "
-                'told from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
+                'distinguished from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
             )
             continue
         sd, freedom = pooled
@@ -114,24 +131,24 @@ def power_notes(table: Table) -> list[str]:
         out.append(
             f"{label}: smallest difference of two cells that {n} seeds each could have shown (80 % power, 5 %, "
             f"two-sided t): {points}; pooled deviation {sd:.3f} with {freedom} degrees of freedom. That is for one "
-            "comparison, uncorrected: under Holm's correction over a whole table, which the comparisons of optimizers "
-            "carry, a difference must be larger to show."
+            "comparison, uncorrected: under Holm's correction over a complete table, which the comparisons of "
+            "optimizers carry, a difference must be larger to show."
         )
     return out
 
 
 def test_notes(table: Table) -> list[str]:
-    """Welch's t of AdaRem or AdaRem-S against the others, one line a comparison."""
-    return [f"{row}: {a} − {b} = {t.text}" for row, a, b, t in table.comparisons]
+    """Welch's t of AdaRem or AdaRem-S against the others, one line per comparison."""
+    return [f"{c.row}: {c.first} − {c.second} = {c.test.text}" for c in table.comparisons]
 
 
 def oscillation_notes(table: Table) -> list[str]:
-    """What stands behind Q, one line a run: the paper's mean, and that of the parameters with and without gradient."""
+    """What is behind Q, one line per run: the paper's mean, and that of the parameters with and without gradient."""
     out = []
     for r in table.sweep.runs:
         q, idle = r.value("q_mean"), r.value("share_without_gradient")
         mean, median = r.value("q_mean_with_gradient"), r.value("q_median_with_gradient")
-        if None in (q, idle, mean, median):
+        if q is None or idle is None or mean is None or median is None:
             continue
         left_out, of_idle = r.value("share_left_out") or 0.0, r.value("q_mean_without_gradient")
         idle_mean = f" (mean q {of_idle:.2f})" if of_idle is not None else ""
@@ -143,12 +160,12 @@ def oscillation_notes(table: Table) -> list[str]:
     return out
 
 
-def sections(table: Table) -> list[tuple[str, list[str]]]:
-    """(heading, lines) of what stands under a table; empty ones left out."""
+def sections(table: Table) -> list[Section]:
+    """What follows the table; empty sections left out."""
     c = table.sweep
     runs = []
     for cell in table.cells:
-        if cell.metric == c.grid["metrics"][0]:
+        if cell.metric == c.spec.metrics[0]:
             of = f"{table.labels.model(cell.model)}, {table.labels.cell(cell.optimizer, cell.overrides)}"
             runs += [f"{of}: {r.name}: {r.status}, {_trace(r)}" for r in cell.runs]
     found = [
@@ -160,21 +177,21 @@ def sections(table: Table) -> list[tuple[str, list[str]]]:
         ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
         ("Runs", runs),
     ]
-    return [(heading, text) for heading, text in found if text]
+    return [Section(heading, text) for heading, text in found if text]
 
 
-def _trace(run) -> str:
-    commits = dict.fromkeys(str(a.get("commit", ""))[:9] + "+" * bool(a.get("dirty")) for a in run.attempts)
-    return f"commit {', '.join(k for k in commits if k) or '—'}"
+def _trace(run: Run) -> str:
+    made_by = dict.fromkeys(f"{k.name}+" if k.dirty else k.name for k in provenance.commits_of_attempts(run))
+    return f"commit {', '.join(made_by) or '—'}"
 
 
 def markdown(table: Table) -> str:
-    """The whole table with its header, warnings, tests and runs."""
+    """The table with its header, warnings, tests and runs."""
     c = table.sweep
     out = [f"# {table.title}", ""]
-    if c.rehearsal:
-        out += [f"> **REHEARSAL, not a reproduction.** {c.rehearsal}.", ""]
-    out += [f"- {what}: {text}" for what, text in provenance.facts(c)]
+    if c.standing.kind in STAMPED:
+        out += [f"> **{c.standing.kind.upper()}, not a reproduction.** {c.standing.reason}.", ""]
+    out += [f"- {fact}" for fact in provenance.facts(c)]
     out += ["", "| | | " + " | ".join(table.labels.optimizer(o) for o in table.columns) + " |"]
     out.append("| --- | --- |" + " ---: |" * len(table.columns))
     last = None
@@ -195,10 +212,10 @@ def markdown(table: Table) -> str:
 
 
 def _sheet(table: Table) -> list[str]:
-    header, rows, notes = fairness_sheet(table)
-    out = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * (len(header) - 1)]
-    out += ["| " + " | ".join(r) + " |" for r in rows]
-    return [*out, *(line for n in notes for line in ("", n))]
+    sheet = fairness_sheet(table)
+    out = ["| " + " | ".join(sheet.header) + " |", "| --- |" + " --- |" * (len(sheet.header) - 1)]
+    out += ["| " + " | ".join(r) + " |" for r in sheet.rows]
+    return [*out, *(line for note in sheet.notes for line in ("", note))]
 
 
 CSV_COLUMNS = (
@@ -210,7 +227,7 @@ CSV_COLUMNS = (
 
 
 def to_csv(table: Table) -> str:
-    """One row a cell, numbers bare; ``runs`` and ``commits`` say where they come from."""
+    """One row per cell, numbers bare; ``runs`` and ``commits`` say where they come from."""
     f = io.StringIO()
     w = csv.DictWriter(f, CSV_COLUMNS, lineterminator="\n")
     w.writeheader()
@@ -218,7 +235,7 @@ def to_csv(table: Table) -> str:
         s = c.summary
         config = c.runs[0].config if c.runs else None
         h = s.half_width if s and s.half_width is not None else None
-        commits = {str(a.get("commit")) + ("+dirty" if a.get("dirty") else "") for r in c.runs for a in r.attempts}
+        commits = {commit for r in c.runs for commit in r.commits}
         w.writerow(
             {
                 "table": table.name,
@@ -234,8 +251,8 @@ def to_csv(table: Table) -> str:
                 "paper": c.paper,
                 "ours": f"{s.mean:.4f}" if s else "",
                 "sd": f"{s.sd:.4f}" if s and s.sd is not None else "",
-                "ci95_low": f"{s.mean - h:.4f}" if h is not None else "",
-                "ci95_high": f"{s.mean + h:.4f}" if h is not None else "",
+                "ci95_low": f"{s.mean - h:.4f}" if s and h is not None else "",
+                "ci95_high": f"{s.mean + h:.4f}" if s and h is not None else "",
                 "n": len(c.values),
                 "planned": c.planned,
                 "difference": f"{c.difference:.4f}" if c.difference is not None else "",
@@ -255,7 +272,7 @@ def to_csv(table: Table) -> str:
 def screen(table: Table, width: int | None = None) -> str:
     """The table, its header and its warnings as plain text.
 
-    An optimizer a line here, whatever the paper's layout: that fits 80 columns without cutting a number.
+    One optimizer per line here, whatever the paper's layout: that fits 80 columns without cutting a number.
     """
     c = table.sweep
     width = width or max(80, min(120, shutil.get_terminal_size((100, 24)).columns))
@@ -263,7 +280,7 @@ def screen(table: Table, width: int | None = None) -> str:
     of_row: dict[str, dict[str, Line]] = {}
     for line in lines(table):
         of_row.setdefault(line.row, {})[line.kind] = line
-    body = [["", *shown]]
+    body: list[list[str]] = [["", *shown]]
     for row, by_kind in of_row.items():
         body += [[part] for part in textwrap.wrap(row, width, subsequent_indent="    ")]
         for i, o in enumerate(table.columns):
@@ -273,8 +290,8 @@ def screen(table: Table, width: int | None = None) -> str:
     widths = [max(len(b[i]) for b in full) for i in range(len(full[0]))]
     out = [table.title, ""]
     for b in body:
-        texts = [b[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(b[1:], widths[1:], strict=False))]
-        out.append("  ".join(texts).rstrip())
+        padded = [b[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(b[1:], widths[1:], strict=False))]
+        out.append("  ".join(padded).rstrip())
         if b is body[0]:
             out.append("─" * (sum(widths) + 2 * len(widths) - 2))
 
@@ -282,11 +299,11 @@ def screen(table: Table, width: int | None = None) -> str:
         out.extend(textwrap.wrap(text, width, subsequent_indent="    ", break_long_words=False))
 
     out.append("")
-    if c.rehearsal:
-        say(f"REHEARSAL, not a reproduction: {c.rehearsal}.")
+    if c.standing.kind in STAMPED:
+        say(f"{c.standing.kind.upper()}, not a reproduction: {c.standing.reason}.")
         out.append("")
-    for what, text in provenance.facts(c):
-        say(f"{what}: {text}")
+    for fact in provenance.facts(c):
+        say(str(fact))
     say("*best of its row*; ± sample standard deviation over n seeds; — not finished; div. diverged")
     found = dict(sections(table))
     for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (MISSING, "Problem"), (POWER, "Note")):

@@ -1,29 +1,20 @@
 """The fairness sheet: what each optimizer was given, and who chose it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from adarem.report.load import Run
-from adarem.report.paper import Stated
+from adarem.report.record import number
 from adarem.report.tables.table import Table
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.labels import readable
-from adarem.run.schema import variant
-from adarem.run.sweep import campaign_scale, folder_name, runs_in
+from adarem.run.reproduction import has_papers_setting
+from adarem.run.stated import Stated
+from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
 
-# How torch, pytorch_optimizer and our own optimizers apply weight decay.
-DECAY = {
-    "sgd": "added to the gradient",
-    "sgdm": "added to the gradient",
-    "adam": "added to the gradient",
-    "adabound": "added to the gradient",
-    "rmsprop": "added to the gradient",
-    "adamw": "decoupled, × lr",
-    "adarem": "decoupled, × lr",
-    "adarem_s": "sphere: through the sphere lr; others: decoupled, × lr",
-}
 OF_IMAGES = (
     "The paper states the base rates, λ, the cosine schedule without warm-up, 100 epochs and batch 1024. It says "
     "that grid searches chose the rest and leaves their results out, so weight decay, β's, seeds, augmentation, "
@@ -41,13 +32,20 @@ OF_TEXT = (
 )
 
 
-def effective_lr(lr: float, hyper: Mapping[str, Any]) -> float:
+def effective_lr(lr: float, hyper: Mapping[str, object]) -> float:
     """Step per unit of a constant gradient: lr (1 − dampening) / (1 − momentum).
 
     Adam, AdamW, RMSprop and AdaBound divide by the gradient's own size, so theirs is a length and not a rate.
     """
-    momentum = float(hyper.get("momentum", 0.0))
-    return lr * (1.0 - float(hyper.get("dampening", 0.0))) / (1.0 - momentum) if momentum < 1 else float("inf")
+    momentum, dampening = number(hyper, "momentum") or 0.0, number(hyper, "dampening") or 0.0
+    return lr * (1.0 - dampening) / (1.0 - momentum) if momentum < 1 else float("inf")
+
+
+class Tried(NamedTuple):
+    """Configurations of an optimizer."""
+
+    finished: int
+    planned: int
 
 
 @dataclass(frozen=True)
@@ -55,66 +53,69 @@ class Search:
     """The runs that chose a table's settings, where its grid names such a search."""
 
     name: str
-    there: bool
-    tried: Mapping[str, tuple[int, int]]  # optimizer to its configurations that have finished and those planned
+    found: bool
+    tried: Mapping[str, Tried]  # by optimizer
 
-    def told(self, optimizer: str) -> str:
-        if not self.there:
+    def text(self, optimizer: str) -> str:
+        """How many configurations it tried, to end a sentence with."""
+        if not self.found:
             return f"; no runs of {self.name} here"
-        finished, planned = self.tried.get(optimizer, (0, 0))
+        finished, planned = self.tried.get(optimizer, Tried(0, 0))
         return f"; {finished if finished == planned else f'{finished} of {planned}'} in {self.name}"
 
 
 def search_of(table: Table) -> Search | None:
-    """Read from the search's run directories beside the table's own; None where the table rests on no search."""
+    """Read from the search's run directories next to the table's own; None where the table rests on no search."""
     c = table.sweep
-    if not c.grid.get("winners") or not c.runs:
+    if not c.spec.settings_from or not c.runs:
         return None
     own = c.runs[0].config
-    scale = campaign_scale(own.data.name, own.scale.name, own.rehearsal is None)
-    folder = c.folder.with_name(folder_name(str(c.grid["winners"]), own.data.name, scale))
+    scale = scale_in_name(own.data.name, own.scale.name, has_papers_setting(own))
+    folder = c.folder.with_name(sweep_name(c.spec.settings_from, own.data.name, scale))
     finished: dict[str, dict[str, bool]] = {}
     for run in runs_in(folder):
         try:
             config = run.config()
         except UserError:
             continue  # its own report names it
-        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), variant(config.overrides)
+        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), overrides_text(config.overrides)
         of_optimizer[settings] = of_optimizer.get(settings, True) and run.status() in FINISHED
-    tried = {optimizer: (sum(each.values()), len(each)) for optimizer, each in finished.items()}
+    tried = {optimizer: Tried(sum(each.values()), len(each)) for optimizer, each in finished.items()}
     return Search(folder.name, bool(tried), tried)
 
 
 def _on_text(table: Table, search: Search | None) -> str:
     """OF_TEXT with what was searched here."""
-    if table.sweep.grid.get("search"):
-        told = "Ours are this table's rows, as many configurations for each optimizer."
+    if table.sweep.spec.search:
+        source = "Ours are this table's rows, as many configurations for each optimizer."
     elif search is None:
-        told = "No search of ours stands behind this table."
-    elif search.there:
-        told = f"Ours are those of {search.name}, counted above; what was taken of them stands under Selection."
+        source = "No search of ours is behind this table."
+    elif search.found:
+        source = f"Ours are those of {search.name}, counted above; what was taken of them is under Selection."
     else:
-        told = f"Ours are those of {search.name}, of which no runs are here; Selection says what was taken."
-    return OF_TEXT.format(told)
+        source = f"Ours are those of {search.name}, of which no runs are here; Selection says what was taken."
+    return OF_TEXT.format(source)
 
 
 def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     o, s = run.config.optimizer, run.config.scale
 
-    def of_paper(name: str, value: Any) -> bool:
+    def of_paper(name: str, value: object) -> bool:
         return stated.is_paper(run.config.data.kind, o.name, name, value)
 
-    lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})" + (f" × {s.lr_factor:g}" * (s.lr_factor != 1))
+    lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})"
+    if s.lr_factor != 1:
+        lr += f" × {s.lr_factor:g}"
     rest = [
-        readable({k: v}) + " (paper)" * of_paper(k, v)
-        for k, v in o.hyper.items()
+        readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
+        for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
     ]
     return [
         label,
         lr,
-        f"{effective_lr(o.lr * s.lr_factor, o.hyper):g}",
-        f"{o.weight_decay:g}, {DECAY[o.name]}",
+        f"{effective_lr(o.lr * s.lr_factor, o.hparams):g}",
+        f"{o.weight_decay:g}, {OPTIMIZERS[o.name].decay}",
         ", ".join(rest) or "—",
         str(s.epochs),
         str(s.global_batch_size),
@@ -122,17 +123,26 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     ]
 
 
-def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]:
-    """Header, one row an optimizer and variant, and notes on what the paper leaves open."""
+class FairnessSheet(NamedTuple):
+    """What each optimizer was given: one row per optimizer and settings off the axes."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]  # on what the paper leaves open
+
+
+def fairness_sheet(table: Table) -> FairnessSheet:
+    """See FairnessSheet."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
     runs, search = table.sweep.runs, search_of(table)
-    rows, most = [], 0
+    rows: list[list[str]] = []
+    most = 0
     for o in table.columns:
         seen: dict[str, Run] = {}
         for r in (r for r in runs if r.config.optimizer.name == o):
             seen.setdefault(r.overrides, r)
         most = max(most, len(seen))
-        tried = f"{len(seen)} configuration{'s' * (len(seen) > 1)}{search.told(o) if search else ''}"
+        tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
         rows += [_row(r, table.paper.stated, table.labels.cell(o, r.overrides), tried) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
@@ -154,4 +164,4 @@ def fairness_sheet(table: Table) -> tuple[list[str], list[list[str]], list[str]]
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
             alike += f", flip {d.flip:g}"
         notes.append(f"{alike}.")
-    return header, rows, notes
+    return FairnessSheet(header, rows, notes)

@@ -1,37 +1,30 @@
-"""One frame for every output: the cells of a table, each with its runs, the paper's value and the statistics."""
+"""One table for every output: its cells, each with its runs, the paper's value and the statistics."""
 
 import csv
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from adarem.report import stats as statistics
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
-from adarem.report.paper import Stated, read_stated
 from adarem.report.stats import Comparison, Summary, TwoSamples
 from adarem.resources import paper_file
-from adarem.run import labels as names
+from adarem.run.catalog import METRICS
 from adarem.run.errors import UserError
+from adarem.run.stated import Stated, read_stated
+from adarem.run.sweep import SweepSpec
 
 
-@dataclass(frozen=True)
-class Metric:
-    label: str
-    lower_is_better: bool
-    unit: str = ""  # of differences, where they have one
+class PaperKey(NamedTuple):
+    """Which of the paper's numbers one is."""
 
-
-METRICS = {
-    "top1": Metric("Top-1", False, "points"),
-    "top5": Metric("Top-5", False, "points"),
-    "perplexity": Metric("Perplexity", True),
-    "val_perplexity": Metric("Validation perplexity", True),
-    "q_mean": Metric("Q", True),
-}
+    model: str
+    optimizer: str
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -39,23 +32,38 @@ class Paper:
     """The paper's numbers for one table, as printed there, and what it states of settings."""
 
     stated: Stated
-    source: str = ""
-    values: Mapping[tuple[str, str, str], str] = field(default_factory=dict)  # (model, optimizer, metric)
+    values: Mapping[PaperKey, str] = field(default_factory=dict)
 
 
-def read_paper(name: str | None, results_dir: Path) -> Paper:
-    """The paper's numbers of one table, none when ``name`` is None, and its settings.
+def read_paper(spec: SweepSpec, results_dir: Path, stated: Stated | None = None) -> Paper:
+    """The paper's numbers of a grid's table, none where it prints none, and the settings that it states.
+
+    Args:
+        spec: the grid.
+        results_dir: its folder ``paper/``, else the checkout's, has the files.
+        stated: of settings.yaml, where it has been read before.
 
     Raises:
-        UserError: a file is not there, or settings.yaml holds what it should not.
+        UserError: a file is not there, or it holds what it should not.
     """
-    stated = read_stated(paper_file("settings.yaml", results_dir))
-    if name is None:
+    stated = stated or read_stated(paper_file("settings.yaml", results_dir))
+    if spec.paper is None or spec.paper.values is None:
         return Paper(stated)
-    with open(paper_file(name, results_dir), newline="") as f:
+    path = paper_file(spec.paper.values, results_dir)
+    with open(path, newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
-    values = {(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows}
-    return Paper(stated, rows[0]["source"], values)
+    try:
+        return Paper(stated, {PaperKey(r["model"], r["optimizer"], r["metric"]): r["value"] for r in rows})
+    except KeyError as e:
+        raise UserError(f"{path}: {e.args[0]}: no such column; restore it from the repository") from None
+
+
+class Row(NamedTuple):
+    """One row of a table: a network with settings off the grid's axes, by one metric."""
+
+    model: str
+    overrides: str
+    metric: str
 
 
 @dataclass
@@ -67,7 +75,7 @@ class Cell:
     overrides: str  # settings off the grid's axes
     metric: str
     paper: str  # as printed in the paper; "" where it has none
-    runs: list[Run]
+    runs: Sequence[Run]
     planned: int
     data: str = ""  # letter of the data that it was trained on, where a table mixes several
     mixed: bool = False  # its own seeds saw different data
@@ -76,8 +84,12 @@ class Cell:
     verdict: str = ""
 
     @property
+    def row(self) -> Row:
+        return Row(self.model, self.overrides, self.metric)
+
+    @property
     def values(self) -> list[float]:
-        """The final figure of each finished seed."""
+        """The final value of each finished seed."""
         return [v for r in self.runs if (v := r.value(self.metric)) is not None]
 
     @property
@@ -91,7 +103,7 @@ class Cell:
 
     @property
     def ours(self) -> str:
-        """The cell's text: a figure, or the state of the run that got furthest."""
+        """The cell's text: a value, or the state of the run that got furthest."""
         if self.mixed:
             return "mixed data"
         states = [r.state for r in self.runs if r.value(self.metric) is None]
@@ -111,82 +123,95 @@ class Cell:
         return str(len(self.values)) if len(self.values) == self.planned else f"{len(self.values)} of {self.planned}"
 
 
+@dataclass(frozen=True)
+class ComparedCells:
+    """A test of two cells, under the names that are printed."""
+
+    row: str
+    first: str
+    second: str
+    test: Comparison
+
+
 @dataclass
 class Table:
     """Everything that a table's renderers need."""
 
     sweep: Sweep
     paper: Paper
-    cells: list[Cell]
+    cells: Sequence[Cell]
     labels: Labels
-    rows: list[tuple[str, str, str]]  # (model, variant, metric), in the paper's order
-    columns: list[str]  # optimizers
+    rows: Sequence[Row]  # in the paper's order
+    columns: Sequence[str]  # optimizers
 
     @property
     def name(self) -> str:
-        return str(self.sweep.grid.get("name", self.sweep.name))
+        """Of its grid."""
+        return self.sweep.spec.name
 
     @property
     def heading(self) -> str:
-        """What the grid calls itself, else ``Table 2`` as the paper has it, else its name in words: ``Figure 2``."""
-        words = names.heading(self.name)
-        return str(self.sweep.grid.get("heading") or self.paper.source or words)
+        """``Table 2``."""
+        return self.sweep.spec.printed_heading
 
     @property
     def title(self) -> str:
-        text = f"{self.heading}. {self.sweep.grid.get('title', '')}".rstrip(". ")
-        return f"REHEARSAL of {text}" if self.sweep.rehearsal else text
+        text = f"{self.heading}. {self.sweep.spec.title}".rstrip(". ")
+        kind = self.sweep.standing.kind
+        return f"{kind.upper()} of {text}" if kind in ("rehearsal", "variation") else text
 
-    def cell(self, row: tuple[str, str, str], optimizer: str) -> Cell:
-        return next(c for c in self.cells if (c.model, c.overrides, c.metric) == row and c.optimizer == optimizer)
+    def cell(self, row: Row, optimizer: str) -> Cell:
+        return next(c for c in self.cells if c.row == row and c.optimizer == optimizer)
 
-    def row_label(self, row: tuple[str, str, str]) -> str:
-        model, variant, metric = row
-        text = f"{self.labels.model(model)} {METRICS[metric].label}"
-        own = self.labels.overrides(variant)
+    def row_label(self, row: Row) -> str:
+        text = f"{self.labels.model(row.model)} {METRICS[row.metric].label}"
+        own = self.labels.overrides(row.overrides)
         return f"{text} ({own})" if own else text
 
     @cached_property
-    def comparisons(self) -> list[tuple[str, str, str, Comparison]]:
+    def comparisons(self) -> Sequence[ComparedCells]:
         """Welch's t of AdaRem or AdaRem-S (else the first column) against every other cell of its row, and of the
         settings that a grid varies against its own.
 
-        (row, one side, the other side, test), as printed; Holm's correction runs over all of them. Cells with one
-        seed or of other data are left out.
+        Holm's correction runs over all of them. Cells with one seed or of other data are left out.
         """
-        found, pairs = [], []
 
         def able(cells: Iterable[Cell]) -> list[Cell]:
             return [c for c in cells if len(c.values) >= 2 and not c.mixed]
 
-        ours = [o for o in self.columns if o.startswith("adarem")] or self.columns[:1]
+        found: list[tuple[str, str, str]] = []
+        samples: list[TwoSamples] = []
+        ours = [o for o in self.columns if o.startswith("adarem")] or list(self.columns[:1])
         for row in self.rows:
             of_row = able(self.cell(row, o) for o in self.columns)
             for a in (c for c in of_row if c.optimizer in ours):
                 for b in of_row:
                     twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
                     if a.data == b.data and not twice:
-                        found.append((self.row_label(row), *map(self.labels.optimizer, (a.optimizer, b.optimizer))))
-                        pairs.append(TwoSamples(a.values, b.values))
-        varied = [v for v in self.sweep.grid.get("labels", {}).get("settings", {}) if v]
+                        names = self.labels.optimizer(a.optimizer), self.labels.optimizer(b.optimizer)
+                        found.append((self.row_label(row), *names))
+                        samples.append(TwoSamples(a.values, b.values))
+        varied = [label for label in self.sweep.spec.labels.overrides if label]
         for a, b in itertools.product(able(self.cells), able(self.cells)):
             alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)
             if alike and a.overrides in varied and b.overrides == "":
-                row = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
-                found.append((row, *(self.labels.cell(c.optimizer, c.overrides) for c in (a, b))))
-                pairs.append(TwoSamples(a.values, b.values))
-        return [(*f, t) for f, t in zip(found, statistics.welch(pairs), strict=True)]
+                label = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
+                names = self.labels.cell(a.optimizer, a.overrides), self.labels.cell(b.optimizer, b.overrides)
+                found.append((label, *names))
+                samples.append(TwoSamples(a.values, b.values))
+        return [ComparedCells(*names, test) for names, test in zip(found, statistics.welch(samples), strict=True)]
 
     @property
     def complete(self) -> bool:
         return all(len(c.values) == c.planned for c in self.cells)
 
 
-def _ordered(first: list[str], then: set[str]) -> list[str]:
-    return [*first, *sorted(then - set(first))]
+def _ordered(first: Iterable[str], then: set[str]) -> list[str]:
+    head = list(first)
+    return [*head, *sorted(then - set(head))]
 
 
-def _mark_data(cells: list[Cell]) -> None:
+def _mark_data(cells: Sequence[Cell]) -> None:
     """Letters for the data sets of a table that mixes several, and the cells whose own seeds do."""
     seen = sorted({fingerprints(r) for c in cells for r in c.runs if r.status == "done"})
     for c in cells:
@@ -196,10 +221,9 @@ def _mark_data(cells: list[Cell]) -> None:
             c.data = f"data {chr(ord('A') + seen.index(own.pop()) % 26)}"
 
 
-def _mark_best(cells: list[Cell]) -> None:
+def _mark_best(cells: Sequence[Cell]) -> None:
     """Bold as the paper's: the best of a row, ties included; ours only among two or more comparable cells."""
-    lower = METRICS[cells[0].metric].lower_is_better
-    pick = min if lower else max
+    pick = min if METRICS[cells[0].metric].lower_is_better else max
     printed = [float(c.paper) for c in cells if c.paper]
     shown = [round(c.summary.mean, 2) for c in cells if c.summary]
     comparable = len(shown) > 1 and not any(c.data or c.mixed for c in cells)
@@ -214,45 +238,44 @@ def build(sweep: Sweep, paper: Paper) -> Table:
     Raises:
         UserError: grid.yaml lacks axes or metrics, or names a metric that no table knows.
     """
-    grid: dict[str, Any] = sweep.grid
-    axes = grid.get("axes")
-    if not isinstance(axes, dict) or not {"model", "optimizer"} <= axes.keys() or not grid.get("metrics"):
+    spec, runs = sweep.spec, sweep.runs
+    if not {"model", "optimizer"} <= spec.axes.keys() or not spec.metrics:
         raise UserError(f"{sweep.folder / 'grid.yaml'}: needs axes.model, axes.optimizer, metrics; plan it again")
-    if unknown := [m for m in grid["metrics"] if m not in METRICS]:
+    if unknown := [m for m in spec.metrics if m not in METRICS]:
         raise UserError(f"{sweep.folder / 'grid.yaml'}: metrics: {unknown[0]}: valid: {', '.join(METRICS)}")
-    runs = sweep.runs
-    models = _ordered(list(axes["model"]), {r.config.model.name for r in runs})
-    optimizers = _ordered(list(axes["optimizer"]), {r.config.optimizer.name for r in runs})
+    models = _ordered(spec.models, {r.config.model.name for r in runs})
+    optimizers = _ordered(spec.optimizers, {r.config.optimizer.name for r in runs})
     printed = labels(sweep)
-    there = {r.overrides for r in runs} or {""}
-    variants = [v for v in dict.fromkeys(["", *printed.settings]) if v in there]
-    seeds = len(grid.get("seeds") or [0])
+    held = {r.overrides for r in runs} or {""}
+    overrides = [text for text in dict.fromkeys(["", *printed.settings]) if text in held]
+    seeds = len(spec.seeds)
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for r in runs:
         by_cell.setdefault((r.config.model.name, r.overrides, r.config.optimizer.name), []).append(r)
     cells, rows = [], []
     for model in models:
-        for variant in variants:
-            if variant and not any((model, variant, o) in by_cell for o in optimizers):
+        for text in overrides:
+            if text and not any((model, text, o) in by_cell for o in optimizers):
                 continue
-            for metric in grid["metrics"]:
-                rows.append((model, variant, metric))
+            for metric in spec.metrics:
+                rows.append(Row(model, text, metric))
                 for o in optimizers:
-                    own = by_cell.get((model, variant, o), [])
-                    value = paper.values.get((model, o, metric), "")
-                    cells.append(Cell(model, o, variant, metric, value, own, max(len(own), seeds)))
+                    own = by_cell.get((model, text, o), [])
+                    value = paper.values.get(PaperKey(model, o, metric), "")
+                    cells.append(Cell(model, o, text, metric, value, own, max(len(own), seeds)))
     table = Table(sweep, paper, cells, printed, rows, optimizers)
     _mark_data(cells)
     for row in rows:
         _mark_best([table.cell(row, o) for o in optimizers])
     for c in cells:
-        c.verdict = _verdict(c, sweep.rehearsal is not None)
+        c.verdict = _verdict(c, sweep)
     return table
 
 
-def _verdict(c: Cell, rehearsal: bool) -> str:
-    """None, "—", on a rehearsal and on settings off the grid's own, which the paper's value is not of."""
-    if rehearsal or not c.paper or c.overrides:
+def _verdict(c: Cell, sweep: Sweep) -> str:
+    """``—`` where the paper's value is not of these settings: off a reproduction, and off the grid's own settings."""
+    varied = c.overrides or any(r.standing.kind == "variation" for r in c.runs)
+    if sweep.standing.kind != "reproduction" or not c.paper or varied:
         return "—"
     if c.mixed:
         return "mixed data"

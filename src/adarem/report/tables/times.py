@@ -5,13 +5,15 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from adarem.report import provenance
 from adarem.report.load import Run
-from adarem.report.tables.table import METRICS, Cell, Table
+from adarem.report.run import FloatArray
+from adarem.report.tables.table import Cell, PaperKey, Table
+from adarem.run.catalog import METRICS
 
 SHARES = (0.90, 0.95, 0.99)
 RULE = (
@@ -21,7 +23,7 @@ RULE = (
     "device time is wall time × the ranks of each epoch. Wall time is also of the machine and of what else ran there: "
     "it compares only runs that had like machines to themselves. Where the record of an epoch is lost, the times from "
     "there on are unknown (—), and so is the first epoch after a lost evaluation. "
-    "Over several seeds: the mean of those finished that reached it, whose number stands beside it, with that of the "
+    "Over several seeds: the mean of those finished that reached it, whose number is next to it, with that of the "
     "seeds whose lost evaluations may hide that they did (unknown); diverged seeds are left out and counted apart. "
 )
 OF_PAPER = "Target: the paper's final top-1 of SGDM on that network. "
@@ -72,19 +74,19 @@ def metric(table: Table) -> str:
     return "val_perplexity" if text else "top1"
 
 
-def _curve(run: Run, name: str) -> np.ndarray:
+def _curve(run: Run, name: str) -> FloatArray:
     return run.curve("val", {"top1": "top1", "val_perplexity": "perplexity"}[name])
 
 
 def of_paper(table: Table) -> bool:
     """Whether the targets are the paper's: a reproduction of a table that has SGDM's top-1."""
-    stated = any((o, m) == ("sgdm", "top1") for _, o, m in table.paper.values)
+    stated = any((key.optimizer, key.metric) == ("sgdm", "top1") for key in table.paper.values)
     return table.sweep.rehearsal is None and stated and metric(table) == "top1"
 
 
 def _cells(table: Table) -> list[Cell]:
     """Every cell once, whatever the table's metrics: its own, and those with settings off the grid that there are."""
-    first = table.sweep.grid["metrics"][0]
+    first = table.sweep.spec.metrics[0]
     return [c for c in table.cells if c.metric == first and (c.runs or not c.overrides)]
 
 
@@ -95,11 +97,11 @@ def targets(table: Table, model: str, data: str = "") -> list[Target]:
     """
     mark = f" [{data}]" if data else ""
     if of_paper(table):
-        stated = table.paper.values.get((model, "sgdm", "top1"))
+        stated = table.paper.values.get(PaperKey(model, "sgdm", "top1"))
         return [Target(f"{stated} (SGDM in the paper){mark}", float(stated))] if stated else []
     followed = metric(table)
     lower = METRICS[followed].lower_is_better
-    finals = []
+    finals: list[float] = []
     for c in _cells(table):
         if (c.model, c.data) == (model, data) and not c.mixed:
             values = [v for r in c.runs if (v := r.value(followed)) is not None]
@@ -107,26 +109,36 @@ def targets(table: Table, model: str, data: str = "") -> list[Target]:
     if not finals:
         return []
     best = (min if lower else max)(finals)
-    values = [(s, best / s if lower else best * s) for s in SHARES]
-    return [Target(f"{value:.2f} ({share:.0%} of the best cell){mark}", value) for share, value in values]
+    found = []
+    for share in SHARES:
+        value = best / share if lower else best * share
+        found.append(Target(f"{value:.2f} ({share:.0%} of the best cell){mark}", value))
+    return found
 
 
-def _first(run: Run, followed: str, target: float) -> tuple[float, float, float] | Literal["not reached", "unknown"]:
-    """Epoch, hours and device hours at which a run first reached the target, each NaN where a lost record hides it."""
+class First(NamedTuple):
+    """When a run first reached a target, each NaN where a lost record hides it."""
+
+    epoch: float
+    wall_hours: float
+    device_hours: float
+
+
+def _first(run: Run, followed: str, target: float) -> First | Literal["not reached", "unknown"]:
     curve = _curve(run, followed)
     unseen = np.setdiff1d(run.due["val"], curve[:, 0])
-    there = curve[:, 1] <= target if METRICS[followed].lower_is_better else curve[:, 1] >= target
-    if not there.any():
+    reached_at = curve[:, 1] <= target if METRICS[followed].lower_is_better else curve[:, 1] >= target
+    if not reached_at.any():
         return "unknown" if len(unseen) else "not reached"
-    epoch = curve[there.argmax(), 0].item()
+    epoch = float(curve[reached_at.argmax(), 0])
     _, wall, devices = run.hours[int(epoch) - 1].tolist()
-    return math.nan if (unseen < epoch).any() else epoch, wall, devices
+    return First(math.nan if (unseen < epoch).any() else epoch, wall, devices)
 
 
 def _reached(c: Cell, followed: str, target: Target) -> Reached:
     done = [] if c.mixed else [r for r in c.runs if r.status == "done"]
     firsts = [_first(r, followed, target.value) for r in done]
-    hit, unknown = [f for f in firsts if isinstance(f, tuple)], firsts.count("unknown")
+    hit, unknown = [f for f in firsts if isinstance(f, First)], firsts.count("unknown")
     state = "unknown" if unknown else "not reached" if done else c.ours
     means = np.mean(hit, axis=0).tolist() if hit else [math.nan] * 3
     epochs, wall, devices = (None if math.isnan(x) else x for x in means)
@@ -137,8 +149,9 @@ def _reached(c: Cell, followed: str, target: Target) -> Reached:
 
 
 def reached(table: Table) -> list[Reached]:
-    """Every cell and target, in the table's order; a cell of no letter stands under each of them, by its state."""
-    cells, found = _cells(table), []
+    """Every cell and target, in the table's order; a cell of no letter is listed under each of them, by its state."""
+    cells = _cells(table)
+    found: list[Reached] = []
     for model in dict.fromkeys(c.model for c in cells):
         own = [c for c in cells if c.model == model]
         for data in sorted({c.data for c in own} - {""}) or [""]:
@@ -147,8 +160,13 @@ def reached(table: Table) -> list[Reached]:
     return found
 
 
-def rows(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Header and printed lines."""
+class TimesTable(NamedTuple):
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def rows(table: Table) -> TimesTable:
+    """The table as it is printed."""
     word, factor = unit(table.sweep.runs)
     header = ["Network", "Optimizer", f"{METRICS[metric(table)].label} to reach", "Epochs"]
     header += [f"Wall time ({word})", f"{device(table.sweep.runs)} {word}", "Seeds"]
@@ -163,7 +181,7 @@ def rows(table: Table) -> tuple[list[str], list[list[str]]]:
         cell += [number(h and h * factor, ".2f") for h in (r.wall_hours, r.device_hours)]
         apart = [f"{n} {word}" for n, word in ((r.unknown, "unknown"), (r.diverged, "div.")) if n]
         printed.append([*cell, f"{r.reached} of {r.seeds}" + (f" ({', '.join(apart)})" if apart else "")])
-    return header, printed
+    return TimesTable(header, printed)
 
 
 def rule(table: Table) -> str:
@@ -174,7 +192,7 @@ def markdown(table: Table) -> str:
     """The table as a page of its own."""
     header, printed = rows(table)
     stamp = table.sweep.rehearsal
-    out = [f"# {'REHEARSAL of ' if stamp else ''}Time to accuracy: {table.sweep.grid.get('title', table.name)}", ""]
+    out = [f"# {'REHEARSAL of ' if stamp else ''}Time to accuracy: {table.sweep.spec.title or table.name}", ""]
     if stamp:
         out += [f"> **REHEARSAL, not a reproduction.** {stamp}.", ""]
     if printed:
@@ -190,7 +208,7 @@ def markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a cell and target, numbers bare."""
+    """One line per cell and target, numbers bare."""
     f = io.StringIO()
     w = csv.writer(f, lineterminator="\n")
     w.writerow(

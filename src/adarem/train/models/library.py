@@ -5,8 +5,8 @@ import sys
 import torch
 from torch import nn
 
+from adarem.run.build import nearest
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS
-from adarem.run.config import nearest
 from adarem.run.errors import UserError
 
 

@@ -45,7 +45,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: list[str]) -> 
                 tmp_path_factory.mktemp("undisturbed"), digits, epochs, f"cluster.ranks_per_node={ranks}"
             )
             subprocess.run([sys.executable, "-m", "adarem", "launch", *overrides], check=True, timeout=600)
-            known[epochs, ranks] = state_of(make_plan(overrides).cells[0].run)
+            known[epochs, ranks] = state_of(make_plan(overrides).runs[0].run)
         return known[epochs, ranks]
 
     return state
@@ -62,7 +62,7 @@ class Job:
             self.env["PYTHONPATH"] = os.pathsep.join(paths)
         self.overrides = overrides
         self.launch()
-        self.run: RunDir = make_plan(overrides).cells[0].run
+        self.run: RunDir = make_plan(overrides).runs[0].run
 
     def launch(self) -> None:
         command = [sys.executable, "-m", "adarem", "launch", *self.overrides]

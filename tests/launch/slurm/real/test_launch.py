@@ -73,12 +73,12 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(
     assert made["grid"] == "table2" and made["data"] == "digits" and made["runs_dir"] == str(place)
     assert set(made["status"].values()) == {"done"} and len(made["status"]) == 6  # it waited for all
     assert (tmp_path / "digits" / "ffcv" / "train.beton").exists()
-    for planned in plan.cells:
+    for planned in plan.runs:
         ranks = [json.loads((planned.run.path / f"rank{r}.json").read_text()) for r in range(16)]
         assert all(r["world"] == 16 and r["SLURM_GPUS_ON_NODE"] is None for r in ranks)
         assert len({(r["SLURM_NODEID"], r["SLURM_LOCALID"]) for r in ranks}) == 16
         assert len({(r["MASTER_ADDR"], r["MASTER_PORT"]) for r in ranks}) == 1
-    assert len({json.loads((c.run.path / "rank0.json").read_text())["MASTER_PORT"] for c in plan.cells}) == 6
+    assert len({json.loads((c.run.path / "rank0.json").read_text())["MASTER_PORT"] for c in plan.runs}) == 6
     assert not list(tmp_path.rglob("hacked")) and not Path("hacked").exists()
 
     assert launch(plan) == 0  # nothing left to do
@@ -92,7 +92,7 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub: None, digits: list[str
         + ["cluster.threads_per_rank=3", "cluster.setup='export OF_THE_SITE=1'"]
     )
     plan.write()
-    interrupted, failing, cancelled = (c.run for c in plan.cells)
+    interrupted, failing, cancelled = (c.run for c in plan.runs)
     for run, do in ((interrupted, "wait"), (failing, "fail"), (cancelled, "wait")):
         (run.path / "stub.json").write_text(json.dumps({"do": do}))
     assert launch(plan) == 0
@@ -125,7 +125,7 @@ def test_script_by_hand(with_stub: None, tmp_path: Path) -> None:
         ["grid=table2", "data=digits", "optimizer=adarem", "scale=smoke", "cluster=slurm", f"runs_dir={tmp_path}/runs"]
     )
     plan.write()
-    run = plan.cells[0].run
+    run = plan.runs[0].run
     script = ROOT / "slurm" / "run.sbatch"
     command = ["sbatch", "--wait", "--cpus-per-task=1", f"--output={tmp_path}/out", str(script), str(run.path)]
     subprocess.run(command, check=True, timeout=300, env=os.environ | {"ADAREM_PYTHON": sys.executable})

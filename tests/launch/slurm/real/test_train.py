@@ -39,7 +39,7 @@ def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path
     assert "resnet18-adarem-global_batch_size=240-s0: already in the queue as job" in rest
 
     plan = make_plan(common)
-    preempted = plan.cells[0].run
+    preempted = plan.runs[0].run
     array = re.search(r"array    job (\d+)", rest)[1]
     wait_for(lambda: preempted.log_file.exists() and "starting" in preempted.log_file.read_text(), 600, env)
     subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], env=env, check=True)
@@ -51,8 +51,8 @@ def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path
     print(printed)
     assert job_state(report, env) == "COMPLETED"
 
-    assert len(plan.cells) == 6
-    for planned in plan.cells:
+    assert len(plan.runs) == 6
+    for planned in plan.runs:
         assert planned.run.status() in ("done", "diverged"), log(tmp_path, "*_*.out")
         attempt = planned.run.attempts()[-1]
         wide_run = planned.config.optimizer.name == "adarem"
@@ -61,7 +61,7 @@ def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path
     assert [a["why"] for a in preempted.attempts()] == ["interrupted", "done"]
     assert "start 2: 2 ranks" in (said := log(tmp_path, f"{array}_0.out")) and "failed" not in said
     assert preempted.attempts()[0]["slurm_job"] == preempted.attempts()[1]["slurm_job"] == f"{array}_0"
-    adarem = next(c.run for c in plan.cells if c.config.optimizer.name == "adarem")
+    adarem = next(c.run for c in plan.runs if c.config.optimizer.name == "adarem")
     assert adarem.result()["world_size"] == 16 and adarem.result()["evaluation"]["images"] == 360
     written = table.read_text()
     assert "REHEARSAL" in written and "AdaRem" in written and "70.67" in written

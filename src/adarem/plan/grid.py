@@ -1,0 +1,120 @@
+"""The runs of a grid: a grid file, checked, becomes a ``SweepSpec``; axes, overrides and search become runs."""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping
+
+from adarem.plan.compose import AXES, check, no_such_grid_key
+from adarem.run.build import build, nearest
+from adarem.run.catalog import METRICS
+from adarem.run.config import SEEDS, check_name
+from adarem.run.errors import UserError
+from adarem.run.sweep import SweepSpec
+
+_BY_PLAN = ("data", "scale", "labels")  # of a SweepSpec, and of no grid file
+_REQUIRED = ("name", "title", "axes", "metrics", "seeds")
+
+
+def spec_of(grid: object) -> SweepSpec:
+    """The grid that a file, and what overrides made of it, describes. Inside of ``compose.composing``.
+
+    Raises:
+        UserError: an unknown, missing or ill-typed key, a name that fits no file, an empty axis, an unknown setting.
+    """
+    keys = [f.name for f in dataclasses.fields(SweepSpec) if f.name not in _BY_PLAN]
+    if not isinstance(grid, Mapping):
+        raise UserError(f"grid={grid!r}: needs a mapping with {', '.join(keys)}")
+    for key in grid:
+        if key not in keys:
+            raise no_such_grid_key(str(key), keys)
+    for key in _REQUIRED:
+        if key not in grid:
+            raise UserError(f"grid.{key}: missing")
+    raw = {k: v for k, v in grid.items() if v is not None or k in _REQUIRED}
+    raw["axes"] = _checked_axes(raw["axes"])
+    for label, settings in _mapping("grid.overrides", raw.get("overrides", {})).items():
+        where = f"grid.overrides.{label}"
+        for key, value in _mapping(where, settings).items():
+            _check_tried(where, key, [value])
+    for optimizer, search in _mapping("grid.search", raw.get("search", {})).items():
+        check([f"optimizer={optimizer}"], "grid.search")
+        for key, tried in _mapping(f"grid.search.{optimizer}", search).items():
+            _check_tried(f"grid.search.{optimizer}.{key}", key, tried)
+    spec = build(SweepSpec, raw, "grid")
+    names = {
+        "name": spec.name,
+        "paper.values": spec.paper.values if spec.paper else None,
+        "figure": spec.figure,
+        "settings_from": spec.settings_from,
+    }
+    for key, name in names.items():
+        if name is not None:
+            check_name(f"grid.{key}", name)
+    if unknown := [m for m in spec.metrics if m not in METRICS]:
+        raise UserError(f"grid.metrics={list(spec.metrics)}: {unknown[0]}: {nearest(unknown[0], METRICS)}")
+    if not spec.metrics:
+        raise UserError(f"grid.metrics=[]: needs at least one of {', '.join(METRICS)}")
+    check(list(spec.settings), "grid.settings")
+    return spec
+
+
+def _checked_axes(axes: object) -> dict[str, list[str]]:
+    """The axes with every value as text."""
+    named = _mapping("grid.axes", axes)
+    for key in ("model", "optimizer"):
+        if key not in named:
+            raise UserError(f"grid.axes.{key}: missing; every grid has this axis, if only of one value")
+    found = {}
+    for key, tried in named.items():
+        if "." not in key and key not in AXES:
+            raise UserError(f"grid.axes.{key}: no axis; {nearest(key, AXES)}, or a dotted key such as optimizer.lr")
+        found[key] = [str(value) for value in _check_tried(f"grid.axes.{key}", key, tried)]
+    return found
+
+
+def _check_tried(where: str, key: str, tried: object) -> list[object]:
+    """``tried``, a list of values that a run can have under ``key``, else UserError."""
+    if not isinstance(tried, list) or not tried:
+        raise UserError(f"{where}={tried}: needs a list of at least one value")
+    for value in tried:
+        if not isinstance(value, str | int | float):
+            raise UserError(f"{where}={tried}: needs names and numbers, not {value}")
+    check([f"{key}={value}" for value in tried], where)
+    return tried
+
+
+def _mapping(where: str, value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise UserError(f"{where}={value}: needs a mapping of settings, for instance {{optimizer.lr: ...}}")
+    return value
+
+
+def places(spec: SweepSpec, given: Collection[str]) -> list[dict[str, str]]:
+    """Every place in the grid, as settings by key: the product of the axes, the grid's overrides, and what a search
+    varies for the optimizer alone.
+
+    Keys that the user has ``given`` leave the latter two. Places that are then alike count once.
+    """
+    own_settings = list(spec.overrides.values()) or [{}]
+    found: list[dict[str, str]] = []
+    for of_axes in itertools.product(*spec.axes.values()):
+        choice = dict(zip(spec.axes, of_axes, strict=True))
+        search = spec.search.get(choice["optimizer"], {})
+        searched = {k: [str(v) for v in tried] for k, tried in search.items() if k not in given}
+        for settings in own_settings:
+            own = choice | {k: str(v) for k, v in settings.items() if k not in given}
+            found += [own | dict(zip(searched, tried, strict=True)) for tried in itertools.product(*searched.values())]
+    return [place for i, place in enumerate(found) if place not in found[:i]]
+
+
+def checked_seeds(seeds: object) -> tuple[int, ...]:
+    """Raises UserError for anything but a list of distinct seeds, or a single one."""
+    several = list(seeds) if isinstance(seeds, list | tuple) else [seeds]
+    found = tuple(seed for seed in several if type(seed) is int and seed in SEEDS)
+    if len(found) < len(several):
+        raise UserError(
+            f"seeds={several}: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]"
+        )
+    if not found or len(set(found)) < len(found):
+        raise UserError(f"seeds={several}: needs at least one seed, and each once")
+    return found

@@ -1,0 +1,40 @@
+"""Which configs compute the same thing: the part of a config that decides the result, its hash, and differences."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from adarem.run.config import RunConfig, to_dict
+
+# What may differ between two starts of one run without changing its result: where data lie, who computes, who watches.
+_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers")
+
+
+def identity(config: RunConfig) -> dict[str, object]:
+    """The part of a config that decides the run's result, flattened to dotted keys."""
+
+    def flatten(node: Mapping[str, object], prefix: str) -> dict[str, object]:
+        flat: dict[str, object] = {}
+        for k, v in node.items():
+            if f"{prefix}{k}" in _CIRCUMSTANCES:
+                continue
+            flat |= flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
+        return flat
+
+    return flatten(to_dict(config), "")
+
+
+def config_hash(config: RunConfig) -> str:
+    """Hash of ``identity``: runs with equal hashes compute the same thing."""
+    return hash_of(identity(config))
+
+
+def hash_of(settings: Mapping[str, object]) -> str:
+    """``config_hash`` of the config whose ``identity`` this is."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differing_keys(a: RunConfig, b: RunConfig) -> list[str]:
+    """``key: in a, in b`` for every key on which two configs' identities differ."""
+    x, y = identity(a), identity(b)
+    return [f"{k}: {x.get(k, 'absent')} against {y.get(k, 'absent')}" for k in sorted({*x, *y}) if x.get(k) != y.get(k)]
