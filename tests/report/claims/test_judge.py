@@ -354,7 +354,7 @@ def test_the_claims_fit_the_papers_own_numbers(dirs):
     assert len(entries) >= 30
     paper = {}
     for n in (1, 2, 3):
-        paper |= {k: float(v) for k, v in read_paper(f"table{n}.csv", dirs[1]).values.items()}
+        paper |= {k: float(v) for k, v in read_paper(of_table, dirs[1]).values.items()}
     checked = 0
     for c in entries:
         for model in c.model:
@@ -417,7 +417,7 @@ def test_what_no_run_can_meet_is_refused_in_one_line(dirs, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", r"claims.yaml: not valid YAML at line \d+; mend it"),
+        ("a: [", r"claims.yaml: not valid YAML at line \d+; fix it"),
         ("a: 1", "claims.yaml: needs a list of claims, each a mapping with id, claim"),
         ("", "claims.yaml: needs a list of claims"),
         ("- 7", "claims.yaml: needs a list of claims"),
