@@ -71,5 +71,5 @@ test: $(TESTS) ## all tests, with a real Slurm cluster where this machine can st
 torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the final bits with those of undisturbed runs
 	@.venv/bin/python scripts/torture.py --rounds "$$ROUNDS"
 
-lint: $(TESTS) ## ruff, check and format
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check .
+lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
+	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy

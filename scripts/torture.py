@@ -67,7 +67,7 @@ def state_of(run: RunDir) -> dict:
     metrics = [{k: v for k, v in m.items() if k not in TIMINGS} for m in run.metrics()]
     # An epoch that was recorded twice has equal records.
     by_epoch = {(m["epoch"], m["split"]): m for m in metrics}
-    for line in read_lines(run.metrics_file)[0]:
+    for line in read_lines(run.metrics_file).records:
         record, last = {k: v for k, v in line.items() if k not in TIMINGS}, by_epoch[line["epoch"], line["split"]]
         assert record == last, f"{record} and {last}"
     return {"checkpoint": state, "correct": run.correct(), "metrics": metrics, "result": result}

@@ -77,13 +77,13 @@ def test_plan_shows_the_runs_before_anything_starts(adarem_command: Command, tmp
     )
     dry = adarem_command(*arguments, "--dry-run")
     assert dry.returncode == 0 and not list(tmp_path.iterdir())
-    assert "18 cells, 18 new" in dry.stdout and "resnet18-adarem-weight_decay=0.0005-s2" in dry.stdout
+    assert "18 runs, 18 new" in dry.stdout and "resnet18-adarem-weight_decay=0.0005-s2" in dry.stdout
     assert "REHEARSAL" in dry.stdout
     real = adarem_command(*arguments)
     assert real.stdout == dry.stdout
     assert len(list((tmp_path / "table2-digits").glob("*/config.yaml"))) == 18
     again = adarem_command(*arguments)
-    assert "18 cells, 0 new" in again.stdout and "planned" in again.stdout
+    assert "18 runs, 0 new" in again.stdout and "planned" in again.stdout
 
 
 @pytest.mark.parametrize(

@@ -59,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _file_system_error(verb: str, error: OSError) -> int:
     """One line for a full, read-only, forbidden or failing file system; any other error is the program's: raised."""
-    from adarem.run.files import SICK
+    from adarem.run.files import TRANSIENT
 
     refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
-    if error.errno not in (*refused, *SICK):
+    if error.errno not in (*refused, *TRANSIENT):
         raise error
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     print(f"adarem {verb}: {place}{error.strerror}; fix that, then rerun the command", file=sys.stderr)
-    return exitcodes.FAILED if error.errno in SICK else exitcodes.USER_ERROR
+    return exitcodes.FAILED if error.errno in TRANSIENT else exitcodes.USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:

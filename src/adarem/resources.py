@@ -1,4 +1,4 @@
-"""Finds what the code needs beside itself: configs, Slurm scripts and the paper's numbers. Standard library only."""
+"""Finds what the code needs next to itself: configs, Slurm scripts and the paper's numbers. Standard library only."""
 
 import os
 from pathlib import Path

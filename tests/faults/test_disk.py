@@ -66,7 +66,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint(
     assert code == exitcodes.USER_ERROR
     line = one_line(err)
     assert line.startswith(f"adarem train: {run.checkpoints}/step-000000008-")
-    assert line.endswith("cannot be written (No space left on device); mend that and start again")
+    assert line.endswith("cannot be written (No space left on device); fix that and start again")
     assert [p.name[:14] for p in run.checkpoints.iterdir()] == ["step-000000004"]  # no half of the other
     assert run.status() == "failed"
     assert "No space left" in run.attempts()[-1]["detail"]

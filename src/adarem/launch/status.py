@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from adarem.launch.snapshot import RunStatus, ask_slurm, find_sweeps, snapshot
 from adarem.run import exitcodes
+from adarem.run.text import aligned
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -88,15 +89,8 @@ def problems(runs: Sequence[RunStatus]) -> list[str]:
 
 def as_text(runs: Sequence[RunStatus]) -> str:
     """The table in columns of text, without colours and lines."""
-    lines = [list(COLUMNS), *table_rows(runs)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    out = []
-    for line in lines:
-        aligned = [
-            t.ljust(w) if i < _LEFT_ALIGNED else t.rjust(w) for i, (t, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        out.append("  ".join(aligned).rstrip())
-    return "\n".join([*out, "", summary(runs), *problems(runs)]) + "\n"
+    lines = aligned([COLUMNS, *table_rows(runs)], right=range(_LEFT_ALIGNED, len(COLUMNS)))
+    return "\n".join([*lines, "", summary(runs), *problems(runs)]) + "\n"
 
 
 def _show_live(sweeps: Sequence[Path]) -> None:

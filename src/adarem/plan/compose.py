@@ -30,7 +30,7 @@ OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epoch
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
 _NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers")
-AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, beside any dotted key
+AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
 # Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.

@@ -31,7 +31,7 @@ VERDICT_RULE = (
     "*reproduced*: d ± h lies within the margin; *better* / *worse*: d ± h does not contain 0; *within noise*: it "
     "contains 0 and h is at most the margin; *underpowered*: one seed, seeds that did not differ, or h above the "
     "margin; *pending*: a planned seed is not finished; *diverged*: a seed diverged. "
-    "The first of these that fits is the verdict: *diverged*, *pending*, *underpowered* for want of differing seeds, "
+    "The first of these that fits is the verdict: *diverged*, *pending*, *underpowered* where the seeds do not differ, "
     "*reproduced*, *better* or *worse* (whatever h is), *within noise*, *underpowered* for h."
 )
 

@@ -1,6 +1,6 @@
 """Frozen dataclasses from the plain dicts and lists of YAML, by their type hints.
 
-Not pydantic: its import alone makes ``adarem status`` slower by more than 0.2 s (docs/architecture.md has the numbers).
+Not pydantic: it nearly doubles the CPU time of ``adarem status`` (docs/architecture.md has the numbers).
 """
 
 import dataclasses
@@ -131,7 +131,7 @@ def _plain(value: object, kind: object, key: str) -> object:
 
 
 def _one_of(value: object, hints: tuple[object, ...], key: str) -> object:
-    """``T | None``, plain types (str | int | float | bool), or dataclasses that their ``kind`` tells apart."""
+    """``T | None``, plain types (str | int | float | bool), or dataclasses that differ by their ``kind``."""
     if value is None and type(None) in hints:
         return None
     inner = [h for h in hints if h is not type(None)]

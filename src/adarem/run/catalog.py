@@ -1,4 +1,4 @@
-"""All that is known of optimizers, networks, data sets and metrics: the only place where such a fact stands.
+"""All that is known of optimizers, networks, data sets and metrics; no other module repeats such a fact.
 
 Standard library only. ``configs/`` holds settings, which a user overrides; what no user chooses is here: the names that
 tables print, legal ranges, how curves look, what the paper has.
@@ -34,7 +34,7 @@ class Optimizer:
     label: str  # as tables print it
     decay: str  # how weight decay is applied, in words
     color: str  # Okabe and Ito's palette, which colour-blind readers can tell apart
-    line: LineStyle  # tells curves apart in black and white
+    line: LineStyle  # distinguishes curves in black and white
     marker: str = ""
     hparams: Mapping[str, Range | Choices] = field(default_factory=dict)
 

@@ -22,7 +22,7 @@ from adarem.run import locks
 from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
-from adarem.run.files import append_line, read_json, read_lines, read_yaml, write_atomically
+from adarem.run.files import Lines, append_line, read_json, read_lines, read_yaml, write_atomically
 from adarem.run.identity import config_hash, differing_keys
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ STALE_SECONDS = 180.0
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run's directory, ``runs/<campaign>/<cell>/``."""
+    """One run's directory, ``runs/<sweep>/<run>/``."""
 
     path: Path
 
-    # File names. Nothing outside this class spells them.
+    # File names. Only this class spells them.
     @property
     def config_file(self) -> Path:
         return self.path / "config.yaml"
@@ -131,16 +131,16 @@ class RunDir:
         append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
         return number
 
-    def end_attempt(self, number: int, why: str, detail: str = "", **figures: Any) -> None:
+    def end_attempt(self, number: int, why: str, detail: str = "", **details: object) -> None:
         """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
         append_line(
-            self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **figures}
+            self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **details}
         )
 
     def attempts(self) -> list[dict[str, Any]]:
-        """One dict an attempt, in order; no ``end`` key when it never told how it ended."""
+        """One record per attempt, in order; without the key ``end`` where the attempt recorded no end."""
         joined: dict[int, dict[str, Any]] = {}
-        for record in read_lines(self.attempts_file)[0]:
+        for record in read_lines(self.attempts_file).records:
             if isinstance(record.get("attempt"), int):
                 joined.setdefault(record["attempt"], {}).update(record)
         return [joined[k] for k in sorted(joined)]
@@ -152,15 +152,15 @@ class RunDir:
         append_line(self.metrics_file, record)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """One record an (epoch, split), the last written; in order of epoch."""
-        return self.read_metrics()[0]
+        """One record per (epoch, split), the last written; in order of epoch."""
+        return self.read_metrics().records
 
-    def read_metrics(self) -> tuple[list[dict[str, Any]], int]:
-        """``metrics`` and the number of lines that no one can read."""
+    def read_metrics(self) -> Lines:
+        """``metrics``, and the number of damaged lines."""
         records, damaged = read_lines(self.metrics_file)
-        whole = [r for r in records if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)]
-        last = {(r["epoch"], r["split"]): r for r in whole}
-        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
+        complete = [r for r in records if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)]
+        last = {(r["epoch"], r["split"]): r for r in complete}
+        return Lines([last[k] for k in sorted(last)], damaged + len(records) - len(complete))
 
     def append_oscillation(self, record: dict[str, Any]) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
@@ -168,22 +168,22 @@ class RunDir:
         append_line(self.oscillation_file, record)
 
     def oscillation(self) -> list[dict[str, Any]]:
-        """One record a window, the last written for its epoch; in order of epoch."""
-        return self.read_oscillation()[0]
+        """One record per window, the last written for its epoch; in order of epoch."""
+        return self.read_oscillation().records
 
-    def read_oscillation(self) -> tuple[list[dict[str, Any]], int]:
-        """``oscillation`` and the number of lines that no one can read."""
+    def read_oscillation(self) -> Lines:
+        """``oscillation``, and the number of damaged lines."""
         records, damaged = read_lines(self.oscillation_file)
-        whole = [r for r in records if isinstance(r.get("epoch"), int)]
-        last = {r["epoch"]: r for r in whole}
-        return [last[k] for k in sorted(last)], damaged + len(records) - len(whole)
+        complete = [r for r in records if isinstance(r.get("epoch"), int)]
+        last = {r["epoch"]: r for r in complete}
+        return Lines([last[k] for k in sorted(last)], damaged + len(records) - len(complete))
 
     def damaged_lines(self) -> int:
-        """Lines of the .jsonl files that no one can read; reported, never dropped in silence."""
-        return self.read_metrics()[1] + self.read_oscillation()[1] + self.damaged_attempts()
+        """Damaged lines of the .jsonl files; reported, never dropped in silence."""
+        return self.read_metrics().damaged + self.read_oscillation().damaged + self.damaged_attempts()
 
     def damaged_attempts(self) -> int:
-        return read_lines(self.attempts_file)[1]
+        return read_lines(self.attempts_file).damaged
 
     # progress.json: where a live run is, rewritten every few seconds
     def write_progress(self, record: dict[str, Any]) -> None:
@@ -193,7 +193,7 @@ class RunDir:
         try:
             return read_json(self.progress_file)
         except UserError:
-            return None  # being replaced, or cut by a full disk; the next write mends it
+            return None  # being replaced, or cut by a full disk; the next write replaces it
 
     # result.json
     def write_result(self, record: dict[str, Any]) -> None:
@@ -202,7 +202,7 @@ class RunDir:
         write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def result(self) -> dict[str, Any] | None:
-        """The finished run's figures, or None. Raises UserError for a file that is damaged or was edited."""
+        """The finished run's record, or None. Raises UserError for a file that is damaged or was edited."""
         record = read_json(self.result_file)
         if record is None:
             return None
@@ -245,11 +245,11 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by the one process that may write here; see ``locks.hold``. What killed ones left half written goes."""
+        """Held by the one process that may write here (``locks.hold``). Removes partial files of killed processes."""
         with locks.hold(self.lock_file):
-            for half in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
-                if not half.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
-                    half.unlink(missing_ok=True)
+            for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
+                if not partial.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
+                    partial.unlink(missing_ok=True)
             yield
 
     def locked(self) -> bool:
@@ -273,9 +273,9 @@ class RunDir:
         newest = max(last.get("start", 0.0), (progress or {}).get("time", 0.0))
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
-        return "failed"  # it began, holds no lock and never said why it stopped: killed
+        return "failed"  # it began, holds no lock and recorded no end: killed
 
 
 def _checksum(record: dict[str, Any]) -> str:
-    """Tells a figure changed by hand from one that training wrote; no protection against forgers."""
+    """Shows that a record was changed by hand; no protection against forgery."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

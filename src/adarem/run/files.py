@@ -13,18 +13,18 @@ import yaml
 
 from adarem.run.errors import UserError
 
-# What a sick disk, mount or network answers: another try, or another node, may fare better.
-SICK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
+# A disk, mount or network with a transient fault answers so: another try, or another node, may succeed.
+TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO)
 
 
 @contextlib.contextmanager
-def writing(path: Path, remedy: str = "mend that and start again") -> Iterator[None]:
+def writing(path: Path, remedy: str = "fix that and start again") -> Iterator[None]:
     """A full disk, a read-only one or a missing permission becomes a UserError; a transient fault a retryable one."""
     try:
         yield
     except OSError as e:
         line = f"{path}: cannot be written ({e.strerror}); {remedy}"
-        raise UserError(line, retryable=e.errno in SICK) from None
+        raise UserError(line, retryable=e.errno in TRANSIENT) from None
 
 
 class Partial(NamedTuple):
@@ -46,7 +46,7 @@ def open_partial(path: Path) -> Partial:
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Writes a file so that it exists whole or not at all, and survives a power cut once this returns.
+    """Writes a file so that it is complete or absent, and survives a power cut once this returns.
 
     Raises:
         UserError: it cannot be written: disk full or read-only, no permission.
@@ -77,6 +77,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+class Lines(NamedTuple):
+    """What a file of JSON lines holds."""
+
+    records: list[dict[str, Any]]
+    damaged: int  # lines that are no JSON object
+
+
 def append_line(path: Path, record: dict[str, Any]) -> None:
     """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
     line = json.dumps(record, allow_nan=False) + "\n"
@@ -91,34 +98,36 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         os.fsync(f.fileno())
 
 
-def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records of a jsonl file and the number of lines that could not be read."""
-    records, bad = [], 0
+def read_lines(path: Path) -> Lines:
+    """The records of a jsonl file; none where there is no such file."""
+    records: list[dict[str, Any]] = []
+    damaged = 0
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:
-        return [], 0
+        return Lines([], 0)
     lines = [line for line in text.splitlines() if line.strip()]
-    try:  # a whole file at once is several times faster; whatever is odd about it goes line by line
-        whole = json.loads(f"[{','.join(lines)}]")
-        if len(whole) == len(lines) and all(isinstance(r, dict) for r in whole):
-            return whole, 0
+    try:  # all lines at once are several times faster; a damaged file is read line by line
+        parsed = json.loads(f"[{','.join(lines)}]")
+        if len(parsed) == len(lines) and all(isinstance(r, dict) for r in parsed):
+            return Lines(parsed, 0)
     except json.JSONDecodeError:
         pass
     for line in lines:
         try:
             record = json.loads(line)
         except json.JSONDecodeError:
-            bad += 1
+            damaged += 1
             continue
         if isinstance(record, dict):
             records.append(record)
         else:
-            bad += 1
-    return records, bad
+            damaged += 1
+    return Lines(records, damaged)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where there is no such file. Raises UserError for a damaged one."""
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:

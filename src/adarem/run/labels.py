@@ -29,7 +29,7 @@ def table_cell(config: RunConfig, labels: SweepLabels) -> str:
 
 
 def shortened(text: str, longest: int) -> str:
-    """At most ``longest`` characters; what is cut away is told apart by the end."""
+    """At most ``longest`` characters; a hash of the complete text ends a shortened one."""
     if len(text) <= longest:
         return text
     return f"{text[: longest - 9]}… {hashlib.sha256(text.encode()).hexdigest()[:7]}"

@@ -7,10 +7,10 @@ overrides, ``grid.yaml`` in the sweep's folder holds it, and every reader parses
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import yaml
 
@@ -211,48 +211,3 @@ def heading(grid: str) -> str:
         if grid.startswith(kind) and grid.removeprefix(kind)[:1].isdigit():
             return f"{kind.title()} {grid.removeprefix(kind)}".replace("_", " ")
     return grid.replace("_", " ")
-
-
-# Names of before, until every caller has the new ones.
-folder_name, campaign_scale, cell_name = sweep_name, scale_in_name, run_name
-OWN_SCALE = {name: known.default_scale for name, known in DATA_SETS.items()}
-
-
-def write_campaign(folder: Path, grid: dict[str, Any]) -> None:
-    """As ``write_sweep``, of a plain mapping of before; goes when nobody calls it any more."""
-    text = "# Written by `adarem plan` for `adarem report`.\n" + yaml.safe_dump(
-        grid, sort_keys=False, allow_unicode=True
-    )
-    write_atomically(folder / "grid.yaml", text)
-
-
-def read_campaign(folder: Path) -> dict[str, Any]:
-    """As ``read_sweep``, with the keys of before; goes when nobody calls it any more."""
-    path = folder / "grid.yaml"
-    grid: dict[str, Any] = dict(
-        read_yaml(path, "plan the grid again", absent=f"{folder}: no grid.yaml there; `adarem plan` makes it")
-    )
-    if wrong := [k for k, fits in _FITS.items() if k in grid and not fits(grid[k])]:
-        raise UserError(f"{path}: {wrong[0]}: not as `adarem plan` writes it; plan the grid again")
-    if grid.pop("format", None) is not None:
-        for old, new in RENAMED.items():
-            if new in grid:
-                grid[old] = grid.pop(new)
-        grid["paper"] = (grid.get("paper") or {}).get("values")
-        grid["labels"]["settings"] = grid["labels"].pop("overrides", {})
-    return grid
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
-
-
-# What stands under the keys that the report reads.
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "name": lambda v: isinstance(v, str),
-    "axes": lambda v: isinstance(v, dict) and all(map(_are_names, v.values())),
-    "metrics": _are_names,
-    "seeds": lambda v: isinstance(v, list),
-    "heading": lambda v: v is None or isinstance(v, str),
-    "labels": lambda v: isinstance(v, dict) and all(isinstance(of, dict) for of in v.values()),
-}

@@ -31,7 +31,7 @@ class Row:
 
 
 def define_metrics(session: "wandb.Run", network: str) -> None:
-    """Tells wandb which metrics are drawn over epochs and what of each goes into the summary.
+    """Defines for wandb which metrics are drawn over epochs and what of each goes into the summary.
 
     Args:
         network: ``network_key`` of the run.

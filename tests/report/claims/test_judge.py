@@ -11,7 +11,7 @@ from adarem.report.tables.table import read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.sweep import spec_from_dict
+from adarem.run.sweep import PaperPart, SweepSpec
 from tests.support.sweeps import HASHES, diverge, finish, make_config, start, write_epochs, write_grid
 
 BASE = Claim("id", "a sentence", "Table 2", "table2", ("resnet18",), "adarem", "top1", "higher", against=("sgdm",))
@@ -355,8 +355,8 @@ def test_the_claims_fit_the_papers_own_numbers(dirs):
     assert len(entries) >= 30
     paper = {}
     for n in (1, 2, 3):
-        grid = spec_from_dict({"name": f"table{n}", "paper": f"table{n}.csv", "metrics": ["top1"], "axes": {}})
-        paper |= {k: float(v) for k, v in read_paper(grid, dirs[1]).values.items()}
+        of_table = SweepSpec(name=f"table{n}", axes={}, metrics=(), paper=PaperPart(f"Table {n}", f"table{n}.csv"))
+        paper |= {k: float(v) for k, v in read_paper(of_table, dirs[1]).values.items()}
     checked = 0
     for c in entries:
         for model in c.model:

@@ -23,7 +23,7 @@ def _row(r: Run) -> dict[str, str]:
     train, val = fingerprints(r)
     row: dict[str, object] = {
         "run": r.name,
-        "campaign": r.dir.path.parent.name,  # the column's name of before
+        "campaign": r.dir.path.parent.name,  # the column keeps its name of before
         "status": r.status,
         "seed": r.config.seed,
         "rehearsal": r.rehearsal or "",
