@@ -86,7 +86,7 @@ def test_campaign_tells_rehearsals_apart() -> None:
 
 
 def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
-    """One shorter run in runs/table2 would make a rehearsal of the whole table."""
+    """One shorter run in runs/table2 would make a rehearsal of the complete table."""
     runs = f"runs_dir={tmp_path}"
     paper = ["data.root=/d", runs, "optimizer=sgdm,adarem"]
     trial = make_plan([*paper, "scale.epochs=30"])
@@ -236,3 +236,20 @@ def test_one_line_with_the_nearest_valid_name(overrides: list[str], message: str
         make_plan(overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_plan_says_what_its_runs_count_as(tmp_path: Path) -> None:
+    paper = ["data.root=/d", "optimizer=adam", f"runs_dir={tmp_path}"]
+
+    def shown(*more: str) -> tuple[str, str]:
+        plan = make_plan([*paper, *more])
+        return plan.runs[0].standing.kind, plan.describe()
+
+    assert shown()[0] == "reproduction"
+    kind, text = shown("optimizer.lr=0.1")
+    assert kind == "variation"
+    assert "variation: another setting than the paper's: lr 0.1 (the paper states 0.004)\n" in text
+    kind, text = shown("scale.epochs=3")
+    assert kind == "rehearsal" and "REHEARSAL: ImageNet, 3 epochs" in text
+    kind, text = shown("scale.epochs=3", "grid.name=mine", "grid.paper=null")
+    assert kind == "study" and "REHEARSAL" not in text

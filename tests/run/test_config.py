@@ -1,4 +1,4 @@
-"""A config is built whole and right, or refused with one line that names the key."""
+"""A config is complete and correct, or refused with one line that names the key."""
 
 import copy
 import math

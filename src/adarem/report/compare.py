@@ -12,6 +12,7 @@ from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
 from adarem.run.catalog import METRICS
 from adarem.run.errors import UserError
 from adarem.run.identity import differing_keys
+from adarem.run.text import aligned
 
 # Keys that differ between any two runs and mean nothing.
 _NAMES = ("grid", "cell")
@@ -72,11 +73,6 @@ def _value(run: Run, key: str) -> str:
 def _commit(run: Run) -> str:
     """The first characters of the commit; + for uncommitted changes."""
     return str(run.result.get("commit", "—"))[:9] + ("+" if run.result.get("dirty") else "")
-
-
-def _aligned(rows: list[Row]) -> list[str]:
-    what, a, b = (max(map(len, texts)) for texts in zip(*((r.what, r.a, r.b) for r in rows), strict=True))
-    return [f"{r.what.ljust(what)}  {r.a.rjust(a)}  {r.b.rjust(b)}".rstrip() for r in rows]
 
 
 def _images(a: Run, b: Run) -> list[str]:

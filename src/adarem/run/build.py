@@ -1,6 +1,7 @@
 """Frozen dataclasses from the plain dicts and lists of YAML, by their type hints.
 
-Not pydantic: it nearly doubles the CPU time of ``adarem status`` (docs/architecture.md has the numbers).
+Not pydantic: to import it and to build the schema of a config takes 0.25 s of CPU time at every start, of which reading
+100 configs wins back 0.06 s; ``adarem status`` of 100 runs takes 0.6 to 0.8 s (pydantic 2.14, 2026-11-25).
 """
 
 import dataclasses

@@ -205,13 +205,6 @@ class RunConfig:
     wandb: WandbConfig
     overrides: Mapping[str, Scalar] = field(default_factory=dict)  # off the grid's axes, as the run's name shows them
 
-    @property
-    def rehearsal(self) -> str | None:
-        """None for a run that counts as a reproduction (the paper's data and scale), else one line on what it is."""
-        from adarem.run.reproduction import standing_of_run  # which imports this module
-
-        return standing_of_run(self, None).rehearsal
-
 
 # A key of wandb, old or new, or its variable with a value that is no other variable or command.
 _WANDB_KEY = re.compile(

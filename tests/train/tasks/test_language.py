@@ -17,6 +17,7 @@ from adarem.run import exitcodes
 from adarem.run.config import LstmConfig, RunConfig, TextConfig, from_dict, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.reproduction import has_papers_setting
 from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.train import _build
@@ -75,7 +76,7 @@ def test_table3_is_the_papers(tmp_path: Path) -> None:
     assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
     for cell in plan.runs:
         c = cell.config
-        assert c.rehearsal is None
+        assert has_papers_setting(c)
         assert (c.schedule.name, c.schedule.milestones, c.schedule.gamma, c.scale.epochs) == ("step", (50,), 0.1, 100)
         assert isinstance(c.data, TextConfig) and isinstance(c.model, LstmConfig)
         assert (c.model.layers, c.model.hidden, c.model.embedding, c.model.clip) == (3, 1150, 400, 0.25)
@@ -83,9 +84,9 @@ def test_table3_is_the_papers(tmp_path: Path) -> None:
         assert from_dict(to_dict(c)) == c
     pydoc = make_plan(["grid=table3", "data=pydoc", f"runs_dir={tmp_path}"])
     assert pydoc.folder.name == "table3-pydoc"
-    assert all(c.config.rehearsal and c.config.model.hidden == 200 for c in pydoc.runs)
+    assert all(c.standing.kind == "rehearsal" and c.config.model.hidden == 200 for c in pydoc.runs)
     for changed in ("model.hidden=1000", "data.expected_val=null", "scale.epochs=50", "scale.global_batch_size=40"):
-        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).runs[0].config.rehearsal
+        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).runs[0].standing.rehearsal
 
 
 @pytest.mark.parametrize(
