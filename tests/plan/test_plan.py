@@ -236,3 +236,9 @@ def test_one_line_with_the_nearest_valid_name(overrides: list[str], message: str
         make_plan(overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_data_of_a_name_that_the_catalog_does_not_know(tmp_path: Path) -> None:
+    plan = make_plan(["data=digits", "data.name=mine", f"runs_dir={tmp_path}"])
+    data = plan.runs[0].config.data
+    assert (data.label, data.expected_train, data.expected_val) == ("mine", None, None)
