@@ -51,7 +51,7 @@ def test_a_file_outside_of_its_folder_is_refused(tmp_path, name):
         (b"[]", "needs a mapping with sweep, grid"),
         ({"sweep": 3}, "sweep=3: needs"),
         ({"more": 1}, "more: no such key"),
-        ({"standing": {"kind": "guess", "reason": ""}}, "standing.kind='guess'"),
+        ({"standing": {"kind": "guess", "reason": ""}}, "standing.kind=guess: valid: "),
         ({"files": {"table": ["table.md"], "runs": [], "figures": [], "page": []}}, "files.table: names no CSV"),
     ],
 )

@@ -71,10 +71,10 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: no such file; `adarem report` writes it") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or rerun `adarem report`") from None
+    except UserError as e:  # which is a ValueError, too
+        raise UserError(f"{path}: {e}; rerun `adarem report`") from None
     except ValueError:  # of JSON and of UTF-8
         raise UserError(f"{path}: not JSON; rerun `adarem report`") from None
-    except UserError as e:
-        raise UserError(f"{path}: {e}; rerun `adarem report`") from None
     for name in manifest.files.all:
         parts = PurePosixPath(name)
         if not name or parts.is_absolute() or ".." in parts.parts:  # what is published must be of this sweep

@@ -14,7 +14,7 @@ def test_one_row_per_run_and_one_column_per_setting(dirs):
     finish(folder, make_config("resnet50", "sgdm", grid="table1", data="digits"), 91.0)
     diverge(folder, make_config("resnet18", "adarem_s", grid="table1", data="digits"))
     planned = make_config("resnet50", "adarem_s", grid="table1", data="digits")
-    RunDir(folder / planned.cell).freeze(planned)
+    RunDir(folder / planned.run_name).freeze(planned)
     text = runs_csv.to_csv(load_sweep(folder).runs)
     rows = {row["run"].partition("/")[2]: row for row in csv.DictReader(io.StringIO(text))}
     assert list(rows) == sorted(rows)
