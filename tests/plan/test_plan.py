@@ -253,3 +253,9 @@ def test_a_plan_says_what_its_runs_count_as(tmp_path: Path) -> None:
     assert kind == "rehearsal" and "REHEARSAL: ImageNet, 3 epochs" in text
     kind, text = shown("scale.epochs=3", "grid.name=mine", "grid.paper=null")
     assert kind == "study" and "REHEARSAL" not in text
+
+
+def test_data_of_a_name_that_the_catalog_does_not_know(tmp_path: Path) -> None:
+    plan = make_plan(["data=digits", "data.name=mine", f"runs_dir={tmp_path}"])
+    data = plan.runs[0].config.data
+    assert (data.label, data.expected_train, data.expected_val) == ("mine", None, None)

@@ -291,15 +291,19 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
 
 
 def with_catalog(raw: Mapping[str, Any]) -> None:
-    """Adds to a composed config, in place, what the catalog knows of its parts and no file or override says."""
+    """Adds to a composed config, in place, what the catalog knows of its parts and no file or override says.
+
+    A part whose name the catalog does not know is labelled by that name; the counts of its data are not known.
+    """
     for group, known in (("model", NETWORKS), ("optimizer", OPTIMIZERS), ("data", DATA_SETS)):
         part = raw.get(group)
-        name = part.get("name") if isinstance(part, dict) else None
-        if not isinstance(part, dict) or not isinstance(name, str) or name not in known:
+        if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
             continue
-        part.setdefault("label", known[name].label)
+        part.setdefault("label", known[name].label if name in known else name)
         if group == "data":
-            for split, count in DATA_SETS[name].counts.items():
+            splits = ("train", "val", "test") if part.get("kind") == "text" else ("train", "val")
+            counts = DATA_SETS[name].counts if name in known else dict.fromkeys(splits)
+            for split, count in counts.items():
                 part.setdefault(f"expected_{split}", count)
 
 

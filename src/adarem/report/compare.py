@@ -36,7 +36,7 @@ def compare(first: Path, second: Path) -> str:
     a, b = _read(first), _read(second)
     differing = [d for d in differing_keys(a.config, b.config) if d.partition(":")[0] not in _NAMES]
     lines = [
-        *_aligned(_rows(a, b)),
+        *aligned([(r.what, r.a, r.b) for r in _rows(a, b)], right={1, 2}),
         "",
         "Settings that differ (a against b):" if differing else "Settings: the same",
         *(f"  {d}" for d in differing),
