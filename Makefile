@@ -19,7 +19,7 @@ export $(SETTINGS)
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test torture lint
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test torture lint docs docs-build
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -73,3 +73,9 @@ torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the fin
 
 lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+
+docs: $(TESTS) ## the documentation as a site, at http://127.0.0.1:8000
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs serve --livereload
+
+docs-build: $(TESTS) ## the same into build/site; fails on a broken link or anchor
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
