@@ -31,7 +31,7 @@ TESTS := .own-tests
 endif
 BIN := "$$VENV"/bin
 
-.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test test-installs torture lint
+.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test test-installs torture lint docs docs-build
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -97,3 +97,9 @@ torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the fin
 
 lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+docs: $(TESTS) ## the documentation as a site, at http://127.0.0.1:8000
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --livereload
+
+docs-build: $(TESTS) ## the same into build/site; fails on a broken link or anchor
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
