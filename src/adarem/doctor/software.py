@@ -19,11 +19,15 @@ OPTIONAL = ("wandb", "wandb_workspaces")  # modules without which everything els
 
 
 def python() -> Check:
-    """Whether Python is new enough."""
+    """Whether Python is as new as adarem's metadata ask for."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return Check(
-        "python", sys.version_info >= (3, 10), f"{version} at {sys.executable}", "install Python 3.10 or newer"
-    )
+    try:
+        wanted = importlib.metadata.metadata("adarem")["Requires-Python"]
+    except importlib.metadata.PackageNotFoundError:  # the check of packages says so
+        wanted = ">=3"
+    oldest = wanted.removeprefix(">=")
+    ok = sys.version_info >= tuple(map(int, oldest.split(".")))
+    return Check("python", ok, f"{version} at {sys.executable}", f"install Python {oldest} or newer")
 
 
 def packages(extras: Collection[str]) -> Check:
