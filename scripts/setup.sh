@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh harness      installs what the harness needs: Debian packages where it may, the environment VENV (.venv, made
 #                       with PYTHON where it is missing), and the pinned Python packages. Again: repairs what is missing.
+# setup.sh container    the same as a user of the image needs it: no tools of development, nothing that leads back here
 # setup.sh tests        installs the Debian packages of the tests
 # setup.sh look NAME    installs nothing: is VENV an environment that has these modules?
 set -euo pipefail
@@ -74,7 +75,9 @@ if [ ! -x "$environment/bin/python" ]; then
     2>/dev/null || debian python3-venv python3-dev
   "$python" -m venv "$environment"
 fi
+packages=(-e '.[harness,ffcv,workspaces,dev,docs]')
+[ "$what" != container ] || packages=(--no-cache-dir '.[harness,ffcv,workspaces]')
 echo "setup: installing the pinned Python packages into $environment (a few minutes the first time)"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs]' \
+"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "${packages[@]}" \
   2> >(grep -v '^WARNING: Location' >&2) || fail "pip could not install the packages; its own message is above"
 echo "setup: done"
