@@ -46,6 +46,6 @@ fi
 
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "setup: installing the pinned Python packages into .venv (a few minutes the first time)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs]' \
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs,examples]' \
   2> >(grep -v '^WARNING: Location' >&2) || fail "pip could not install the packages; its own message is above"
 echo "setup: done"
