@@ -75,7 +75,7 @@ if [ ! -x "$environment/bin/python" ]; then
     2>/dev/null || debian python3-venv python3-dev
   "$python" -m venv "$environment"
 fi
-packages=(-e '.[harness,ffcv,workspaces,dev,docs]')
+packages=(-e '.[harness,ffcv,workspaces,dev,docs,examples]')
 [ "$what" != container ] || packages=(--no-cache-dir '.[harness,ffcv,workspaces]')
 echo "setup: installing the pinned Python packages into $environment (a few minutes the first time)"
 "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "${packages[@]}" \
