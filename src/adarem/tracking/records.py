@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
 from adarem.run.records import JsonRecord, count, number
 from adarem.tracking.naming import network_key
 
@@ -53,12 +54,18 @@ def rows(run: RunDir, config: RunConfig) -> list[Row]:
 
     ``hours`` and ``device_hours`` are those of training, evaluation and checkpoints so far, as in the report, whenever
     and wherever they are sent to wandb.
+
+    Raises:
+        UserError: a record has no step.
     """
     oscillation = [r | {"split": "oscillation"} for r in run.oscillation()]
     network, ranks = network_key(config), config.cluster.world_size
     hours = device_hours = 0.0
     found = []
-    for record in sorted(run.metrics() + oscillation, key=lambda r: count(r, "step") or 0):
+    records = run.metrics() + oscillation
+    if any(count(r, "step") is None for r in records):
+        raise UserError(f"{run.path}: a record of a finished epoch has no step; remove its line and send the run again")
+    for record in sorted(records, key=lambda r: count(r, "step") or 0):
         split, ranks = record["split"], count(record, "world_size") or ranks
         spent = sum(number(record, k) or 0.0 for k in ("seconds_train", "seconds_checkpoint", "seconds_eval")) / 3600
         hours, device_hours = hours + spent, device_hours + spent * ranks
