@@ -75,7 +75,7 @@ lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
 	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 
 docs: $(TESTS) ## the documentation as a site, at http://127.0.0.1:8000
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs serve --livereload
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve --livereload
 
 docs-build: $(TESTS) ## the same into build/site; fails on a broken link or anchor
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build
