@@ -1,10 +1,13 @@
 # `make` or `make help` lists the targets. Settings: IMAGENET=/data/imagenet  PTB=/data/ptb  SEEDS="0 1 2"
 # OVERRIDES="scale.epochs=30 'runs_dir=/a b'": words for `adarem launch`, quoted as there
+# PYTHON=python3.12: the interpreter of the virtual environment .venv, when it is made
+# VENV="$CONDA_PREFIX" or "$VIRTUAL_ENV": an environment of your own in place of .venv; only `make setup` installs into it
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+VENV ?= .venv
 IMAGENET ?=
 PTB ?=
 SEEDS ?=
@@ -12,28 +15,46 @@ GRID ?=
 OVERRIDES ?=
 ROUNDS ?= 50
 # They reach the scripts as they were given: make would expand a variable of the command line when it is used or exported.
-SETTINGS := PYTHON IMAGENET PTB SEEDS GRID OVERRIDES ROUNDS
+SETTINGS := PYTHON VENV IMAGENET PTB SEEDS GRID OVERRIDES ROUNDS
 $(foreach name,$(SETTINGS),$(eval override $(name) := $$(value $(name))))
 export $(SETTINGS)
 
+# .venv is made and kept up to date by whatever target needs it; another environment is checked and used as it is.
+ifeq ($(VENV),.venv)
+SETUP := .venv/.harness-ready
 HARNESS := .venv/.harness-ready
 TESTS := .venv/.tests-ready
+else
+SETUP := .own-setup
+HARNESS := .own-harness
+TESTS := .own-tests
+endif
+BIN := "$$VENV"/bin
 
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test torture lint docs docs-build
+.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test test-installs torture lint docs docs-build
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
 	  | while IFS=$$'\t' read -r name text; do printf '  make %-20s %s\n' "$$name" "$$text"; done
 
-setup: $(HARNESS) ## system packages, virtual environment and pinned Python packages
+setup: $(SETUP) ## system packages, virtual environment and pinned Python packages
 
-$(HARNESS): pyproject.toml constraints.txt scripts/setup.sh
+.venv/.harness-ready: pyproject.toml constraints.txt scripts/setup.sh
 	@scripts/setup.sh harness
 	@touch $@
 
-$(TESTS): $(HARNESS) scripts/setup.sh
+.venv/.tests-ready: .venv/.harness-ready scripts/setup.sh
 	@scripts/setup.sh tests
 	@touch $@
+
+.own-setup:
+	@scripts/setup.sh harness
+
+.own-harness:
+	@scripts/setup.sh look adarem
+
+.own-tests:
+	@scripts/setup.sh look adarem pytest ruff mypy
 
 reproduce-table1: $(HARNESS) ## Table 1 and Figure 5: six networks, SGDM against AdaRem-S (rehearsal without IMAGENET=)
 	@scripts/reproduce.sh table1
@@ -54,28 +75,31 @@ reproduce-lambda: $(HARNESS) ## AdaRem's λ: multiplied once an epoch, at every 
 	@scripts/reproduce.sh lambda
 
 report: $(HARNESS) ## tables, figures and claims again, of all sweeps under runs/
-	@.venv/bin/adarem report
+	@$(BIN)/adarem report
 
 commit-rehearsal: $(HARNESS) ## report the rehearsal of GRID=table2 into results/rehearsals/, and stage it for git
 	@scripts/commit_rehearsal.sh "$$GRID"
 
 status: $(HARNESS) ## the state of every run
-	@.venv/bin/adarem status
+	@$(BIN)/adarem status
 
 doctor: $(HARNESS) ## what this machine has and needs
-	@.venv/bin/adarem doctor
+	@$(BIN)/adarem doctor
 
-test: $(TESTS) ## all tests, with a real Slurm cluster where this machine can start one
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+test: $(TESTS) ## all tests but test-installs, with a real Slurm cluster where this machine can start one
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-installs: $(TESTS) ## set-ups from nothing: each Python that is here, the containers' install lines (gigabytes, 20 minutes)
+	@$(BIN)/python -m pytest -m installs
 
 torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the final bits with those of undisturbed runs
-	@.venv/bin/python scripts/torture.py --rounds "$$ROUNDS"
+	@$(BIN)/python scripts/torture.py --rounds "$$ROUNDS"
 
 lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
-	@.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(TESTS) ## the documentation as a site, at http://127.0.0.1:8000
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve --livereload
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
 
 docs-build: $(TESTS) ## the same into build/site; fails on a broken link or anchor
-	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build

@@ -3,6 +3,7 @@
 # the paper's scale, through Slurm where there is sbatch and on this machine's GPUs where there is not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+bin=${VENV:-.venv}/bin
 grid=$1
 
 fail() { echo "reproduce-$grid: $*" >&2; exit 2; }
@@ -34,11 +35,11 @@ if [ -n "${SEEDS:-}" ]; then
   overrides+=("seeds=[$(IFS=,; echo "${seeds[*]}")]")
 fi
 # OVERRIDES is split as a shell splits a command line, and nothing in it is executed.
-exec .venv/bin/python -c '
+exec "$bin"/python -c '
 import os, shlex, sys
 try:
     extra = shlex.split(os.environ.get("OVERRIDES", ""))
 except ValueError as e:
     print(f"{sys.argv[1]}: OVERRIDES: {e}; quote it as after `adarem launch`", file=sys.stderr)
     sys.exit(2)
-os.execv(sys.argv[2], [*sys.argv[2:], *extra])' "reproduce-$grid" .venv/bin/adarem launch "${overrides[@]}"
+os.execv(sys.argv[2], [*sys.argv[2:], *extra])' "reproduce-$grid" "$bin"/adarem launch "${overrides[@]}"

@@ -28,12 +28,13 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """CI runs everything. Elsewhere the slow tests run when they are asked for: ``pytest -m slow``, or by name."""
-    if os.environ.get("CI") == "true" or config.getoption("markexpr") or any("::" in a for a in config.args):
+    """Without ``-m`` or a test's name, leaves out the tests of installs and, except on CI, the slow ones."""
+    if config.getoption("markexpr") or any("::" in a for a in config.args):
         return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    items[:] = [item for item in items if item not in slow]
-    config.hook.pytest_deselected(items=slow)
+    left_out = ["installs"] if os.environ.get("CI") == "true" else ["installs", "slow"]
+    out = [item for item in items if any(map(item.get_closest_marker, left_out))]
+    items[:] = [item for item in items if item not in out]
+    config.hook.pytest_deselected(items=out)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

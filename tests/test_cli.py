@@ -12,7 +12,7 @@ import pytest
 
 from adarem.run import exitcodes
 
-VERBS = ("doctor", "prepare", "plan", "launch", "status", "train", "report", "compare", "wandb")
+VERBS = ("init", "doctor", "prepare", "plan", "launch", "status", "train", "report", "compare", "wandb")
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -56,6 +56,19 @@ def test_a_failing_file_system_is_one_line(monkeypatch: pytest.MonkeyPatch, caps
         assert capsys.readouterr().err == line
     monkeypatch.setattr(cli, "_status", raising(OSError(errno.EBADF, "bad")))
     with pytest.raises(OSError, match="bad"):
+        cli.main(["status"])
+
+
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from adarem import cli
+
+    missing = ModuleNotFoundError("No module named 'no_such_package'", name="no_such_package")
+    monkeypatch.setattr(cli, "_status", raising(missing))
+    assert cli.main(["status"]) == exitcodes.USER_ERROR
+    line = "adarem status: no_such_package: not installed; run `pip install 'adarem[harness]'`\n"
+    assert capsys.readouterr().err == line
+    monkeypatch.setattr(cli, "_status", raising(RuntimeError("of the program")))
+    with pytest.raises(RuntimeError, match="of the program"):
         cli.main(["status"])
 
 

@@ -9,7 +9,11 @@ import pytest
 from adarem.cli import _parser
 from tests.support import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results" / "paper" / "README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "results" / "paper" / "README.md",
+]
 # Folders of the checkout, and the packages of src/adarem and of tests, whose files pages name without these.
 TREE = ("src", "configs", "docs", "tests", "scripts", "slurm", "benchmarks", "results")
 ROOMS = {p.parent.name for place in ("src/adarem", "tests") for p in (ROOT / place).glob("*/__init__.py")}

@@ -20,6 +20,11 @@ def test_optimizers_alone_need_torch_alone():
     assert run.stdout.strip() == "[]"
 
 
+def test_dir_lists_the_public_names() -> None:
+    assert {"AdaRem", "AdaRemS", "__version__"} <= set(dir(adarem)) and "TYPE_CHECKING" not in dir(adarem)
+    assert all(hasattr(adarem, name) for name in dir(adarem))
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'adarem' has no attribute 'AdaRm'"):
         adarem.AdaRm  # noqa: B018

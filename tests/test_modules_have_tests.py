@@ -20,7 +20,6 @@ ELSEWHERE = {
     "report/run.py": "report/test_load.py",
     "report/tables/latex.py": "report/tables/test_render.py",
     "report/tables/table.py": "report/tables/test_render.py",
-    "resources.py": "plan/test_plan.py",
     "run/build.py": "run/test_config.py",
     "run/exitcodes.py": "test_cli.py",
     "run/labels.py": "tracking/test_naming.py",

@@ -19,3 +19,6 @@ else:  # a type checker that saw this would accept every name
 
             return getattr(optim, name)
         raise AttributeError(f"module 'adarem' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted((*__all__, "__version__"))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from adarem.dependencies import import_problem
 from adarem.run import exitcodes
 from adarem.run.errors import RankLost, UserError
 
@@ -34,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(args)
     except UserError as e:
-        # Of a job's ranks, one per node prints it: a node may lack what the first one has.
-        first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
-        if not e.reported and (args.verb != "train" or first):
-            line = "\\n".join(str(e).splitlines())  # a path may hold a line feed
-            print(f"adarem {args.verb}: {line}", file=sys.stderr)
+        if not e.reported:
+            _print_problem(args.verb, str(e))
         return exitcodes.FAILED if e.retryable else exitcodes.USER_ERROR
     except RankLost:
         return exitcodes.FAILED
@@ -49,12 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _file_system_error(args.verb, e)
     except KeyboardInterrupt:
         return 130
+    except Exception as e:
+        if (problem := import_problem(e)) is None:
+            raise
+        _print_problem(args.verb, problem)
+        return exitcodes.USER_ERROR
     finally:
         if argv is None and args.verb == "train":
             # This process ends now. Slurm may repeat its warning while the interpreter restores the default handlers,
             # which would kill it and hide its exit code.
             for number in (signal.SIGUSR1, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
+
+
+def _print_problem(verb: str, problem: str) -> None:
+    """One line; of a job's ranks, one per node prints it: a node may lack what the first one has."""
+    first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
+    if verb != "train" or first:
+        line = "\\n".join(problem.splitlines())  # a path may hold a line feed
+        print(f"adarem {verb}: {line}", file=sys.stderr)
 
 
 def _file_system_error(verb: str, error: OSError) -> int:
@@ -80,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
+    verb("init", _init, "copy the configs and Slurm scripts into the current folder, to edit them there")
     doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
     prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint next to them")
     plan = verb("plan", _plan, "show a grid's runs and make their directories")
@@ -141,14 +153,30 @@ def _settings(pairs: Sequence[str], defaults: Mapping[str, str]) -> dict[str, st
     return chosen
 
 
+def _init(args: argparse.Namespace) -> int:
+    from adarem.plan.init import init
+
+    for made in init(Path.cwd()):
+        print(
+            f"{made.name}/: copied; what is here counts before what comes with adarem, what is removed comes from there"
+        )
+    return exitcodes.OK
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from adarem.doctor import doctor
 
     if not args.overrides:
         return doctor(None)
-    from adarem.plan.plan import make_plan
+    try:
+        from adarem.plan.plan import make_plan
 
-    return doctor(make_plan(args.overrides).runs[0].config)
+        config = make_plan(args.overrides).runs[0].config
+    except Exception as e:
+        if isinstance(e, UserError) or (problem := import_problem(e)) is None:
+            raise
+        return doctor(None, uncomposed=problem)
+    return doctor(config)
 
 
 def _prepare(args: argparse.Namespace) -> int:

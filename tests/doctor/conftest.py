@@ -20,6 +20,7 @@ def config(tmp_path) -> RunConfig:
 def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
     """What the isolated checks answer; a test changes it."""
     given = {
+        "imports": Outcome(True, "{}"),
         "torch": Outcome(True, json.dumps(TORCH)),
         "gloo": Outcome(True, ""),
         "nccl": Outcome(True, ""),

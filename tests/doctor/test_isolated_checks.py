@@ -19,5 +19,5 @@ def test_gloo_reduces_on_this_machine() -> None:
 
 def test_torch_is_described() -> None:
     torch = pytest.importorskip("torch")
-    ok, line = run_isolated("torch")
+    ok, line, _ = run_isolated("torch")
     assert ok and json.loads(line)["version"] == torch.__version__

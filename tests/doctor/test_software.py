@@ -1,5 +1,6 @@
 """Made-up installations: what is missing, too old or does not fit the config."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -34,4 +35,29 @@ def test_missing_and_outdated_packages(answers: dict[str, Outcome], monkeypatch:
     real = software.importlib.metadata.version
     monkeypatch.setattr(software.importlib.metadata, "version", lambda name: "1.0" if name == "scipy" else real(name))
     (packages,) = found(None, "packages")
-    assert packages.ok is False and packages.found == "scipy 1.0, needs >=1.11" and "make setup" in packages.fix
+    assert packages.ok is False and packages.found == "scipy 1.0, needs >=1.11" and "adarem[harness]" in packages.fix
+
+
+def test_what_only_ffcv_needs_is_asked_for_where_it_is_read(
+    answers: dict[str, Outcome], config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = software.Requirement.installed
+    monkeypatch.setattr(software.Requirement, "installed", lambda r: None if r.extra == "ffcv" else real(r))
+    monkeypatch.setattr(software.ctypes.util, "find_library", lambda name: None)
+    answers["ffcv"] = Outcome(False, "data.backend=ffcv: needs ffcv 1.0.2, found none")
+    (packages,) = found(config, "packages")
+    assert packages.ok is False and packages.found.startswith("ffcv not installed; numba")
+    assert packages.fix.startswith("pip install 'adarem[ffcv]'")
+    folder = dataclasses.replace(config, data=dataclasses.replace(config.data, backend="folder"))
+    assert found(folder, "packages")[0].ok
+    assert found(folder, "ffcv")[0].ok is None and found(folder, "turbojpeg")[0].ok is None
+
+
+def test_a_package_that_cannot_be_imported_has_a_line_of_its_own(answers: dict[str, Outcome]) -> None:
+    wrong = {"scipy": "scipy: cannot be imported (ImportError: x; y); run `a`", "wandb": "wandb: x; y"}
+    answers["imports"] = Outcome(True, json.dumps(wrong))
+    (scipy,) = found(None, "scipy")
+    assert (scipy.ok, scipy.found, scipy.fix) == (False, "cannot be imported (ImportError: x; y)", "run `a`")
+    assert not found(None, "imports")
+    answers["imports"] = Outcome(False, "crashed with signal 11 at matplotlib")
+    assert found(None, "imports")[0].found == "crashed with signal 11 at matplotlib"

@@ -388,7 +388,10 @@ ENVIRONMENT = {
         {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "TAKEN"},
         "cannot meet the others there (the port is in use); choose another port, or start again",
     ),
-    "no configs": ({"ADAREM_CONFIGS": "/nowhere"}, "/nowhere: no run.yaml there; run from a checkout, or set"),
+    "no configs": (
+        {"ADAREM_CONFIGS": "/nowhere"},
+        "ADAREM_CONFIGS=/nowhere: no such folder; name a folder of configs, or unset it",
+    ),
 }
 
 

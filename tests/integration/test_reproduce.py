@@ -4,12 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-import tomllib
 
 from adarem.plan.plan import make_plan
 from tests.support import ROOT

@@ -8,7 +8,7 @@ import pytest
 from adarem.launch.commands import report_arguments
 from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
-from adarem.resources import config_dir
+from adarem.resources import shipped_configs
 from adarem.run.errors import UserError
 
 
@@ -38,8 +38,8 @@ def test_table1_is_the_papers() -> None:
 
 
 def test_every_optimizer_and_model_file_composes() -> None:
-    optimizers = sorted(p.stem for p in (config_dir() / "optimizer").glob("*.yaml"))
-    models = sorted(p.stem for p in (config_dir() / "model").glob("*.yaml") if p.stem != "awd_lstm")
+    optimizers = sorted(p.stem for p in (shipped_configs() / "optimizer").glob("*.yaml"))
+    models = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml") if p.stem != "awd_lstm")
     plan = make_plan(["data=digits", f"optimizer={','.join(optimizers)}", f"model={','.join(models)}"])
     assert len(plan.runs) == len(optimizers) * len(models)
     for schedule in ("cosine", "step", "constant"):
@@ -152,7 +152,7 @@ DAMAGED = {
 )
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_file_of_configs(group: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(config_dir(), tmp_path / "configs")
+    shutil.copytree(shipped_configs(), tmp_path / "configs")
     monkeypatch.setenv("ADAREM_CONFIGS", str(tmp_path / "configs"))
     content, message = DAMAGED[damage]
     file = tmp_path / "configs" / f"{group}.yaml"

@@ -22,7 +22,9 @@ PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROO
 RUN = ("bash", "python")
 SHOWN = ("text", "yaml")  # output, diagrams, files: no commands
 MARK = re.compile(r"\s*<!-- (not run|run by): (\S.*?) -->\s*", re.DOTALL)
-COMMAND = re.compile(r"^(\$ |(\.venv/bin/)?(adarem|python3?|wandb|pip|pytest|make|sbatch|squeue|git|cd|tail) )", re.MULTILINE)
+COMMAND = re.compile(
+    r"^(\$ |(\.venv/bin/)?(adarem|python3?|wandb|pip|pytest|make|sbatch|squeue|git|cd|tail) )", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def fault(block: Block) -> str | None:
 
 def run(block: Block, place: Path, environment: dict[str, str]) -> str | None:
     """Runs a block in ``place`` and returns what went wrong, with the output, or None."""
-    command = ["bash", "-euo", "pipefail", "-c", block.code] if block.language == "bash" else ["python", "-c", block.code]
+    command = (
+        ["bash", "-euo", "pipefail", "-c", block.code] if block.language == "bash" else ["python", "-c", block.code]
+    )
     try:
         done = subprocess.run(
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

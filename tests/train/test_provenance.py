@@ -29,3 +29,14 @@ def test_dirty_means_code_that_differs_from_the_commit(tmp_path: Path) -> None:
 
 def test_outside_of_a_checkout(tmp_path: Path) -> None:
     assert commit_of(tmp_path) == (None, None)
+
+
+def test_installed_inside_of_another_projects_checkout(tmp_path: Path) -> None:
+    """A virtual environment in a repository of the user's: its commit says nothing of adarem's code."""
+    git(tmp_path, "init", "-q")
+    (tmp_path / "thesis.tex").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "x")
+    (tmp_path / ".venv" / "adarem").mkdir(parents=True)
+    (tmp_path / ".venv" / "adarem" / "train.py").write_text("1")
+    assert commit_of(tmp_path / ".venv" / "adarem") == (None, None)

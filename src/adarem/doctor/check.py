@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 ISOLATED_SECONDS = 240  # the first read through FFCV compiles; on a busy machine that takes a minute
 
+IMPORT_PROBLEM = 3  # exit code of an isolated check whose line is one of dependencies.import_problem
+
 
 @dataclass(frozen=True)
 class Check:
@@ -24,10 +26,11 @@ class Check:
 
 
 class Outcome(NamedTuple):
-    """Of a check in a process of its own: whether it passed, and the last line that it printed."""
+    """Of a check in a process of its own: whether it passed, the last line that it printed, the fix where known."""
 
     ok: bool
     line: str
+    fix: str = ""
 
 
 def run_isolated(name: str) -> Outcome:
@@ -38,9 +41,19 @@ def run_isolated(name: str) -> Outcome:
     except subprocess.TimeoutExpired:
         return Outcome(False, f"no answer within {ISOLATED_SECONDS} s")
     if done.returncode < 0:
-        return Outcome(False, f"crashed with signal {-done.returncode}")
+        at = done.stdout.strip().splitlines()[-1:]
+        return Outcome(False, " at ".join([f"crashed with signal {-done.returncode}", *at]))
     words = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return Outcome(done.returncode == 0, words[-1] if words else f"exit code {done.returncode}")
+    line = words[-1] if words else f"exit code {done.returncode}"
+    if done.returncode == IMPORT_PROBLEM:
+        return Outcome(False, *split_fix(line))
+    return Outcome(done.returncode == 0, line)
+
+
+def split_fix(problem: str) -> tuple[str, str]:
+    """What is wrong, and what to do, of ``<what>: <what is wrong>; <what to do>``."""
+    found, _, fix = problem.rpartition("; ")
+    return found, fix
 
 
 def ask_slurm(command: list[str]) -> str | Check:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adarem.doctor.check import Check, ask_slurm
-from adarem.launch.slurm import commands
 from adarem.run.config import ClusterConfig
 
 
@@ -30,6 +29,8 @@ def slurm(cluster: ClusterConfig | None) -> Iterator[Check]:
                 return
     yield Check("slurm", True, f"answers; partitions {', '.join(partitions)}")
     if cluster is not None:
+        from adarem.launch.slurm import commands  # needs yaml
+
         # Slurm itself says whether it would take such a job: account, limits, GPUs, everything that the site checks.
         job = f"{cluster.nodes} nodes x {cluster.ranks_per_node} ranks"
         with tempfile.TemporaryDirectory() as place:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from adarem.data import check_prepared, fingerprint
-from adarem.data.text.corpus import read_corpus
 from adarem.doctor.check import Check
 from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.credentials import has_wandb_key
@@ -25,6 +23,9 @@ def wandb(config: RunConfig | None) -> Check:
 
 def dataset(data: DataConfig | TextConfig) -> Check:
     """Whether the data set is prepared, or can be."""
+    from adarem.data import check_prepared, fingerprint  # needs numpy
+    from adarem.data.text.corpus import read_corpus
+
     try:
         check_prepared(data)
     except UserError as problem:
@@ -41,6 +42,8 @@ def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:
         return Check("data", True, f"{data.label}, made by `adarem launch`")
     if isinstance(data, TextConfig):
         return Check("data", False, problem, f"data.root=... with the files of {data.label}")
+    from adarem.data import fingerprint
+
     for split in fingerprint.SPLITS:
         folder = Path(data.root) / split
         classes = sum(p.is_dir() for p in folder.iterdir()) if folder.is_dir() else 0

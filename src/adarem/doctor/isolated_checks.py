@@ -1,28 +1,57 @@
 """What `adarem doctor` tries out in a process of its own, since it may crash, hang or take seconds to import.
 
-    python -m adarem.doctor.isolated_checks torch | gloo | nccl | ffcv
+    python -m adarem.doctor.isolated_checks imports | torch | gloo | nccl | ffcv
 
 A check prints one line that says what it found, or ends with the error.
 """
 
+import importlib
 import importlib.metadata
 import json
 import sys
 import tempfile
 from pathlib import Path
 
+from adarem.dependencies import import_problem, requirements
+from adarem.doctor.check import IMPORT_PROBLEM
+from adarem.run.errors import UserError
+
+_CHECKED_BY_THEMSELVES = ("torch", "torchvision", "ffcv", "numba")
+
+
+def check_imports() -> str:
+    """JSON of what is wrong with the installed packages that cannot be imported, by the module at fault."""
+    problems = {}
+    for r in requirements():
+        if r.module and r.installed() and r.module not in _CHECKED_BY_THEMSELVES:
+            print(r.module, flush=True)  # the last line, should the process crash
+            try:
+                importlib.import_module(r.module)
+            except Exception as e:
+                line = import_problem(e) or f"{r.module}: {_line(e)}; run `pip install --force-reinstall {r.package}`"
+                problems[line.partition(":")[0]] = line
+    for module in _CHECKED_BY_THEMSELVES:
+        problems.pop(module, None)
+    return json.dumps(problems)
+
 
 def check_torch() -> str:
-    """JSON of `software.TorchFacts`. Fails where torch or torchvision cannot be imported."""
+    """JSON of `software.TorchFacts`. Fails where torch or an installed torchvision cannot be imported."""
     import torch
     import torch.distributed
-    import torchvision
+
+    torchvision = None
+    try:
+        torchvision = importlib.import_module("torchvision").__version__
+    except ModuleNotFoundError as e:
+        if e.name != "torchvision":
+            raise
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.version.cuda else []
     return json.dumps(
         {
             "version": torch.__version__,
-            "torchvision": torchvision.__version__,
+            "torchvision": torchvision,
             "cuda": torch.version.cuda,
             "gpus": gpus,
             "gloo": torch.distributed.is_gloo_available(),
@@ -83,7 +112,22 @@ def check_ffcv() -> str:
     return f"{importlib.metadata.version('ffcv')}, writes and reads back exactly"
 
 
-CHECKS = {"torch": check_torch, "gloo": check_gloo, "nccl": check_nccl, "ffcv": check_ffcv}
+CHECKS = {
+    "imports": check_imports, "torch": check_torch, "gloo": check_gloo, "nccl": check_nccl, "ffcv": check_ffcv,
+}  # fmt: skip
+
+
+def _line(error: Exception) -> str:
+    """One line, which says what to do where it is known."""
+    if problem := import_problem(error):
+        return problem
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+
 
 if __name__ == "__main__":
-    print(CHECKS[sys.argv[1]]())
+    try:
+        print(CHECKS[sys.argv[1]]())
+    except Exception as e:
+        print(_line(e), file=sys.stderr)
+        sys.exit(IMPORT_PROBLEM if import_problem(e) else 1)

@@ -1,76 +1,77 @@
 """Is installed what training needs: Python and its packages, torch with its GPUs, FFCV, a compiler?"""
 
 import ctypes.util
-import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from adarem.doctor.check import Check, run_isolated
+from adarem.dependencies import Requirement, install_command, requirements
+from adarem.doctor.check import Check, run_isolated, split_fix
 from adarem.run.config import ClusterConfig
 
-OPTIONAL = ("wandb",)  # training never needs it
+OPTIONAL = ("wandb", "wandb_workspaces")  # modules without which everything else works
 
 
 def python() -> Check:
-    """Whether Python is new enough."""
+    """Whether Python is as new as adarem's metadata ask for."""
     version = ".".join(map(str, sys.version_info[:3]))
-    return Check(
-        "python", sys.version_info >= (3, 10), f"{version} at {sys.executable}", "install Python 3.10 or newer"
-    )
-
-
-def packages() -> Iterator[Check]:
-    """Every package that pyproject.toml asks for, at a version that it allows."""
     try:
-        lines = importlib.metadata.requires("adarem") or []
-    except importlib.metadata.PackageNotFoundError:
-        yield Check(
-            "packages", False, "adarem itself is not installed", "make setup, or pip install -e '.[harness,ffcv]'"
+        wanted = importlib.metadata.metadata("adarem")["Requires-Python"]
+    except importlib.metadata.PackageNotFoundError:  # the check of packages says so
+        wanted = ">=3"
+    oldest = wanted.removeprefix(">=")
+    ok = sys.version_info >= tuple(map(int, oldest.split(".")))
+    return Check("python", ok, f"{version} at {sys.executable}", f"install Python {oldest} or newer")
+
+
+def packages(extras: Collection[str]) -> Check:
+    """Every package that adarem asks for with these extras, at a version that it allows."""
+    lines = requirements()
+    if not lines:
+        return Check(
+            "packages", False, "adarem itself is not installed", "pip install 'adarem[harness]', or make setup"
         )
-        return
-    lacking: list[str] = []
-    optional: list[str] = []
-    for line in lines:
-        problem = _problem(line)
-        if problem:
-            (optional if problem.split()[0] in OPTIONAL else lacking).append(problem)
-    fix = "make setup, or pip install -c constraints.txt -e '.[harness,ffcv]'"
-    yield Check("packages", not lacking, "; ".join(lacking) or "all that pyproject.toml asks for", fix)
-    for problem in optional:
-        yield Check("packages", None, problem, fix)
+    lacking = {r: problem for r in lines if r.extra in (None, *extras) and (problem := _problem(r))}
+    names = ",".join(e for e in extras if any(r.extra == e for r in lacking))
+    fix = f"{install_command(names or None)}; in a checkout: make setup"
+    return Check("packages", not lacking, "; ".join(lacking.values()) or f"all of {', '.join(extras)}", fix)
 
 
-def _problem(requirement: str) -> str:
-    """What is wrong with the package that a line of adarem's metadata asks for; empty where nothing is."""
-    extra = re.search(r"""extra == ['"](\w+)['"]""", requirement)
-    if extra and extra[1] not in ("harness", "ffcv"):
+def _problem(r: Requirement) -> str:
+    """What is wrong with the installed version; empty where nothing is."""
+    if r.package.startswith("opencv-python") and importlib.util.find_spec("cv2"):  # one of four packages has it
         return ""
-    found = re.match(r"([A-Za-z0-9_.-]+)\s*\(?([^;)]*)", requirement)
-    assert found
-    name, wanted = found[1], found[2].strip()
-    if name.startswith("opencv-python") and importlib.util.find_spec("cv2"):  # one of four packages has it
-        return ""
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return f"{name} not installed"
-    return "" if _satisfies(version, wanted) else f"{name} {version}, needs {wanted}"
+    version = r.installed()
+    if version is None:
+        return f"{r.package} not installed"
+    return "" if _satisfies(version, r.versions) else f"{r.package} {version}, needs {r.versions}"
 
 
 def _satisfies(version: str, wanted: str) -> bool:
     try:
         from packaging.specifiers import SpecifierSet
-    except ImportError:  # then only its presence is known
+    except Exception:  # missing, broken or shadowed: then only the package's presence is known
         return True
     return SpecifierSet(wanted).contains(version, prereleases=True)
+
+
+def imports() -> Iterator[Check]:
+    """Whether the installed packages can be imported, as the commands do; one line for each that cannot."""
+    ok, line, fix = run_isolated("imports")
+    if not ok:
+        yield Check("imports", False, line, fix or "pip install --force-reinstall the package that it names")
+        return
+    problems: dict[str, str] = json.loads(line)
+    for module, problem in problems.items():
+        yield Check(module, None if module in OPTIONAL else False, *split_fix(problem.removeprefix(f"{module}: ")))
+    if not problems:
+        yield Check("imports", True, "every installed package can be imported")
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class TorchFacts:
     """What isolated_checks.check_torch finds."""
 
     version: str
-    torchvision: str
+    torchvision: str | None
     cuda: str | None  # version that torch was built for
     gpus: list[str]  # names
     gloo: bool
@@ -87,12 +88,14 @@ class TorchFacts:
 
 def torch(cluster: ClusterConfig | None) -> Iterator[Check]:
     """Checks torch, its GPUs and its communication, as ``cluster`` needs them; without one the CPU is enough."""
-    ok, line = run_isolated("torch")
+    ok, line, fix = run_isolated("torch")
     if not ok:
-        yield Check("torch", False, line, "pip install -c constraints.txt torch torchvision, as a pair of one index")
+        yield Check(
+            "torch", False, line, fix or "pip install --force-reinstall torch torchvision, as a pair of one index"
+        )
         return
     facts = TorchFacts(**json.loads(line))
-    yield Check("torch", True, f"{facts.version}, torchvision {facts.torchvision}")
+    yield Check("torch", True, f"{facts.version}, torchvision {facts.torchvision or 'not installed'}")
     on_slurm = cluster is not None and cluster.name == "slurm"
     needed = cluster is not None and cluster.device == "cuda" and not on_slurm
     yield _gpu(facts, needed=needed, on_slurm=on_slurm, ranks=cluster.ranks_per_node if cluster else 1)
@@ -100,7 +103,7 @@ def torch(cluster: ClusterConfig | None) -> Iterator[Check]:
     if not available:
         yield Check(backend, False, f"torch was built without {backend}", "pip install torch from its own index")
     elif backend == "gloo" or facts.gpus:
-        ok, line = run_isolated(backend)
+        ok, line, _ = run_isolated(backend)
         fix = "GLOO_SOCKET_IFNAME=lo" if backend == "gloo" else "rerun with NCCL_DEBUG=INFO for details"
         yield Check(backend, ok, line, fix)
 
@@ -131,18 +134,21 @@ def _driver() -> str | None:
     return done.stdout.split("\n")[0].strip() if done.returncode == 0 else None
 
 
-def turbojpeg() -> Check:
+def turbojpeg(needed: bool) -> Check:
     """Whether libturbojpeg, which FFCV decodes with, is installed."""
     library = ctypes.util.find_library("turbojpeg")
     fix = "apt-get install libturbojpeg0-dev libopencv-dev pkg-config g++, or conda env create -f environment.yml"
     in_conda = next(Path(sys.prefix, "lib").glob("libturbojpeg.so*"), None)
-    return Check("turbojpeg", bool(library or in_conda), str(library or in_conda or "no libturbojpeg"), fix)
+    found = library or in_conda
+    return Check("turbojpeg", True if found else False if needed else None, str(found or "no libturbojpeg"), fix)
 
 
 def ffcv(needed: bool) -> Check:
     """Whether FFCV writes and reads images on this machine."""
-    ok, line = run_isolated("ffcv")
-    fix = "make setup builds it; or data.backend=folder, which reads the images without FFCV, slowly"
+    ok, line, fix = run_isolated("ffcv")
+    fix = (
+        fix or "pip install 'adarem[ffcv]' builds it, as does make setup in a checkout; or data.backend=folder, slower"
+    )
     return Check("ffcv", ok if needed or ok else None, line, fix)
 
 

@@ -1,11 +1,13 @@
 """A launch on this machine: one run after another, each under torchrun."""
 
+import importlib.util
 import os
 import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from adarem.dependencies import install_command
 from adarem.launch.commands import (
     after_setup,
     environment,
@@ -18,6 +20,7 @@ from adarem.launch.preparation import unprepared
 from adarem.launch.signal_forwarding import run_forwarding_signals
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes
+from adarem.run.config import DataConfig
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 
@@ -33,7 +36,7 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
         the data could not be prepared.
 
     Raises:
-        UserError: a run asks for more than one node.
+        UserError: a run asks for more than one node, or reads through FFCV, which is not installed.
     """
     for planned in plan.runs:
         nodes = planned.config.cluster.nodes
@@ -42,10 +45,23 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
     if dry_run:
         _print_commands(plan)
         return exitcodes.OK
+    _check_loader(plan)
     plan.write()
     if code := _prepare(plan):
         return code
     return _train(plan)
+
+
+def _check_loader(plan: "Plan") -> None:
+    """FFCV is an extra of its own: without it each run would fail after the data are prepared."""
+    reads = any(
+        isinstance(planned.config.data, DataConfig) and planned.config.data.backend == "ffcv"
+        for planned in _unfinished(plan)
+    )
+    if reads and importlib.util.find_spec("ffcv") is None:
+        raise UserError(
+            f"data.backend=ffcv: ffcv is not installed; run `{install_command('ffcv')}`, or set data.backend=folder"
+        )
 
 
 def _unfinished(plan: "Plan") -> list["PlannedRun"]:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+from adarem.dependencies import import_problem
 from adarem.run import exitcodes
 
 _SHUTDOWN_SECONDS = 120  # from a signal to a rank's checkpoint: at most an evaluation and a step
@@ -18,9 +19,15 @@ def main(argv: list[str]) -> int:
     """Runs torchrun with these arguments; returns an exit code, 128 + the signal for a rank that a signal killed."""
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of torchrun's own logger
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(_SHUTDOWN_SECONDS))
-    from torch.distributed import run
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    try:
+        from torch.distributed import run
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    except Exception as e:
+        if (problem := import_problem(e)) is None:
+            raise
+        print(f"adarem launch: {problem}", file=sys.stderr)
+        return exitcodes.USER_ERROR
 
     try:
         run.main(argv)

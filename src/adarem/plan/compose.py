@@ -12,13 +12,16 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adarem.resources import config_dir
+from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
@@ -39,9 +42,20 @@ _OF_CATALOG = (
 )  # fmt: skip
 
 
+class _ShippedConfigs(SearchPathPlugin):
+    """Hydra looks into adarem's own configs for what the user's folder of configs lacks."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for place in config_dirs()[1:]:
+            search_path.append(provider="adarem", path=f"file://{place}")
+
+
+Plugins.instance().register(_ShippedConfigs)
+
+
 def composing() -> contextlib.AbstractContextManager[Any]:
-    """A context in which the functions below find ``configs/``."""
-    return initialize_config_dir(str(config_dir()), version_base="1.3")
+    """A context in which the functions below find the user's configs and adarem's own."""
+    return initialize_config_dir(str(config_dirs()[0]), version_base="1.3")
 
 
 def labels() -> SweepLabels:
@@ -51,7 +65,7 @@ def labels() -> SweepLabels:
         "optimizer": {name: known.label for name, known in OPTIMIZERS.items()},
     }
     for group, by_name in found.items():
-        files = [_load(p) for p in sorted((config_dir() / group).glob("[!.]*.yaml"))]
+        files = [_load(p) for _, p in sorted(config_files(group).items())]
         with _one_line():
             by_name |= {str(f.name): str(f.label) for f in files if {"name", "label"} <= set(f)}
     return SweepLabels(dict(sorted(found["model"].items())), dict(sorted(found["optimizer"].items())))
@@ -135,9 +149,8 @@ def _checked(overrides: list[str]) -> list[Override]:
 
 def _check_names(parsed: list[Override]) -> None:
     """Raises UserError with the nearest valid name for groups and options that do not exist."""
-    root = config_dir()
-    groups = {p.name: {f.stem for f in p.glob("*.yaml")} for p in root.iterdir() if p.is_dir()}
-    plain = set(_load(root / "run.yaml")) - {"defaults"}
+    groups = {group: set(config_files(group)) for group in config_groups()}
+    plain = set(_load(config_files("")["run"])) - {"defaults"}
     for o in parsed:
         key = key_of(o)
         head, _, rest = key.partition(".")
@@ -216,8 +229,9 @@ def _compose(overrides: list[str]) -> DictConfig:
         with _one_line():
             return compose("run", overrides=overrides)
     except UserError:
-        for path in sorted(config_dir().rglob("[!.]*.yaml")):  # a damaged file, which Hydra does not name
-            _load(path)
+        for group in ("", *sorted(config_groups())):
+            for _, path in sorted(config_files(group).items()):  # a damaged file, which Hydra does not name
+                _load(path)
         nested = [s.split("=")[0] for s in overrides if _nested(s)]
         if not nested:
             raise

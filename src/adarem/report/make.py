@@ -7,7 +7,7 @@ read.
 import contextlib
 import gc
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from adarem.report import Report
@@ -133,7 +133,7 @@ def _manifest(table: Table, files: Files) -> Manifest:
 
 def _last_end(runs: Sequence[Run]) -> str | None:
     ends = [end for r in runs for a in r.attempts if 0 <= (end := number(a, "end") or -1.0) < LAST_SECOND]
-    return datetime.fromtimestamp(max(ends), timezone.utc).isoformat(timespec="seconds") if ends else None
+    return datetime.fromtimestamp(max(ends), UTC).isoformat(timespec="seconds") if ends else None
 
 
 def write_index(built: Sequence[Table], judged: Overview, unreadable: Sequence[str], results_dir: Path) -> list[Path]:

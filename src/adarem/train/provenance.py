@@ -18,12 +18,12 @@ _PACKAGES = ("adarem", "torch", "torchvision", "timm", "numpy", "ffcv", "numba",
 
 
 class Commit(NamedTuple):
-    hash: str | None  # None outside of a checkout
+    hash: str | None  # None outside of a checkout: versions["adarem"] says what ran
     dirty: bool | None  # tracked files differ from it
 
 
 def commit_of(folder: Path) -> Commit:
-    """The commit of the checkout that holds ``folder``.
+    """The commit of the checkout that tracks what is in ``folder``: not of one in which a virtual environment lies.
 
     ``results/`` does not count as a difference: the report writes there, and no run reads it.
     """
@@ -35,6 +35,8 @@ def commit_of(folder: Path) -> Commit:
         return done.stdout.strip()
 
     try:
+        if not git("ls-files", "--", "."):
+            return Commit(None, None)
         head = git("rev-parse", "HEAD")
         differing = git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results")
         return Commit(head, bool(differing))

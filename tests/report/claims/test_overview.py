@@ -13,10 +13,10 @@ from adarem.report.figures.curves import curves
 from adarem.report.figures.panels import TEST_ERROR, TRAIN_LOSS
 from adarem.report.load import load_sweep
 from adarem.report.make import load_table
-from adarem.resources import config_dir
+from adarem.resources import shipped_configs
 from tests.support.sweeps import finish
 
-CLAIMS = read_claims(config_dir().parent / "results")
+CLAIMS = read_claims(shipped_configs().parent / "results")
 GRIDS = sorted({c.grid for c in CLAIMS} | {c.against_grid for c in CLAIMS if c.against_grid})
 
 
@@ -37,7 +37,7 @@ def rehearse(dirs, grid):
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 def test_the_grid_of_every_claim_exists(claim):
     for grid in filter(None, (claim.grid, claim.against_grid)):
-        assert (config_dir() / "grid" / f"{grid}.yaml").is_file()
+        assert (shipped_configs() / "grid" / f"{grid}.yaml").is_file()
 
 
 def test_the_sentences_of_the_paper_are_all_there():

@@ -9,9 +9,6 @@ import ctypes
 import importlib.metadata
 from typing import Any
 
-import numba.typed
-import torch
-
 from adarem.run.errors import UserError
 
 VERSION = "1.0.2"
@@ -22,9 +19,12 @@ except importlib.metadata.PackageNotFoundError:
     _found = "none"
 if _found != VERSION:
     raise UserError(
-        f"data.backend=ffcv: needs ffcv {VERSION}, found {_found}; run `pip install ffcv=={VERSION}`, or set "
+        f"data.backend=ffcv: needs ffcv {VERSION}, found {_found}; run `pip install 'adarem[ffcv]'`, or set "
         "data.backend=folder"
     )
+
+import numba.typed  # noqa: E402 - only once ffcv is known to be there: its extra brings numba
+import torch  # noqa: E402
 
 _typed_dict, _threads = numba.typed.Dict, torch.get_num_threads()
 numba.typed.Dict = dict

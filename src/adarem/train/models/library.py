@@ -5,6 +5,7 @@ import sys
 import torch
 from torch import nn
 
+from adarem.dependencies import import_problem
 from adarem.run.build import nearest
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS
 from adarem.run.errors import UserError
@@ -67,3 +68,7 @@ if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: 
             check_name(asked)
     except UserError as e:
         sys.exit(str(e))
+    except Exception as e:
+        if (problem := import_problem(e)) is None:
+            raise
+        sys.exit(problem)

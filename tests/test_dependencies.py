@@ -1,0 +1,78 @@
+"""What is said of packages that are missing, broken or shadowed. A process of its own imports what each test makes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adarem.dependencies import import_problem, install_command, requirements
+
+REPORT = "import adarem.dependencies as d\ntry:\n    {}\nexcept Exception as e:\n    print(d.import_problem(e))"
+
+
+def problem(statement: str, folder: Path) -> str:
+    """What ``import_problem`` says of the error of a statement, run in ``folder``, where Python looks first."""
+    command = [sys.executable, "-c", REPORT.format(statement)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def hidden(*modules: str) -> str:
+    """A statement that makes modules look as if they were not installed, for the rest of its process."""
+    return (
+        "import importlib.machinery as m, importlib.metadata as im; real = m.PathFinder.find_spec; "
+        f"m.PathFinder.find_spec = lambda n, *a: None if n in {modules} else real(n, *a); "
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "module", "extra"),
+    [
+        ("import yaml", "yaml", "harness"),
+        ("from hydra import compose", "hydra", "harness"),
+        ("import omegaconf", "omegaconf", "harness"),  # hydra's own dependency
+        ("import numba.typed", "numba", "ffcv"),
+        ("import wandb_workspaces", "wandb_workspaces", "workspaces"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, statement: str, module: str, extra: str) -> None:
+    said = problem(hidden(module) + statement, tmp_path)
+    assert said == f"{module}: not installed; run `pip install 'adarem[{extra}]'`"
+
+
+def test_a_package_that_raises_when_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('built for another\\nmachine')")
+    said = problem("import broken", tmp_path)
+    assert said.startswith("broken: cannot be imported (RuntimeError: built for another); run `pip install --force-rei")
+
+
+BROKEN = {"raises": "raise RuntimeError('x')", "lacks names": "x = 1", "no Python": "this is no Python"}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("statement", ["import numpy.linalg", "from numpy import array", "import numpy; numpy.array"])
+def test_a_file_in_place_of_a_package(tmp_path: Path, how: str, statement: str) -> None:
+    (tmp_path / "numpy.py").write_text(BROKEN[how])
+    said = problem(statement, tmp_path)
+    where = tmp_path / "numpy.py"
+    assert said == f"numpy: {where} is imported in place of the real one; rename it, or start in another folder"
+
+
+def test_a_file_in_place_of_pythons_own(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("")
+    assert problem("from statistics import median", tmp_path).startswith(f"statistics: {tmp_path / 'statistics.py'} is")
+
+
+def test_errors_that_no_import_raised_are_not_explained_away(tmp_path: Path) -> None:
+    assert import_problem(ValueError("x")) is None
+    for statement in ("1 / 0", "import sys; sys.nothing", "import adarem.nothing", "from adarem.run import nothing"):
+        assert problem(statement, tmp_path) == "None"
+
+
+def test_requirements_are_those_of_the_metadata() -> None:
+    found = {r.package.lower().replace("_", "-"): r for r in requirements()}
+    assert found["torch"].extra is None and found["torch"].versions == ">=2.6"
+    assert (found["scikit-learn"].module, found["scikit-learn"].extra) == ("sklearn", "harness")
+    assert found["ffcv"].installed() == "1.0.2" and "pytest" not in found
+    assert install_command(None) == "pip install torch"
