@@ -75,6 +75,6 @@ if [ ! -x "$environment/bin/python" ]; then
   "$python" -m venv "$environment"
 fi
 echo "setup: installing the pinned Python packages into $environment (a few minutes the first time)"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs]' \
+"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs,examples]' \
   2> >(grep -v '^WARNING: Location' >&2) || fail "pip could not install the packages; its own message is above"
 echo "setup: done"
