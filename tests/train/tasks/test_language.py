@@ -45,7 +45,7 @@ def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def text_run(tmp_path: Path, text_root: Path) -> Callable[..., Path]:
-    """Plans one tiny run and returns its directory: text_run("optimizer=adam", folder="whole")."""
+    """Plans one tiny run and returns its directory: text_run("optimizer=adam", folder="complete")."""
 
     def make(*overrides: str, folder: str = "runs") -> Path:
         given = {o.split("=")[0] for o in overrides}
@@ -69,18 +69,21 @@ def task_of(path: Path) -> LanguageTask:
 
 def test_batches_are_the_text_in_columns_whatever_the_ranks(text_run: Callable[..., Path]) -> None:
     path = text_run("optimizer=adam")
-    config, whole = RunDir(path).config(), task_of(path)
-    stream = np.concatenate([[whole._eos], whole._text["train"]])
-    rows = whole.rows
+    config, complete = RunDir(path).config(), task_of(path)
+    stream = np.concatenate([[complete._eos], complete._text["train"]])
+    rows = complete.rows
     for epoch in (0, 1):
-        with whole.batches(epoch, 0) as batches:
+        with complete.batches(epoch, 0) as batches:
             every = list(batches)
-        assert len(every) == whole.info.steps_per_epoch and every[0].inputs.step == epoch * whole.info.steps_per_epoch
+        assert (
+            len(every) == complete.info.steps_per_epoch
+            and every[0].inputs.step == epoch * complete.info.steps_per_epoch
+        )
         x, y = (torch.cat([b.inputs[i] for b in every]) for i in (0, 1))
         for column in range(4):
             assert np.array_equal(x[:, column], stream[column * rows :][:rows])
             assert np.array_equal(y[:, column], stream[column * rows + 1 :][:rows])
-        with whole.batches(epoch, 3) as batches:
+        with complete.batches(epoch, 3) as batches:
             assert all(torch.equal(a.inputs.x, b.inputs.x) for a, b in zip(every[3:], batches, strict=True))
         halves = [LanguageTask(config, RankContext(r, 2, r, torch.device("cpu"), ("a", "b"))) for r in (0, 1)]
         parts = []
@@ -135,21 +138,21 @@ def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
     text_run: Callable[..., Path],
     run_here: Callable[..., int],
 ) -> None:
-    whole = RunDir(text_run(*changed, folder="whole"))
-    assert run_here(whole.path) == exitcodes.OK
+    complete = RunDir(text_run(*changed, folder="complete"))
+    assert run_here(complete.path) == exitcodes.OK
     broken = RunDir(text_run(*changed, folder="broken"))
     for looks in (2, 3, 1):
         assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
         state = final_state(broken)
         assert all(h.shape[1] == 4 and bool((h != 0).any()) for pair in state["task"]["hidden"] for h in pair)
     assert run_here(broken.path) == exitcodes.OK
-    assert_same_bits(final_state(whole), final_state(broken))
-    assert without_rate(whole) == without_rate(broken)
-    results = whole.result(), broken.result()
+    assert_same_bits(final_state(complete), final_state(broken))
+    assert without_rate(complete) == without_rate(broken)
+    results = complete.result(), broken.result()
     for key in ("perplexity", "val_perplexity", "best_val_perplexity", "best_epoch", "train_loss"):
         assert results[0][key] == results[1][key]
     assert results[0]["status"] == "done" and results[0]["evaluation"]["tokens"] == results[0]["test_tokens"]
-    rows = whole.metrics()
+    rows = complete.metrics()
     assert {m["tokens"] for m in rows if m["split"] == "val"} == {results[0]["fingerprint"]["val"]["num_tokens"]}
     assert all(m["perplexity"] == pytest.approx(math.exp(m["loss"])) for m in rows)
 
