@@ -43,7 +43,7 @@ setup: $(SETUP) ## system packages, virtual environment and pinned Python packag
 	@scripts/setup.sh harness
 	@touch $@
 
-.venv/.tests-ready: .venv/.harness-ready scripts/setup.sh
+.venv/.tests-ready: .venv/.harness-ready
 	@scripts/setup.sh tests
 	@touch $@
 
@@ -99,7 +99,7 @@ lint: $(TESTS) ## ruff, check and format; mypy, strict, over src
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 docs: $(TESTS) ## the documentation as a site, at http://127.0.0.1:8000
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --livereload
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve --livereload
 
 docs-build: $(TESTS) ## the same into build/site; fails on a broken link or anchor
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build

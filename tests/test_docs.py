@@ -15,7 +15,7 @@ PAGES = [
     ROOT / "results" / "paper" / "README.md",
 ]
 # Folders of the checkout, and the packages of src/adarem and of tests, whose files pages name without these.
-TREE = ("src", "configs", "docs", "tests", "scripts", "slurm", "benchmarks", "results")
+TREE = ("src", "configs", "docs", "tests", "scripts", "slurm", "benchmarks", "results", "examples")
 ROOMS = {p.parent.name for place in ("src/adarem", "tests") for p in (ROOT / place).glob("*/__init__.py")}
 
 

@@ -16,7 +16,6 @@ ELSEWHERE = {
     "plan/selection.py": "train/tasks/test_language.py",
     "probes.py": "test_shims.py",
     "report/claims/entries.py": "report/claims/test_judge.py",
-    "report/record.py": "report/test_load.py",
     "report/run.py": "report/test_load.py",
     "report/tables/latex.py": "report/tables/test_render.py",
     "report/tables/table.py": "report/tables/test_render.py",
