@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -27,7 +26,20 @@ def test_conda_environment_has_every_requirement_with_the_same_bounds() -> None:
     offered = {name_of(p): p for p in [*conda, *pip] if not p.startswith("-e")}
     offered["torch"] = offered["pytorch"].replace("pytorch", "torch")
     for requirement in REQUIREMENTS:
-        assert offered[name_of(requirement)].replace("_", "-") == requirement.replace("_", "-")
+        assert offered[name_of(requirement)].lower().replace("_", "-") == requirement.lower().replace("_", "-")
+
+
+def test_conda_environment_is_one_that_conda_reads() -> None:
+    """Nothing more is known of it where no channel is reachable."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment.keys() == {"name", "channels", "dependencies"}
+    conda = [p for p in environment["dependencies"] if isinstance(p, str)]
+    one = r"(?:>=|<=|==|=|<|>)[0-9][0-9.]*"
+    assert [p for p in conda if not re.fullmatch(rf"[a-z0-9][a-z0-9._-]*(?:{one}(?:,{one})*)?", p)] == []
+    names = [name_of(p) for p in conda]
+    assert len(names) == len(set(names))
+    (python,) = (p.removeprefix("python=") for p in conda if name_of(p) == "python")
+    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
 
 
 def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
@@ -69,4 +81,3 @@ def test_shell_scripts_parse() -> None:
     assert len(scripts) >= 5
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
-    assert sys.version_info >= (3, 10)
