@@ -83,10 +83,10 @@ def run(block: Block, place: Path, environment: dict[str, str]) -> str | None:
     try:
         done = subprocess.run(
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+            stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"{block.place}: not done after 300 s\n{block.code}"
+        return f"{block.place}: not done after 600 s\n{block.code}"
     print(f"--- {block.place}\n{block.code}=== {done.returncode}\n{done.stdout}")
     return f"{block.place}: exit code {done.returncode}\n{block.code}{done.stdout[-2000:]}" if done.returncode else None
 
