@@ -43,7 +43,7 @@ setup: $(SETUP) ## system packages, virtual environment and pinned Python packag
 	@scripts/setup.sh harness
 	@touch $@
 
-.venv/.tests-ready: .venv/.harness-ready scripts/setup.sh
+.venv/.tests-ready: .venv/.harness-ready
 	@scripts/setup.sh tests
 	@touch $@
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # setup.sh harness      installs what the harness needs: Debian packages where it may, the environment VENV (.venv, made
 #                       with PYTHON where it is missing), and the pinned Python packages. Again: repairs what is missing.
-# setup.sh tests        installs the Debian packages of the tests
+# setup.sh container    the same as a user of the image needs it: no tools of development, nothing that leads back here
+# setup.sh tests        installs what tests, docs and examples need besides
 # setup.sh look NAME    installs nothing: is VENV an environment that has these modules?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,6 +37,14 @@ new_enough() {
   "$1" -c "import sys; sys.exit(sys.version_info < (${oldest/./, }))" || fail "$1: $("$1" --version 2>&1) is too old; $2"
 }
 
+# packages WORDS: pip's, for what to install
+packages() {
+  echo "setup: installing the pinned Python packages into $environment (a few minutes the first time)"
+  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt "$@" \
+    2> >(grep -v '^WARNING: Location' >&2) || fail "pip could not install the packages; its own message is above"
+  echo "setup: done"
+}
+
 [ -n "$environment" ] || fail "VENV: empty; activate an environment first, or leave VENV out"
 
 case $what in
@@ -51,6 +60,7 @@ look)
 tests)
   # A real Slurm cluster, a real browser and LaTeX for the tests; without root they are skipped, and say so.
   if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then debian slurm-wlm munge chromium texlive-latex-base texlive-latex-recommended; fi
+  packages -e '.[dev,docs,examples]'
   exit ;;
 esac
 
@@ -74,7 +84,8 @@ if [ ! -x "$environment/bin/python" ]; then
     2>/dev/null || debian python3-venv python3-dev
   "$python" -m venv "$environment"
 fi
-echo "setup: installing the pinned Python packages into $environment (a few minutes the first time)"
-"$environment/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[harness,ffcv,workspaces,dev,docs,examples]' \
-  2> >(grep -v '^WARNING: Location' >&2) || fail "pip could not install the packages; its own message is above"
-echo "setup: done"
+case $what/$environment in
+container/*) packages --no-cache-dir '.[harness,ffcv,workspaces]' ;;
+harness/.venv) packages -e '.[harness,ffcv,workspaces]' ;;
+*) packages -e '.[harness,ffcv,workspaces,dev,docs,examples]' ;; # nothing installs into it later
+esac

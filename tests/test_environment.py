@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,7 +28,20 @@ def test_conda_environment_has_every_requirement_with_the_same_bounds() -> None:
     offered = {name_of(p): p for p in [*conda, *pip] if not p.startswith("-e")}
     offered["torch"] = offered["pytorch"].replace("pytorch", "torch")
     for requirement in REQUIREMENTS:
-        assert offered[name_of(requirement)].replace("_", "-") == requirement.replace("_", "-")
+        assert offered[name_of(requirement)].lower().replace("_", "-") == requirement.lower().replace("_", "-")
+
+
+def test_conda_environment_is_one_that_conda_reads() -> None:
+    """Nothing more is known of it where no channel is reachable."""
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment.keys() == {"name", "channels", "dependencies"}
+    conda = [p for p in environment["dependencies"] if isinstance(p, str)]
+    one = r"(?:>=|<=|==|=|<|>)[0-9][0-9.]*"
+    assert [p for p in conda if not re.fullmatch(rf"[a-z0-9][a-z0-9._-]*(?:{one}(?:,{one})*)?", p)] == []
+    names = [name_of(p) for p in conda]
+    assert len(names) == len(set(names))
+    (python,) = (p.removeprefix("python=") for p in conda if name_of(p) == "python")
+    assert f"Programming Language :: Python :: {python}" in PROJECT["classifiers"]
 
 
 def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
@@ -41,6 +55,23 @@ def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
         assert (
             importlib.metadata.version(name_of(requirement)).split("+")[0] == pins[name_of(requirement)].split("+")[0]
         )
+
+
+PYTHONS = [c.split()[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+SOURCE_ONLY = ("antlr4-python3-runtime", "assertpy", "fastargs", "ffcv")  # built where they are installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
+def test_the_pins_have_wheels_for_the_oldest_and_the_newest_python(version: str, tmp_path: Path) -> None:
+    """For its first release, as a distribution may have an early one. pip asks its index; nothing is installed."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = tmp_path / "pins.txt"
+    pins.write_text("\n".join(line for line in lines if name_of(line) not in SOURCE_ONLY))
+    asked = ["--dry-run", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", version]
+    command = [sys.executable, "-m", "pip", "install", *asked, "--target", str(tmp_path / "nowhere"), "-r", str(pins)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
 
 
 def test_no_registry_addresses() -> None:
@@ -69,4 +100,3 @@ def test_shell_scripts_parse() -> None:
     assert len(scripts) >= 5
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
-    assert sys.version_info >= (3, 10)

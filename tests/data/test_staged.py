@@ -44,18 +44,27 @@ def test_killed_between_two_renames(photo_root, monkeypatch):
     assert done == ["train.beton"] and not list((photo_root / "ffcv").glob(".*.partial"))
     with pytest.raises(UserError, match=r"train.beton.json: no such file; `adarem prepare"):
         fingerprint.open_beton(data, "train")
+    monkeypatch.undo()
+    assert prepare(data, workers=1, progress=False)["train"]["num_images"]  # its own files, without a fingerprint
+    assert not list((photo_root / "ffcv").glob(".*.replacing"))
 
 
-def test_links_that_lie_there_are_not_written_through(photo_root, tmp_path):
+def test_links_that_lie_there_are_neither_replaced_nor_written_through(photo_root, tmp_path):
     precious = tmp_path / "precious"
     precious.write_text("precious")
     folder = photo_root / "ffcv"
     folder.mkdir()
-    names = ("train.beton", "train.beton.partial", "train.beton.json", "train.beton.sums", "train.beton.files")
-    for name in names:
+    for name in ("train.beton", "train.beton.json", "train.beton.sums", "train.beton.files"):
         (folder / name).symlink_to(precious)
+        with pytest.raises(
+            UserError, match=rf"/{name}: not written by `adarem prepare` .*choose another data.beton_dir"
+        ):
+            prepare(data_config(photo_root), workers=1, progress=False)
+        assert (folder / name).is_symlink()
+        (folder / name).unlink()
+    (folder / "train.beton.partial").symlink_to(precious)
     prepare(data_config(photo_root), workers=1, progress=False)
-    assert not (folder / "train.beton").is_symlink()
+    assert (folder / "train.beton.partial").is_symlink()
     (folder / ".prepare.lock").unlink()
     (folder / ".prepare.lock").symlink_to(precious)
     with pytest.raises(UserError, match=r"\.prepare\.lock: cannot be written .*; choose another data.beton_dir"):

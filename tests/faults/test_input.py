@@ -228,8 +228,8 @@ def remove(path: Path) -> None:
 
 def damage_pictures(place: Place) -> list[str]:
     (place.photos / "train" / "cat" / "0.JPEG").write_bytes(b"")
-    whole = (place.photos / "train" / "dog" / "1.JPEG").read_bytes()
-    (place.photos / "train" / "dog" / "1.JPEG").write_bytes(whole[: len(whole) // 2])
+    complete = (place.photos / "train" / "dog" / "1.JPEG").read_bytes()
+    (place.photos / "train" / "dog" / "1.JPEG").write_bytes(complete[: len(complete) // 2])
     return place.prepare()
 
 

@@ -143,7 +143,8 @@ def test_setup_of_an_environment_of_ones_own_installs_into_it(make: Make, own: P
     done = make("setup", f"VENV={own}")
     assert done.returncode == 0, done.stderr
     (line,) = (tmp_path / "checkout" / "pip").read_text().splitlines()
-    assert line.startswith("-m pip install ") and "-c constraints.txt -e .[harness,ffcv,workspaces,dev,docs]" in line
+    assert line.startswith("-m pip install ")
+    assert "-c constraints.txt -e .[harness,ffcv,workspaces,dev,docs,examples]" in line
     assert not (tmp_path / "checkout" / ".venv").exists()
 
 

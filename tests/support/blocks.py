@@ -21,6 +21,7 @@ from tests.support import ROOT
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
 RUN = ("bash", "python")
 SHOWN = ("text", "yaml")  # output, diagrams, files: no commands
+INCLUDED = re.compile(r"--8<-- \"(.*)\"\n")  # a file that the site shows in the block's place
 MARK = re.compile(r"\s*<!-- (not run|run by): (\S.*?) -->\s*", re.DOTALL)
 COMMAND = re.compile(
     r"^(\$ |(\.venv/bin/)?(adarem|python3?|wandb|pip|pytest|make|sbatch|squeue|git|cd|tail) )", re.MULTILINE
@@ -66,6 +67,8 @@ def blocks_of(text: str, page: str) -> Iterator[Block]:
 
 def fault(block: Block) -> str | None:
     """Why a block is neither run nor shown, in words."""
+    if included := INCLUDED.fullmatch(block.code):
+        return None if (ROOT / included[1]).is_file() else f"{block.place}: {included[1]}: no such file"
     if block.language not in (*RUN, *SHOWN):
         return f"{block.place}: language {block.language!r}; a fence needs one of {', '.join((*RUN, *SHOWN))}"
     if block.language in SHOWN and COMMAND.search(block.code):

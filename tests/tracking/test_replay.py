@@ -58,7 +58,7 @@ def test_replay_goes_on_after_damaged_runs_and_names_them(tmp_path: Path, adarem
         lines,
         (
             f"{lost}: no config.yaml there",
-            f"{folder / 'resnet18-adamw-s0'}: damaged (KeyError: 'step')",
+            f"{folder / 'resnet18-adamw-s0'}: a record of a finished epoch has no step; remove its line",
             f"{damaged / 'config.yaml'}: not valid YAML",
             f"{edited / 'result.json'}: not as training wrote it (checksum differs)",
         ),

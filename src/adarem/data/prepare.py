@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import shutil
 import sys
 import zlib
@@ -17,6 +18,7 @@ from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.digits import write_digits
 from adarem.data.images.sampling import stored_size
 from adarem.data.images.source import BadFiles, BadSplit, Source, class_hash, listed, same_classes, scan, unreadable
+from adarem.data.ownership import check_own
 from adarem.data.prepared import check_split
 from adarem.data.progress import with_progress
 from adarem.data.staged import Staged, partial_files
@@ -50,10 +52,16 @@ def prepare(
     ``skip_bad`` leaves files out that cannot be read, and records their names in the fingerprint.
 
     Raises:
-        UserError: the source, the files or the folder are not what they should be. What was there before is unchanged.
+        UserError: the source, the files or the folder are not what they should be, or OpenCV is missing. What was there
+            before is unchanged.
     """
     if workers < 1:
         raise UserError(f"workers={workers}: needs 1 or more; give --workers=1 or a larger number")
+    if data.backend == "ffcv" and importlib.util.find_spec("cv2") is None:
+        raise UserError(
+            "data.backend=ffcv: OpenCV, which encodes the images, is not installed; run `pip install 'adarem[ffcv]'`, "
+            "or set data.backend=folder"
+        )
     root, folder = Path(data.root), Path(data.beton_dir)
     if data.name == "digits":
         write_digits(root)
@@ -65,6 +73,8 @@ def prepare(
         raise UserError(f"data.beton_dir={folder}: cannot be made ({e.strerror}); choose another") from None
     lock = locks.hold(folder / ".prepare.lock", patience=0, remedy="choose another data.beton_dir")
     with lock, contextlib.ExitStack() as stack:
+        for split in fingerprint.SPLITS:
+            check_own(data, split)
         for partial in (p for split in fingerprint.SPLITS for p in partial_files(folder, split)):
             partial.unlink(missing_ok=True)  # left by a killed prepare: under the lock no other one runs
         present = {split: _present(data, split) for split in fingerprint.SPLITS}

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import BinaryIO
 
+from adarem.data.ownership import replacing_mark
 from adarem.run.files import Partial, open_partial, sync_folder, writing
 
 REMEDY = "free some space, or set data.beton_dir"  # where one of the files cannot be written
@@ -12,7 +14,8 @@ REMEDY = "free some space, or set data.beton_dir"  # where one of the files cann
 
 def partial_files(folder: Path, stem: str) -> list[Path]:
     """Temporary files of everything whose name begins with ``stem``: being written, or left by a killed process."""
-    return sorted(p for p in folder.glob(f".{stem}.*.partial") if not p.is_dir())
+    name = re.compile(rf"\.{re.escape(stem)}\.(.*\.)?[0-9a-f]{{16}}\.partial")  # as open_partial makes it
+    return sorted(p for p in folder.glob(f".{stem}.*.partial") if name.fullmatch(p.name) and not p.is_dir())
 
 
 class Staged:
@@ -49,12 +52,15 @@ class Staged:
         in place last, so that a process killed in between leaves nothing that is taken for complete.
         """
         last = list(self._files)[-1]
+        mark = replacing_mark(last)
         with writing(last, REMEDY):
+            mark.touch()
             last.unlink(missing_ok=True)
             for path in list(self._files):
                 os.replace(self.place(path), path)
                 del self._files[path]
             sync_folder(last.parent)
+            mark.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Removes the files that are not in place."""

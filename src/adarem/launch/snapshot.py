@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.queue import queued
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.records import JsonRecord, count
 from adarem.run.sweep import directories, read_sweep
 
 State = Status | Literal["queued", "unreadable"]
@@ -77,9 +78,9 @@ def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
         shown, job, problem = "queued", queue[run.path.name], None
     train, val = _last(metrics, "train"), _last(metrics, "val")
     running = state == "running"
-    epoch: int = train.get("epoch", 0)
-    if running and isinstance(live.get("epoch"), int):
-        epoch = max(epoch, live["epoch"])
+    epoch = count(train, "epoch") or 0
+    if running:
+        epoch = max(epoch, count(live, "epoch") or 0)
     newest = live if running else result
     progress = Progress(
         epoch=epoch,
@@ -94,7 +95,7 @@ def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
     return RunStatus(run.path.parent.name, run.path.name, shown, None if job is None else str(job), progress, problem)
 
 
-def _last(metrics: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
+def _last(metrics: Sequence[JsonRecord], split: str) -> JsonRecord:
     return next((record for record in reversed(metrics) if record["split"] == split), {})
 
 
@@ -102,7 +103,7 @@ def _number(value: object) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _why_failed(run: RunDir, attempts: Sequence[dict[str, Any]]) -> str:
+def _why_failed(run: RunDir, attempts: Sequence[JsonRecord]) -> str:
     try:
         run.result()
     except UserError as e:  # cut or edited: the attempt itself may have ended well

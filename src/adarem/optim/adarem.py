@@ -174,7 +174,7 @@ class AdaRem(Optimizer):
         if group["fused"] and group["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, object]) -> None:
         if isinstance(param_group, dict):
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
@@ -194,7 +194,7 @@ class AdaRem(Optimizer):
                 if step is not None and not isinstance(step, Tensor):  # older and hand-made states
                     self.state[p]["step"] = _step_count(float(step), p, group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
 
         Args:

@@ -137,7 +137,7 @@ class AdaRemS(AdaRem):
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, object]) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["spherical"]:

@@ -79,7 +79,7 @@ def param_groups(
     *,
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Parameter groups for an optimizer: spherical or not, decayed or not. Every trainable parameter is in one group.
 
     Args:
@@ -109,4 +109,4 @@ def param_groups(
         group["param_names"].append(name)
     ids = [id(p) for group in groups.values() for p in group["params"]]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for _, p in trainable}, "a parameter is missing or doubled"
-    return [groups[key] for key in sorted(groups, reverse=True)]
+    return [dict(groups[key]) for key in sorted(groups, reverse=True)]

@@ -22,17 +22,9 @@ class AdaRem(Optimizer):
     """Algorithm 1. The state of a parameter: ``m``, the moving average of its gradient, and ``t``, its steps done."""
 
     def __init__(
-        self,
-        params: ParamsT,
-        lr: float = 1e-3,
-        beta: float = 0.9,
-        lam: float = 0.999,
-        decay_every: int = 1,
-        eps: float = 0.0,
-        weight_decay: float = 0.0,
-        scope: str = "tensor",
-        maximize: bool = False,
-    ) -> None:
+        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 0.999, decay_every: int = 1,
+        eps: float = 0.0, weight_decay: float = 0.0, scope: str = "tensor", maximize: bool = False,
+    ) -> None:  # fmt: skip
         numbers = {"lr": lr, "beta": beta, "lam": lam, "decay_every": decay_every, "eps": eps}
         super().__init__(params, numbers | {"weight_decay": weight_decay, "scope": scope, "maximize": maximize})
 
@@ -50,15 +42,15 @@ class AdaRem(Optimizer):
         maxima = [self.state[p]["m"].abs().max() for p in in_model_scope if "m" in self.state[p]]
         model_maximum = max(maxima, default=torch.zeros(()))
         for group in self.param_groups:
-            self.step_group(group, model_maximum)
+            self._step_group(group, model_maximum)
         return loss
 
-    def step_group(self, group: dict[str, Any], model_maximum: Tensor) -> None:
+    def _step_group(self, group: dict[str, Any], model_maximum: Tensor) -> None:
         for p in group["params"]:
             if p.grad is not None and p.numel():
-                self.step_parameter(p, group, model_maximum, group["lr"], group["weight_decay"])
+                self._step_parameter(p, group, model_maximum, group["lr"], group["weight_decay"])
 
-    def step_parameter(self, p: Tensor, group: dict[str, Any], model_maximum: Tensor, lr: float, decay: float) -> None:
+    def _step_parameter(self, p: Tensor, group: dict[str, Any], model_maximum: Tensor, lr: float, decay: float) -> None:
         state = self.state[p]
         m, t = state.get("m", torch.zeros_like(p)), state.get("t", 0)
         assert p.grad is not None
@@ -82,22 +74,24 @@ class AdaRemS(AdaRem):
     """
 
     def __init__(
-        self, params: ParamsT, *args: Any, radius: Any = None, sphere: str = "model", slr: bool = True, **kw: Any
-    ):
-        super().__init__(params, *args, **kw)
+        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 0.999, decay_every: int = 1,
+        eps: float = 0.0, weight_decay: float = 0.0, scope: str = "tensor", maximize: bool = False,
+        radius: float | None = None, sphere: str = "model", slr: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(params, lr, beta, lam, decay_every, eps, weight_decay, scope, maximize)
         self.defaults.update(radius=radius, sphere=sphere, slr=slr, spherical=False)
         for group, key in ((g, k) for g in self.param_groups for k in self.defaults):
             group.setdefault(key, self.defaults[key])
 
-    def step_group(self, group: dict[str, Any], model_maximum: Tensor) -> None:
+    def _step_group(self, group: dict[str, Any], model_maximum: Tensor) -> None:
         if not group["spherical"]:
-            super().step_group(group, model_maximum)
+            super()._step_group(group, model_maximum)
             return
         params = [p for p in group["params"] if p.numel()]
         for sphere in [params] if group["sphere"] == "model" else [[p] for p in params]:
-            self.step_sphere(sphere, group, model_maximum)
+            self._step_sphere(sphere, group, model_maximum)
 
-    def step_sphere(self, params: list[Tensor], group: dict[str, Any], model_maximum: Tensor) -> None:
+    def _step_sphere(self, params: list[Tensor], group: dict[str, Any], model_maximum: Tensor) -> None:
         if "radius" not in self.state[params[0]]:
             size = norm(params)
             radius = size if group["radius"] is None else torch.full_like(size, group["radius"])
@@ -108,7 +102,7 @@ class AdaRemS(AdaRem):
         moving = [p for p in params if p.grad is not None]
         for p in moving:
             rate = lr / ((1 - lr * decay) * self.state[p]["alpha"] ** 2) if group["slr"] else lr
-            self.step_parameter(p, group, model_maximum, rate, 0.0 if group["slr"] else decay)
+            self._step_parameter(p, group, model_maximum, rate, 0.0 if group["slr"] else decay)
         if moving:  # the others stay as they are, and are a part of the sphere
             rest = sum((p.square().sum() for p in params if p.grad is None), torch.zeros(()))
             growth = norm(moving) / (self.state[params[0]]["radius"].square() - rest).sqrt()

@@ -53,9 +53,12 @@ class _ShippedConfigs(SearchPathPlugin):
 Plugins.instance().register(_ShippedConfigs)
 
 
-def composing() -> contextlib.AbstractContextManager[Any]:
+def composing() -> contextlib.AbstractContextManager[object]:
     """A context in which the functions below find the user's configs and adarem's own."""
-    return initialize_config_dir(str(config_dirs()[0]), version_base="1.3")
+    context: contextlib.AbstractContextManager[object] = initialize_config_dir(
+        str(config_dirs()[0]), version_base="1.3"
+    )
+    return context
 
 
 def labels() -> SweepLabels:
@@ -304,7 +307,7 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
     return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
 
 
-def with_catalog(raw: Mapping[str, Any]) -> None:
+def with_catalog(raw: Mapping[str, object]) -> None:
     """Adds to a composed config, in place, what the catalog knows of its parts and no file or override says.
 
     A part whose name the catalog does not know is labelled by that name; the counts of its data are not known.

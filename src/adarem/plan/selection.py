@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
+from adarem.run.records import number
 from adarem.run.sweep import read_sweep, runs_in
 
 
@@ -41,7 +42,8 @@ def selected_settings(folder: Path) -> Selection:
         if run.status() not in FINISHED:
             unfinished += 1
             continue
-        value = (run.result() or {}).get(metric, math.inf)
+        final = number(run.result() or {}, metric)
+        value = math.inf if final is None else final
         settings = tuple(sorted((k, str(v)) for k, v in config.overrides.items()))
         found.setdefault(config.optimizer.name, {}).setdefault(settings, []).append(value)
     if unfinished or not total:

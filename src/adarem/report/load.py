@@ -2,17 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from adarem.report.record import JsonRecord, is_number, number
 from adarem.report.run import (
     OSCILLATION,
     RESULT_METRICS,
@@ -28,6 +27,7 @@ from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import hash_of, identity
+from adarem.run.records import JsonRecord, count, is_number, number
 from adarem.run.reproduction import Standing, seen_by, standing_of_run, standing_of_sweep
 from adarem.run.stated import Stated
 from adarem.run.sweep import SweepSpec, directories, read_sweep, sweep_name
@@ -194,7 +194,7 @@ def _columns(records: Sequence[JsonRecord]) -> dict[str, dict[str, FloatArray]]:
     return columns
 
 
-def _trajectories(windows: Sequence[dict[str, Any]]) -> tuple[list[Trajectory], int]:
+def _trajectories(windows: Sequence[dict[str, object]]) -> tuple[list[Trajectory], int]:
     """Takes the trajectories out of the windows; and the number of those that cannot be read."""
     found, damaged = [], 0
     for window in windows:
@@ -230,14 +230,14 @@ def _spans(epochs: NDArray[np.int64]) -> str:
     return ", ".join(texts[:SHOWN_GAPS]) + (" and others" if len(texts) > SHOWN_GAPS else "")
 
 
-def _config(run: RunDir, sections: dict[str, Any]) -> RunConfig:
+def _config(run: RunDir, sections: dict[str, Mapping[str, object]]) -> RunConfig:
     """``run.config()``, faster: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
-    raw: dict[str, Any] = {}
+    raw: dict[str, object] = {}
     try:
         for part in re.split(r"\n(?=\w)", run.config_file.read_text()):
             if part not in sections:
-                sections[part] = yaml.load(part, Loader=SAFE_YAML)
-            raw |= sections[part] or {}
+                sections[part] = yaml.load(part, Loader=SAFE_YAML) or {}
+            raw |= sections[part]
         return from_dict(raw)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return run.config()
@@ -265,7 +265,7 @@ def read_run(
     path: Path,
     spec: SweepSpec | None = None,
     stated: Stated | None = None,
-    sections: dict[str, Any] | None = None,
+    sections: dict[str, Mapping[str, object]] | None = None,
 ) -> Run | str:
     """A run, or one line on why the directory is none. Never raises for what a directory holds.
 
@@ -286,11 +286,12 @@ def read_run(
     status: Status = _attempt(run.status, "failed", problems)
     result: JsonRecord = _attempt(lambda: run.result() or {}, {}, problems)
 
-    def lines(file: Path, read: Callable[[], tuple[list[dict[str, Any]], int]]) -> list[dict[str, Any]]:
+    def lines(file: Path, read: Callable[[], tuple[list[dict[str, object]], int]]) -> list[dict[str, object]]:
         """The records that belong to an epoch of this run; the others are counted in ``problems``."""
-        nothing: tuple[list[dict[str, Any]], int] = ([], 0)
+        nothing: tuple[list[dict[str, object]], int] = ([], 0)
         records, damaged = _attempt(read, nothing, problems)
-        fit = [r for r in records if 1 <= r["epoch"] <= config.scale.epochs and r.get("split", "") in ("", *SPLITS)]
+        epochs = range(1, config.scale.epochs + 1)
+        fit = [r for r in records if count(r, "epoch") in epochs and r.get("split", "") in ("", *SPLITS)]
         if damaged := damaged + len(records) - len(fit):
             problems.append(_unreadable(damaged, "line", "lines", file))
         return fit
@@ -331,7 +332,7 @@ def _spec_around(path: Path) -> SweepSpec | None:
 def load_sweep(folder: Path, stated: Stated | None = None) -> Sweep:
     """Everything under ``runs/<sweep>/``. Raises UserError when the folder has no readable grid.yaml."""
     spec = read_sweep(folder)
-    sections: dict[str, Any] = {}
+    sections: dict[str, Mapping[str, object]] = {}
     runs, unreadable = [], []
     for directory in directories(folder):
         run = read_run(directory.path, spec, stated, sections)

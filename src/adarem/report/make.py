@@ -18,7 +18,6 @@ from adarem.report.figures.write import is_about_oscillation, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
-from adarem.report.record import number
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
 from adarem.report.tables import runs as runs_csv
@@ -27,6 +26,7 @@ from adarem.resources import paper_file
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.run.records import number
 from adarem.run.stated import Stated, read_stated
 
 LAST_SECOND = 253402300800.0  # the year 10000, which no date has

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
-from adarem.report.record import JsonRecord, count, section, text
+from adarem.run.records import JsonRecord, count, section, text
 from adarem.run.sweep import run_name
 
 # Settings that a grid varies on purpose, or that name a run.

@@ -8,10 +8,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adarem.report.record import JsonRecord, count, number, section, text
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.records import JsonRecord, count, number, section, text
 from adarem.run.reproduction import Standing
 from adarem.run.sweep import overrides_text
 

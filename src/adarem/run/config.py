@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from adarem.run.build import KEY, REST, as_float, build, nearest
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
@@ -361,7 +361,7 @@ def from_dict(raw: Mapping[str, object]) -> RunConfig:
     return config
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
+def to_dict(config: RunConfig) -> dict[str, object]:
     """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))

@@ -24,6 +24,7 @@ from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import Lines, append_line, read_json, read_lines, read_yaml, write_atomically
 from adarem.run.identity import config_hash, differing_keys
+from adarem.run.records import JsonRecord, count, number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,57 +127,64 @@ class RunDir:
             raise UserError(f"{self.config_file}: {e}") from None
 
     # attempts.jsonl: a line when an attempt starts and a line when it ends, joined by the attempt's number
-    def start_attempt(self, record: dict[str, Any]) -> int:
-        number = len(self.attempts()) + 1
-        append_line(self.attempts_file, {"attempt": number, "start": time.time(), **record})
-        return number
+    def start_attempt(self, record: JsonRecord) -> int:
+        attempt = len(self.attempts()) + 1
+        append_line(self.attempts_file, {"attempt": attempt, "start": time.time(), **record})
+        return attempt
 
-    def end_attempt(self, number: int, why: str, detail: str = "", **details: object) -> None:
+    def end_attempt(self, attempt: int, why: str, detail: str = "") -> None:
         """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
-        append_line(
-            self.attempts_file, {"attempt": number, "end": time.time(), "why": why, "detail": detail, **details}
-        )
+        append_line(self.attempts_file, {"attempt": attempt, "end": time.time(), "why": why, "detail": detail})
 
-    def attempts(self) -> list[dict[str, Any]]:
+    def attempts(self) -> list[dict[str, object]]:
         """One record per attempt, in order; without the key ``end`` where the attempt recorded no end."""
-        joined: dict[int, dict[str, Any]] = {}
+        joined: dict[int, dict[str, object]] = {}
         for record in read_lines(self.attempts_file).records:
-            if isinstance(record.get("attempt"), int):
-                joined.setdefault(record["attempt"], {}).update(record)
+            if (attempt := count(record, "attempt")) is not None:
+                joined.setdefault(attempt, {}).update(record)
         return [joined[k] for k in sorted(joined)]
 
     # metrics.jsonl
-    def append_metrics(self, record: dict[str, Any]) -> None:
+    def append_metrics(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed, 1 to epochs) and ``split`` (train or val)."""
         assert {"epoch", "split"} <= record.keys()
         append_line(self.metrics_file, record)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[dict[str, object]]:
         """One record per (epoch, split), the last written; in order of epoch."""
         return self.read_metrics().records
 
     def read_metrics(self) -> Lines:
         """``metrics``, and the number of damaged lines."""
         records, damaged = read_lines(self.metrics_file)
-        complete = [r for r in records if isinstance(r.get("epoch"), int) and isinstance(r.get("split"), str)]
-        last = {(r["epoch"], r["split"]): r for r in complete}
-        return Lines([last[k] for k in sorted(last)], damaged + len(records) - len(complete))
+        last: dict[tuple[int, str], dict[str, object]] = {}
+        for r in records:
+            epoch, split = count(r, "epoch"), r.get("split")
+            if epoch is None or not isinstance(split, str):
+                damaged += 1
+            else:
+                last[epoch, split] = r
+        return Lines([last[k] for k in sorted(last)], damaged)
 
-    def append_oscillation(self, record: dict[str, Any]) -> None:
+    def append_oscillation(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
         assert "epoch" in record
         append_line(self.oscillation_file, record)
 
-    def oscillation(self) -> list[dict[str, Any]]:
+    def oscillation(self) -> list[dict[str, object]]:
         """One record per window, the last written for its epoch; in order of epoch."""
         return self.read_oscillation().records
 
     def read_oscillation(self) -> Lines:
         """``oscillation``, and the number of damaged lines."""
         records, damaged = read_lines(self.oscillation_file)
-        complete = [r for r in records if isinstance(r.get("epoch"), int)]
-        last = {r["epoch"]: r for r in complete}
-        return Lines([last[k] for k in sorted(last)], damaged + len(records) - len(complete))
+        last: dict[int, dict[str, object]] = {}
+        for r in records:
+            if (epoch := count(r, "epoch")) is None:
+                damaged += 1
+            else:
+                last[epoch] = r
+        return Lines([last[k] for k in sorted(last)], damaged)
 
     def damaged_lines(self) -> int:
         """Damaged lines of the .jsonl files; reported, never dropped in silence."""
@@ -186,22 +194,22 @@ class RunDir:
         return read_lines(self.attempts_file).damaged
 
     # progress.json: where a live run is, rewritten every few seconds
-    def write_progress(self, record: dict[str, Any]) -> None:
+    def write_progress(self, record: JsonRecord) -> None:
         write_atomically(self.progress_file, json.dumps({"time": time.time(), "host": socket.gethostname(), **record}))
 
-    def progress(self) -> dict[str, Any] | None:
+    def progress(self) -> dict[str, object] | None:
         try:
             return read_json(self.progress_file)
         except UserError:
             return None  # being replaced, or cut by a full disk; the next write replaces it
 
     # result.json
-    def write_result(self, record: dict[str, Any]) -> None:
+    def write_result(self, record: JsonRecord) -> None:
         assert record["status"] in FINISHED
         sealed = {**record, "checksum": _checksum(record)}
         write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> dict[str, object] | None:
         """The finished run's record, or None. Raises UserError for a file that is damaged or was edited."""
         record = read_json(self.result_file)
         if record is None:
@@ -269,13 +277,13 @@ class RunDir:
         last = attempts[-1]
         if "end" in last:
             return "interrupted" if last.get("why") == "interrupted" else "failed"
-        progress = self.progress()
-        newest = max(last.get("start", 0.0), (progress or {}).get("time", 0.0))
+        progress = self.progress() or {}
+        newest = max(number(last, "start") or 0.0, number(progress, "time") or 0.0)
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
         return "failed"  # it began, holds no lock and recorded no end: killed
 
 
-def _checksum(record: dict[str, Any]) -> str:
+def _checksum(record: JsonRecord) -> str:
     """Shows that a record was changed by hand; no protection against forgery."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]

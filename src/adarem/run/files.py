@@ -5,9 +5,9 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import yaml
 
@@ -80,11 +80,11 @@ def sync_folder(folder: Path) -> None:
 class Lines(NamedTuple):
     """What a file of JSON lines holds."""
 
-    records: list[dict[str, Any]]
+    records: list[dict[str, object]]
     damaged: int  # lines that are no JSON object
 
 
-def append_line(path: Path, record: dict[str, Any]) -> None:
+def append_line(path: Path, record: Mapping[str, object]) -> None:
     """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
     line = json.dumps(record, allow_nan=False) + "\n"
     with writing(path), open(path, "ab+", buffering=0) as f:
@@ -100,7 +100,7 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
 
 def read_lines(path: Path) -> Lines:
     """The records of a jsonl file; none where there is no such file."""
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, object]] = []
     damaged = 0
     try:
         text = path.read_text(errors="replace")
@@ -126,7 +126,7 @@ def read_lines(path: Path) -> Lines:
     return Lines(records, damaged)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, object] | None:
     """The object that a JSON file holds; None where there is no such file. Raises UserError for a damaged one."""
     try:
         value = json.loads(path.read_text())

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 from adarem.run.catalog import SYMBOLS
 from adarem.run.config import RunConfig
@@ -11,7 +10,7 @@ from adarem.run.sweep import SweepLabels, heading, overrides_text
 __all__ = ["heading", "readable", "shortened", "table_cell"]
 
 
-def readable(settings: Mapping[str, Any]) -> str:
+def readable(settings: Mapping[str, object]) -> str:
     """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.run.sweep.overrides_text``."""
     words = ((k.rsplit(".", 1)[-1], v) for k, v in sorted(settings.items()))
     return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {v}" for k, v in words)

@@ -3,13 +3,13 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from adarem.run.config import RunConfig, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash
 from adarem.run.labels import shortened, table_cell
+from adarem.run.records import count
 from adarem.run.reproduction import Kind, Standing, seen_by, standing_of_run
 from adarem.run.sweep import SweepLabels, SweepSpec, read_sweep
 
@@ -24,7 +24,7 @@ class Description:
     group: str  # sweep and cell of the table: what is averaged over seeds
     tags: tuple[str, ...]
     notes: str | None  # why it is no reproduction
-    config: dict[str, Any]
+    config: dict[str, object]
 
 
 def run_id(run: RunDir, config: RunConfig) -> str:
@@ -63,7 +63,7 @@ def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Stand
     except UserError:
         result = {}
     unit = "images" if config.data.kind == "images" else "tokens"
-    evaluated = [r[unit] for r in run.metrics() if r["split"] == "val" and isinstance(r.get(unit), int)]
+    evaluated = [n for r in run.metrics() if r["split"] == "val" and (n := count(r, unit)) is not None]
     return standing_of_run(config, spec, seen_by(config, result, evaluated))
 
 

@@ -4,7 +4,6 @@ import csv
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from adarem.report.manifest import FILE, Manifest, read_manifest
 from adarem.run.config import RunConfig
@@ -57,7 +56,7 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     rehearsal = standing.reason if standing.kind == "rehearsal" else None
     import wandb
 
-    logged: dict[str, Any] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
+    logged: dict[str, object] = {f"figures/{f.stem}": wandb.Image(str(f)) for f in figures}
     logged["table"] = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
     stamp = "REHEARSAL of " if rehearsal else ""
     try:

@@ -1,12 +1,14 @@
 """What wandb gets of a run: its curves, row by row, and its summary. Everything is read from the run's directory."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.run.records import JsonRecord, count, number
 from adarem.tracking.naming import network_key
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ class Row:
     """The values of one step."""
 
     step: int
-    values: dict[str, Any]
+    values: Mapping[str, object]
 
 
 def define_metrics(session: "wandb.Run", network: str) -> None:
@@ -52,34 +54,41 @@ def rows(run: RunDir, config: RunConfig) -> list[Row]:
 
     ``hours`` and ``device_hours`` are those of training, evaluation and checkpoints so far, as in the report, whenever
     and wherever they are sent to wandb.
+
+    Raises:
+        UserError: a record has no step.
     """
     oscillation = [r | {"split": "oscillation"} for r in run.oscillation()]
     network, ranks = network_key(config), config.cluster.world_size
     hours = device_hours = 0.0
     found = []
-    for record in sorted(run.metrics() + oscillation, key=lambda r: r["step"]):
-        split, ranks = record["split"], record.get("world_size") or ranks
-        spent = sum(record.get(k) or 0.0 for k in ("seconds_train", "seconds_checkpoint", "seconds_eval")) / 3600
+    records = run.metrics() + oscillation
+    if any(count(r, "step") is None for r in records):
+        raise UserError(f"{run.path}: a record of a finished epoch has no step; remove its line and send the run again")
+    for record in sorted(records, key=lambda r: count(r, "step") or 0):
+        split, ranks = record["split"], count(record, "world_size") or ranks
+        spent = sum(number(record, k) or 0.0 for k in ("seconds_train", "seconds_checkpoint", "seconds_eval")) / 3600
         hours, device_hours = hours + spent, device_hours + spent * ranks
         values = {f"{split}/{k}": v for k, v in record.items() if k not in _NOT_LOGGED and v is not None}
+        top1 = number(values, "val/top1")
         own = {
             "train_loss": values.get("train/loss"),
-            "test_error": 100.0 - values["val/top1"] if "val/top1" in values else None,
+            "test_error": None if top1 is None else 100.0 - top1,
             "val_perplexity": values.get("val/perplexity"),
         }
         values |= {f"{network}/{k}": v for k, v in own.items() if v is not None}
         axes = {"epoch": record["epoch"], "hours": hours, "device_hours": device_hours}
-        found.append(Row(record["step"], axes | values))
+        found.append(Row(count(record, "step") or 0, axes | values))
     return found
 
 
-def live_values(progress: dict[str, Any]) -> dict[str, Any]:
+def live_values(progress: JsonRecord) -> dict[str, object]:
     """What a run's progress file says within an epoch."""
     shown = {f"live/{k}": progress.get(k) for k in ("loss", "images_per_s", "tokens_per_s")}
     return {k: v for k, v in shown.items() if v is not None}
 
 
-def summary(run: RunDir, config: RunConfig, result: dict[str, Any] | None) -> dict[str, Any]:
+def summary(run: RunDir, config: RunConfig, result: JsonRecord | None) -> dict[str, object]:
     """The run's metrics in one row: final ones once it is finished, before that the newest and the best so far.
 
     Args:
@@ -89,7 +98,7 @@ def summary(run: RunDir, config: RunConfig, result: dict[str, Any] | None) -> di
     train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
     attempt = (run.attempts() or [{}])[-1]
     seconds = sum(_values(train, "seconds_train"))
-    waited = sum((r.get("data_wait") or 0.0) * (r.get("seconds_train") or 0.0) for r in train)
+    waited = sum((number(r, "data_wait") or 0.0) * (number(r, "seconds_train") or 0.0) for r in train)
     found = {
         "status": attempt.get("why") or run.status(),
         "commit": attempt.get("commit"),
@@ -107,9 +116,9 @@ def summary(run: RunDir, config: RunConfig, result: dict[str, Any] | None) -> di
     return {k: v for k, v in found.items() if v is not None}
 
 
-def _values(records: Iterable[dict[str, Any]], key: str) -> list[float]:
-    return [r[key] for r in records if r.get(key) is not None]
+def _values(records: Iterable[JsonRecord], key: str) -> list[float]:
+    return [value for r in records if (value := number(r, key)) is not None]
 
 
-def _last(records: Iterable[dict[str, Any]], key: str) -> float | None:
+def _last(records: Iterable[JsonRecord], key: str) -> float | None:
     return next(reversed(_values(records, key)), None)

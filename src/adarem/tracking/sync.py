@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.records import count
 from adarem.tracking.connection import Mode, wandb_mode
 from adarem.tracking.naming import describe, network_key, run_id
 from adarem.tracking.records import define_metrics, live_values, rows, summary
@@ -119,10 +120,11 @@ def _send(session: "wandb.Run", run: RunDir, config: RunConfig, follow: bool) ->
             last = row.step
             key = json.dumps([row.step, row.values], sort_keys=True)
             if key not in sent and row.step >= newest_step:
-                session.log(row.values, step=row.step)
+                session.log(dict(row.values), step=row.step)
             sent.add(key)
-        if progress and follow and not ended and progress["step"] > last:
-            session.log(live_values(progress), step=progress["step"])
+        step = count(progress or {}, "step")
+        if progress and step is not None and follow and not ended and step > last:
+            session.log(live_values(progress), step=step)
         if ended or not follow:
             return
         ended = _input_ended(_POLL_SECONDS)

@@ -48,7 +48,7 @@ def _to_host(value: Any) -> Any:
     return value
 
 
-def _write(folder: Path, step: int, record: Mapping[str, Any], keep: int) -> None:
+def _write(folder: Path, step: int, record: Mapping[str, object], keep: int) -> None:
     buffer = io.BytesIO()
     torch.save(record, buffer)
     data = buffer.getvalue()
@@ -83,7 +83,7 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._run, args=(step, _to_host({"format": FORMAT, **record})))
         self._thread.start()
 
-    def _run(self, step: int, record: Mapping[str, Any]) -> None:
+    def _run(self, step: int, record: Mapping[str, object]) -> None:
         try:
             _write(self.folder, step, record, self.keep)
         except BaseException as e:
@@ -119,7 +119,7 @@ def find_newest(folder: Path) -> Newest:
     return Newest(None, notes)
 
 
-def _read(path: Path, *, mmap: bool = False) -> dict[str, Any] | None:
+def _read(path: Path, *, mmap: bool = False) -> dict[str, object] | None:
     """A file's content, or None if it is no checkpoint. Nothing in it is executed."""
     try:
         record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

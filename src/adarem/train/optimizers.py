@@ -20,7 +20,7 @@ def build_optimizer(
     *,
     lr: float,
     weight_decay: float,
-    hparams: Mapping[str, Any],
+    hparams: Mapping[str, object],
     steps_per_epoch: int,
     example_input: Tensor | None = None,
     decay_norm_and_bias: bool = True,
@@ -48,17 +48,17 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise UserError(f"optimizer.name={name}: unknown optimizer; {nearest(name, OPTIMIZERS)}")
     known = OPTIMIZERS[name].hparams
-    hparams = {"decay_every": "epoch", **hparams} if "decay_every" in known else dict(hparams)
-    for key in hparams:
+    settings: dict[str, Any] = {"decay_every": "epoch", **hparams} if "decay_every" in known else dict(hparams)
+    for key in settings:
         if key not in known:
             valid = ["lr", "weight_decay", *known]
             raise UserError(f"optimizer.{key}: {name} has no such setting; {nearest(key, valid)}")
     for key in known:
-        if key not in hparams:
+        if key not in settings:
             raise UserError(f"optimizer.{key}: missing; add it to the settings of {name}")
     if name == "adarem_s" and example_input is None:
         raise UserError("adarem_s needs example_input to find the scale-invariant parameters")
-    groups = param_groups(
+    groups: list[dict[str, Any]] = param_groups(
         model,
         example_input if name == "adarem_s" else None,
         weight_decay=weight_decay,
@@ -70,34 +70,34 @@ def build_optimizer(
     fused = True if floating and devices <= {"cpu", "cuda"} else None
     match name:
         case "sgd" | "sgdm":
-            return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay, fused=fused, **hparams)
+            return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay, fused=fused, **settings)
         case "adam" | "adamw":
             adam = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-            betas = (hparams["beta1"], hparams["beta2"])
-            return adam(groups, lr=lr, betas=betas, eps=hparams["eps"], weight_decay=weight_decay, fused=fused)
+            betas = (settings["beta1"], settings["beta2"])
+            return adam(groups, lr=lr, betas=betas, eps=settings["eps"], weight_decay=weight_decay, fused=fused)
         case "adabound":
-            return _adabound(groups, lr, weight_decay, hparams)
+            return _adabound(groups, lr, weight_decay, settings)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay, **hparams)
+            return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay, **settings)
         case "adarem" | "adarem_s":
             # Without a C++ compiler (CPU) or Triton (CUDA): several times slower, the same algorithm.
             fused = True if fused and all(map(available, devices)) else None
-            steps = {**hparams, "decay_every": steps_per_epoch if hparams["decay_every"] == "epoch" else 1}
+            steps = {**settings, "decay_every": steps_per_epoch if settings["decay_every"] == "epoch" else 1}
             adarem = AdaRem if name == "adarem" else AdaRemS
             return adarem(groups, lr=lr, weight_decay=weight_decay, fused=fused, **steps)
     raise UserError(f"optimizer.name={name}: in the catalog, but not built here; add it to build_optimizer")
 
 
-def _adabound(groups: list[dict[str, Any]], lr: float, weight_decay: float, hparams: Mapping[str, Any]) -> Optimizer:
+def _adabound(groups: list[dict[str, Any]], lr: float, weight_decay: float, settings: Mapping[str, Any]) -> Optimizer:
     from pytorch_optimizer import AdaBound  # here: it is slow to import, and other optimizers do without
 
     optimizer: Optimizer = AdaBound(
         groups,
         lr=lr,
-        betas=(hparams["beta1"], hparams["beta2"]),
-        eps=hparams["eps"],
-        final_lr=hparams["final_lr"],
-        gamma=hparams["gamma"],
+        betas=(settings["beta1"], settings["beta2"]),
+        eps=settings["eps"],
+        final_lr=settings["final_lr"],
+        gamma=settings["gamma"],
         weight_decay=weight_decay,
         weight_decouple=False,  # as in the authors' code: weight decay is added to the gradient
     )

@@ -8,8 +8,8 @@ moved by weight decay alone; so the record separates parameters with a gradient 
 nothing in training; it makes the host wait for the device only at a window's end.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,32 @@ class OscillationWindow(TypedDict):
     parameters: int
     window_steps: int
     trajectories: list[Trajectory]  # finished within the window
+
+
+class SpanState(TypedDict):
+    """A finished span of the watched entries in a checkpoint."""
+
+    from_step: int
+    values: Tensor  # [steps + 1, watched entries]
+
+
+class TrajectoryState(TypedDict):
+    """The watched entries in a checkpoint."""
+
+    step: int
+    rows: list[Tensor]  # of the current span
+    done: list[SpanState]
+
+
+class OscillationState(TypedDict):
+    """An ``OscillationTracker`` in a checkpoint; one tensor for each parameter."""
+
+    start: list[Tensor]
+    previous: list[Tensor]
+    path: list[Tensor]
+    driven: list[Tensor]
+    steps: int  # of the current window
+    trajectories: TrajectoryState
 
 
 class OscillationTracker:
@@ -131,7 +157,7 @@ class OscillationTracker:
         self._steps = 0
         return record
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> OscillationState:
         return {
             "start": self._start,
             "previous": self._previous,
@@ -141,7 +167,7 @@ class OscillationTracker:
             "trajectories": self._trajectories.state_dict(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: OscillationState) -> None:
         for mine, theirs in (
             (self._start, state["start"]),
             (self._previous, state["previous"]),
@@ -236,10 +262,11 @@ class _TrajectoryRecorder:
             for entry, values in zip(self._entries, span.values.T.tolist(), strict=True)
         ]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self._step, "rows": list(self._rows), "done": [span._asdict() for span in self._done]}
+    def state_dict(self) -> TrajectoryState:
+        done: list[SpanState] = [{"from_step": span.from_step, "values": span.values} for span in self._done]
+        return {"step": self._step, "rows": list(self._rows), "done": done}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: TrajectoryState) -> None:
         device = self._entries[0].tensor.device if self._entries else None
         self._step = state["step"]
         self._rows = [r.to(device, copy=True) for r in state["rows"]]

@@ -1,10 +1,11 @@
 """How far a run has come, and what a checkpoint of it holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from adarem.train.metrics import EpochTime
+from adarem.train.oscillation import OscillationState
 
 
 @dataclass(frozen=True)
@@ -27,36 +28,71 @@ class TrainingState:
     best_epoch: int = 0  # epochs completed then
     train_loss: float | None = None  # mean over the last complete epoch
 
-    def to_record(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_record(self) -> "TrainingRecord":
+        return cast(TrainingRecord, asdict(self))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "TrainingState":
+    def from_record(cls, record: "TrainingRecord") -> "TrainingState":
         partial = record["partial_epoch"]
-        if partial is not None:
-            partial = PartialEpoch(tuple(partial["totals"]), EpochTime(**partial["time"]))
-        return cls(**{**record, "partial_epoch": partial})
+        begun = None if partial is None else PartialEpoch(tuple(partial["totals"]), EpochTime(**partial["time"]))
+        return cls(
+            step=record["step"],
+            partial_epoch=begun,
+            checkpoint_seconds=record["checkpoint_seconds"],
+            seconds=record["seconds"],
+            best=record["best"],
+            best_epoch=record["best_epoch"],
+            train_loss=record["train_loss"],
+        )
+
+
+class EpochTimeRecord(TypedDict):
+    """An ``EpochTime`` in a checkpoint."""
+
+    seconds: float
+    waited_seconds: float
+    count: int
+
+
+class PartialEpochRecord(TypedDict):
+    """A ``PartialEpoch`` in a checkpoint."""
+
+    totals: Sequence[Mapping[str, float]]
+    time: EpochTimeRecord
+
+
+class TrainingRecord(TypedDict):
+    """A ``TrainingState`` in a checkpoint."""
+
+    step: int
+    partial_epoch: PartialEpochRecord | None
+    checkpoint_seconds: float
+    seconds: float
+    best: float | None
+    best_epoch: int
+    train_loss: float | None
 
 
 class CheckpointRecord(TypedDict):
     """A checkpoint's content, but for its ``format``: plain values and tensors, read without executing anything."""
 
-    identity: Mapping[str, Any]  # settings that decide the result, see run.config.identity
+    identity: Mapping[str, object]  # settings that decide the result, see run.config.identity
     content_hashes: Mapping[str, str]  # split to that of its data
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    scaler: dict[str, Any]
-    training: dict[str, Any]  # TrainingState.to_record()
-    task: dict[str, Any]
-    oscillation: dict[str, Any] | None
+    model: dict[str, object]
+    optimizer: dict[str, object]
+    scaler: dict[str, object]
+    training: TrainingRecord
+    task: Mapping[str, object]
+    oscillation: OscillationState | None
 
 
 # Columns of the totals in format 3, by their number: of images and of text.
 _FORMAT_3_TOTALS = {4: ("loss", "top1", "top5", "images"), 2: ("loss", "tokens")}
 
 
-def from_format_3(old: Mapping[str, Any]) -> CheckpointRecord:
+def from_format_3(record: Mapping[str, object]) -> CheckpointRecord:
     """A checkpoint of version 0.1 in today's form."""
+    old: Mapping[str, Any] = record
     training = dict(old["position"])
     rows, spent = training.pop("totals"), training.pop("spent")
     training["partial_epoch"] = None
@@ -78,7 +114,7 @@ def from_format_3(old: Mapping[str, Any]) -> CheckpointRecord:
         "model": old["model"],
         "optimizer": old["optimizer"],
         "scaler": old["scaler"],
-        "training": training,
+        "training": cast(TrainingRecord, training),
         "task": {"hidden": old["task"], "average": old["average"]},
         "oscillation": oscillation,
     }

@@ -6,7 +6,6 @@ import shutil
 import statistics
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash, identity
+from adarem.run.records import number
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import find_newest, load
@@ -182,7 +182,7 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
             )
 
 
-def _build_task(config: RunConfig, context: RankContext) -> Task[Any]:
+def _build_task(config: RunConfig, context: RankContext) -> Task:
     return LanguageTask(config, context) if isinstance(config.data, TextConfig) else ImageTask(config, context)
 
 
@@ -222,7 +222,7 @@ def _check_checkpoint(trainer: Trainer, record: CheckpointRecord) -> None:
         )
 
 
-def _diverged_result(trainer: Trainer, reason: str) -> dict[str, Any]:
+def _diverged_result(trainer: Trainer, reason: str) -> dict[str, object]:
     """What result.json holds of a run that ended early."""
     return {
         "status": "diverged",
@@ -234,12 +234,12 @@ def _diverged_result(trainer: Trainer, reason: str) -> dict[str, Any]:
     }
 
 
-def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dict[str, Any]:
+def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dict[str, object]:
     """What result.json holds of a finished run."""
     run, config, state, world_size = trainer.run, trainer.config, trainer.state, trainer.context.world_size
     attempt = run.attempts()[-1]
     rate = f"{trainer.task.info.unit}_per_s"
-    rates = [m[rate] for m in run.metrics() if m["split"] == "train"]
+    rates = [r for m in run.metrics() if m["split"] == "train" and (r := number(m, rate)) is not None]
     cuda = trainer.context.device.type == "cuda"
     return {
         "status": "done",

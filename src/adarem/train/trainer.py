@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from adarem.run.catalog import METRICS
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.identity import identity
+from adarem.run.records import text
 from adarem.train.checkpoint import CheckpointWriter
 from adarem.train.console import Progress, ShowProgress
 from adarem.train.distributed.context import RankContext
@@ -51,7 +52,7 @@ class Trainer:
         config: RunConfig,
         run: RunDir,
         context: RankContext,
-        task: Task[Any],
+        task: Task,
         model: nn.Module,
         optimizer: Optimizer,
     ) -> None:
@@ -151,7 +152,7 @@ class Trainer:
         consensus.settle()
         return totals
 
-    def _step(self, network: nn.Module, batch: Batch[Any]) -> Tensor:
+    def _step(self, network: nn.Module, batch: Batch) -> Tensor:
         """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
         lr = self._lr(self.state.step) * batch.lr_factor
         for group in self.optimizer.param_groups:
@@ -306,6 +307,6 @@ class Trainer:
         )
 
 
-def content_hashes(task: Task[Any]) -> dict[str, str]:
+def content_hashes(task: Task) -> dict[str, str]:
     """Split to the hash of its data, by which a checkpoint recognises them."""
-    return {split: record["content_hash"] for split, record in task.info.fingerprint.items()}
+    return {split: text(record, "content_hash") for split, record in task.info.fingerprint.items()}

@@ -62,10 +62,45 @@ def test_digits_are_written_once_and_repair_themselves(tmp_path):
     assert sorted(root.rglob("*")) == sorted(before)
 
 
-def test_digits_never_remove_what_is_not_theirs(tmp_path):
-    precious = tmp_path / "train" / "n01440764" / "n01440764_1.JPEG"
-    precious.parent.mkdir(parents=True)
-    precious.write_bytes(jpeg(photograph(50, 40, 0)))
-    with pytest.raises(UserError, match="which is no digit; choose another data.root"):
+FOREIGN = (
+    "train/n01440764/n01440764_1.JPEG",
+    "train/cats/0001.JPEG",
+    "train/digit0/0000.JPEG",  # a name of a digit, another picture
+    "val/digit3/9999.JPEG",
+    "val/notes.txt",
+    "val",
+)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_digits_never_remove_what_is_not_theirs(tmp_path: Path, name: str) -> None:
+    precious = tmp_path / name
+    precious.parent.mkdir(parents=True, exist_ok=True)
+    payload = jpeg(photograph(50, 40, 0))
+    precious.write_bytes(payload)
+    with pytest.raises(UserError, match=r"^\S+/(train|val)\S*: .*; choose another data.root$"):
         digits.write_digits(tmp_path)
-    assert precious.exists()
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [precious] and precious.read_bytes() == payload
+
+
+def test_digits_that_someone_changed_stay(tmp_path: Path) -> None:
+    """A picture put into the folder of an interrupted call, and one that was taken out of it."""
+    digits.write_digits(tmp_path)
+    (tmp_path / digits._MARK).unlink()
+    mine = sorted((tmp_path / "train" / "digit4").iterdir())[0]
+    mine.write_bytes(b"mine")
+    with pytest.raises(UserError, match=f"{mine}: not the embedded digit of this name, and not overwritten"):
+        digits.write_digits(tmp_path)
+    mine.unlink()
+    with pytest.raises(UserError, match="train: holds 1436 of 1437 embedded digits, and is not overwritten; choose"):
+        digits.write_digits(tmp_path)
+    assert not mine.exists()
+
+
+def test_links_are_no_digits(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "val").symlink_to(elsewhere)
+    with pytest.raises(UserError, match="choose another data.root"):
+        digits.write_digits(tmp_path / "root")
+    assert (tmp_path / "root" / "val").is_symlink() and not elsewhere.exists()

@@ -33,3 +33,19 @@ def test_files_of_the_user_are_checked_and_never_written(tmp_path: Path) -> None
     with pytest.raises(UserError, match="ptb.train.txt: cannot be read"):
         prepare_text(text_config(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_under_the_name_of_the_embedded_text_stays(tmp_path: Path) -> None:
+    data = text_config(tmp_path, name="pydoc", embedded=True, vocabulary=500)
+    mine = tmp_path / "pydoc.valid.txt"
+    mine.write_text("my own words\n")
+    with pytest.raises(
+        UserError, match=f"{mine}: not the embedded text, and not overwritten; choose another data.root"
+    ):
+        prepare_text(data)
+    assert list(tmp_path.iterdir()) == [mine] and mine.read_text() == "my own words\n"
+    mine.unlink()
+    prepare_text(data)
+    (tmp_path / "pydoc.test.txt").unlink()
+    prepare_text(data)  # the two others are its own
+    assert (tmp_path / "pydoc.test.txt").exists()

@@ -29,7 +29,7 @@ def compiled(function: Function) -> Function:
     return cast(Function, njit(nogil=True, cache=True)(function))
 
 
-def c_call(build: Callable[..., Any]) -> Callable[..., Any]:
+def _c_call(build: Callable[..., Any]) -> Callable[..., Any]:
     """A call of a C function at an address; ``build`` gives numba its signature and its code."""
     return cast(Callable[..., Any], intrinsic(build))
 
@@ -101,7 +101,7 @@ def train_boxes(
     return boxes
 
 
-@c_call
+@_c_call
 def _imdecode(
     typingctx: Any, address: Any, source: Any, size: Any, height: Any, width: Any, destination: Any
 ) -> tuple[Any, Callable[..., Any]]:
@@ -137,7 +137,7 @@ def _imdecode(
     return signature, codegen
 
 
-@c_call
+@_c_call
 def _decode_box(
     typingctx: Any,
     address: Any,
@@ -159,7 +159,7 @@ def _decode_box(
     return signature, codegen
 
 
-@c_call
+@_c_call
 def _resize(
     typingctx: Any,
     address: Any,

@@ -7,7 +7,6 @@ is relied on (see adarem.data.ffcv.reader) is relied on for this exact version.
 
 import ctypes
 import importlib.metadata
-from typing import Any
 
 from adarem.run.errors import UserError
 
@@ -38,6 +37,7 @@ try:
     from ffcv.pipeline.operation import Operation
     from ffcv.pipeline.pipeline_spec import PipelineSpec
     from ffcv.pipeline.state import State
+    from ffcv.reader import Reader
 except ImportError as e:
     raise UserError(
         f"data.backend=ffcv: ffcv {VERSION} does not load ({e}); install setuptools if distutils is missing, else "
@@ -56,6 +56,7 @@ __all__ = [
     "Operation",
     "OrderOption",
     "PipelineSpec",
+    "Reader",
     "State",
     "address_of",
     "libffcv",
@@ -63,7 +64,7 @@ __all__ = [
 ]
 
 
-def address_of(function: Any) -> int:
+def address_of(function: "ctypes._NamedFuncPointer") -> int:
     """The address of a C function, which ctypes loaded."""
     address = ctypes.cast(function, ctypes.c_void_p).value
     assert address

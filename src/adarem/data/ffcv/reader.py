@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 from unittest import mock
 
 import numpy as np
@@ -32,6 +32,7 @@ from adarem.data.ffcv.library import (
     Operation,
     OrderOption,
     PipelineSpec,
+    Reader,
     State,
     address_of,
     libffcv,
@@ -140,7 +141,7 @@ class LabelDecoder(Operation):  # type: ignore[misc]  # ffcv has no types
 class MappedFile(MemoryManager):  # type: ignore[misc]  # ffcv has no types
     """FFCV memory manager: the file mapped into memory (the operating system's cache), and each sample's length."""
 
-    def __init__(self, reader: Any) -> None:  # ffcv.reader.Reader, which has no types
+    def __init__(self, reader: Reader) -> None:
         self.reader = reader
         table = reader.alloc_table
         self.sizes = np.empty(len(table), np.uint32)

@@ -8,14 +8,17 @@ import io
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from adarem.data.ownership import check_same
 from adarem.run.errors import UserError
 
 SIDE = 64  # pixels
 TRAIN, VAL = 1437, 360
+SPLITS = ("train", "val")
 _MARK = ".digits-1"  # in the root when the tree is complete; raise the number when the images change
 
 
@@ -24,10 +27,37 @@ def write_digits(root: Path) -> None:
 
     Each split is written under a temporary name and renamed, and a mark file comes last, so an interrupted call leaves
     nothing that looks complete. Two processes may call at once: both write the same bytes and the first rename wins.
+
+    Raises:
+        UserError: there is a ``train`` or ``val`` that is not exactly what this writes. It stays as it is.
     """
     root = Path(root)
-    if (root / _MARK).exists() and all((root / split).is_dir() for split in ("train", "val")):
+    if (root / _MARK).exists() and all((root / split).is_dir() for split in SPLITS):
         return
+    made = _jpegs()
+    missing = [split for split in SPLITS if not os.path.lexists(root / split)]
+    for split in SPLITS:
+        if split not in missing:  # of an interrupted call: the mark file is missing
+            _check_own(root / split, made[split])
+    root.mkdir(parents=True, exist_ok=True)
+    for split in missing:
+        partial = root / f".{split}.{secrets.token_hex(8)}.partial"
+        partial.mkdir()
+        try:
+            for name, payload in made[split].items():
+                (partial / name).parent.mkdir(exist_ok=True)
+                (partial / name).write_bytes(payload)
+            try:
+                os.rename(partial, root / split)
+            except OSError:  # another process was faster
+                _check_own(root / split, made[split])
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # its name is this call's own
+    (root / _MARK).touch()
+
+
+def _jpegs() -> dict[str, dict[str, bytes]]:
+    """Each split's files by name, ``<digit>/<number>.JPEG``."""
     from PIL import Image
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -35,38 +65,27 @@ def write_digits(root: Path) -> None:
     images, labels = load_digits(return_X_y=True)
     everything = np.arange(len(images))
     train, val = train_test_split(everything, test_size=VAL, train_size=TRAIN, stratify=labels, random_state=0)
-    root.mkdir(parents=True, exist_ok=True)
-    for split, members in (("train", train), ("val", val)):
-        partial = root / f".{split}.{secrets.token_hex(8)}.partial"
-        partial.mkdir()
-        try:
-            for i in np.sort(members):
-                folder = partial / f"digit{labels[i]}"
-                folder.mkdir(exist_ok=True)
-                grey = Image.fromarray((images[i].reshape(8, 8) * 255 / 16).round().astype(np.uint8))
-                buffer = io.BytesIO()
-                grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB").save(buffer, "JPEG", quality=95)
-                (folder / f"{i:04d}.JPEG").write_bytes(buffer.getvalue())
-            target = root / split
-            if target.exists():  # left by an older version or an interrupted call: the mark file is missing
-                _replace(target)
-            try:
-                os.rename(partial, target)
-            except OSError:  # another process was faster
-                if not target.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    (root / _MARK).touch()
+    made: dict[str, dict[str, bytes]] = {}
+    for split, members in zip(SPLITS, (train, val), strict=True):
+        made[split] = {}
+        for i in np.sort(members):
+            grey = Image.fromarray((images[i].reshape(8, 8) * 255 / 16).round().astype(np.uint8))
+            buffer = io.BytesIO()
+            grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC).convert("RGB").save(buffer, "JPEG", quality=95)
+            made[split][f"digit{labels[i]}/{i:04d}.JPEG"] = buffer.getvalue()
+    return made
 
 
-def _replace(target: Path) -> None:
-    """Removes a tree that holds nothing but files which `write_digits` wrote.
-
-    Raises:
-        UserError: it holds another file.
-    """
-    foreign = [p for p in target.rglob("*") if p.is_file() and not (p.suffix == ".JPEG" and p.stem.isdigit())]
+def _check_own(folder: Path, made: Mapping[str, bytes]) -> None:
+    """Raises UserError unless ``folder`` holds these files and nothing else."""
+    found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_symlink() or not p.is_dir()}
+    foreign = [path for name, path in found.items() if name not in made]
     if foreign:
-        raise UserError(f"{target}: holds {foreign[0].name}, which is no digit; choose another data.root")
-    shutil.rmtree(target, ignore_errors=True)
+        raise UserError(f"{foreign[0]}: no embedded digit, and not overwritten; choose another data.root")
+    if len(found) < len(made):
+        raise UserError(
+            f"{folder}: holds {len(found)} of {len(made)} embedded digits, and is not overwritten; "
+            "choose another data.root"
+        )
+    for name, payload in made.items():
+        check_same(folder / name, payload, "the embedded digit of this name")

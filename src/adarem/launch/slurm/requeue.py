@@ -15,6 +15,7 @@ from adarem.run import exitcodes
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.run.records import count
 
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
 # Slurm's warning kills a rank that has no handler yet, or none any more: scancel repeats it where an array still has
@@ -62,10 +63,10 @@ def again(run: RunDir, code: int) -> bool:
         return False
     last = attempts[-1] if attempts else {}
     if attempts and last.get("why") in (None, "failed"):
-        number, reason = last["attempt"], last.get("detail") or f"exit code {code}"
+        attempt, reason = count(last, "attempt") or len(attempts), last.get("detail") or f"exit code {code}"
     else:  # the ranks ended before they recorded an attempt
-        number, reason = run.start_attempt({"slurm_job": job}), f"exit code {code}"
-    run.end_attempt(number, "failed", f"{why}; the last time: {reason}")
+        attempt, reason = run.start_attempt({"slurm_job": job}), f"exit code {code}"
+    run.end_attempt(attempt, "failed", f"{why}; the last time: {reason}")
     print(f"{run.path}: {why}, so it does not start again by itself; fix the cause, then `adarem launch`")
     return False
 

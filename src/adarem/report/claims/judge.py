@@ -9,9 +9,9 @@ from adarem.report import stats as statistics
 from adarem.report.claims.entries import Claim, measure
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
-from adarem.report.record import count
 from adarem.report.stats import Estimate, Interval
 from adarem.run.directory import FINISHED
+from adarem.run.records import count
 
 Status = Literal["supported", "contradicted", "undecided", "not run"]
 

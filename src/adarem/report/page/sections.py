@@ -14,13 +14,13 @@ from adarem.report.claims.judge import RULE, Judged
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
-from adarem.report.record import section
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
+from adarem.run.records import section
 
 TAIL_LINES = 15
 TAIL_BYTES = 8192

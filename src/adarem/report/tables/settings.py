@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from adarem.report.load import Run
-from adarem.report.record import number
 from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.labels import readable
+from adarem.run.records import number
 from adarem.run.reproduction import has_papers_setting
 from adarem.run.stated import Stated
 from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name

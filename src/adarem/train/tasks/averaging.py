@@ -5,14 +5,22 @@ torch.optim.ASGD with lambd = 0, which takes plain SGD's steps and averages thei
 algorithm's mean. Here the averaging works with any optimizer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from adarem.optim import compat
+
+
+class AverageState(TypedDict):
+    """A ``NonMonotoneAverage`` in a checkpoint."""
+
+    losses: list[float]
+    mean: list[Tensor]
+    count: int
 
 
 class NonMonotoneAverage:
@@ -71,10 +79,10 @@ class NonMonotoneAverage:
         finally:
             compat.foreach_copy_([p.detach() for p in self._params], kept)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> AverageState:
         self._include_last_step()
         return {"losses": list(self._losses), "mean": list(self._mean), "count": self._count}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: AverageState) -> None:
         self._losses, self._count, self._step_began = list(state["losses"]), state["count"], False
         self._mean = [m.to(p.device) for m, p in zip(state["mean"], self._params, strict=False)]

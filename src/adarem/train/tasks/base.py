@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adarem.run.config import RunConfig
+from adarem.run.records import JsonRecord
 from adarem.train.distributed.context import RankContext
-
-Inputs = TypeVar("Inputs")
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ class TaskInfo:
     primary_metric: str  # by which the best epoch is found: a key of Evaluation.metrics and of catalog.METRICS
     clip_norm: float  # largest norm of the whole gradient; 0 clips nothing
     steps_per_epoch: int
-    fingerprint: Mapping[str, Mapping[str, Any]]  # of each split's data; the keys are those of the data's JSON file
+    fingerprint: Mapping[str, JsonRecord]  # of each split's data; the keys are those of the data's JSON file
 
 
 @dataclass
-class Batch(Generic[Inputs]):
+class Batch:
     """This rank's part of a global batch."""
 
-    inputs: Inputs  # what the task's loss reads
+    inputs: object  # what the task's loss reads: its own ImageInputs or TextInputs
     count: int  # images or tokens, over all ranks
     lr_factor: float = 1.0  # on the scheduled learning rate
 
@@ -55,7 +54,7 @@ class FinalResult:
     summary: str  # one line
 
 
-class Task(Protocol[Inputs]):
+class Task(Protocol):
     """ImageTask and LanguageTask."""
 
     @property
@@ -69,11 +68,11 @@ class Task(Protocol[Inputs]):
         """A batch in the shape of training's, the same on every rank; every parameter bears on the output."""
         ...
 
-    def batches(self, epoch: int, start_step: int) -> AbstractContextManager[Iterator[Batch[Inputs]]]:
+    def batches(self, epoch: int, start_step: int) -> AbstractContextManager[Iterator[Batch]]:
         """This rank's batches of an epoch (0 is the first) from a step on; leaving early leaks nothing."""
         ...
 
-    def loss(self, network: nn.Module, batch: Batch[Inputs]) -> tuple[Tensor, Tensor]:
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss to differentiate, and this rank's totals: float64 [len(info.totals)] on the device."""
         ...
 
@@ -95,11 +94,11 @@ class Task(Protocol[Inputs]):
         """
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Mapping[str, object]:
         """What continuing within an epoch needs, for all ranks. Every rank must call."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Takes over the state of a checkpoint, made by any number of ranks."""
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class ImageTask:
         return torch.randn(8, 3, side, side, generator=generator)
 
     @contextmanager
-    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[Batch[ImageInputs]]]:
+    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[Batch]]:
         """The rank's training batches of an epoch (0 is the first) from a step on; leaving early leaks nothing."""
         loader = self.train_loader.epoch(epoch, start_step)
         try:
@@ -90,8 +90,9 @@ class ImageTask:
         logits: Tensor = network(self._normalise(images))
         return logits
 
-    def loss(self, network: nn.Module, batch: Batch[ImageInputs]) -> tuple[Tensor, Tensor]:
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss to differentiate and this batch's totals (float64 [4] on the device, see ``info.totals``)."""
+        assert isinstance(batch.inputs, ImageInputs)
         images, labels = batch.inputs
         with autocast(self.config, self.context):
             logits = self._logits(network, images)
@@ -150,11 +151,11 @@ class ImageTask:
             summary=f"top-1 {top1:.2f} %, top-5 {top5:.2f} % on {self.eval_loader.num_images} images",
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Empty: nothing is carried from batch to batch."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, object]) -> None: ...
 
 
 class _Correct(NamedTuple):

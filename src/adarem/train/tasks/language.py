@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 import numpy as np
 import torch
@@ -16,11 +16,16 @@ from adarem.run.config import LstmConfig, RunConfig, TextConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
-from adarem.train.tasks.averaging import NonMonotoneAverage
+from adarem.train.tasks.averaging import AverageState, NonMonotoneAverage
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
 
 _EVAL_STEPS = 256  # time steps in one forward pass; the state is carried, so the metrics do not depend on it
 _LARGEST_LOSS = 700.0  # whose exponential is still a float
+
+
+class _LanguageState(TypedDict):
+    hidden: Hidden | None  # of all columns
+    average: AverageState | None
 
 
 class TextInputs(NamedTuple):
@@ -120,13 +125,13 @@ class LanguageTask:
         )
 
     @contextmanager
-    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[Batch[TextInputs]]]:
+    def batches(self, epoch: int, start_step: int) -> Iterator[Iterator[Batch]]:
         """The rank's training batches of an epoch (0 is the first) from a step on; the state is 0 before the first."""
         if start_step == 0:
             self._hidden = None
         yield self._batches(epoch, start_step)
 
-    def _batches(self, epoch: int, start_step: int) -> Iterator[Batch[TextInputs]]:
+    def _batches(self, epoch: int, start_step: int) -> Iterator[Batch]:
         ends = np.cumsum(self._lengths(epoch))
         for i in range(start_step, len(ends)):
             rows = slice(int(ends[i - 1]) if i else 0, int(ends[i]))
@@ -134,11 +139,12 @@ class LanguageTask:
             time = len(inputs.x)
             yield Batch(inputs, count=time * self.columns, lr_factor=time / self.recipe.bptt)
 
-    def loss(self, network: nn.Module, batch: Batch[TextInputs]) -> tuple[Tensor, Tensor]:
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see ``info.totals``)."""
         assert self._model is not None
         if self._average is not None:
             self._average.before_step()
+        assert isinstance(batch.inputs, TextInputs)
         x, y, step = batch.inputs
         # One draw for the global batch, of which this rank uses its columns: N ranks take the step of one process.
         self._generator.manual_seed(self.config.seed * self.config.scale.epochs * self.info.steps_per_epoch + step)
@@ -219,20 +225,21 @@ class LanguageTask:
             score = _Score(total.item() / seen, seen)
         return self.context.broadcast(score)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> "_LanguageState":
         """The carried state of all columns, on the host, and the averaging's. Every rank must call."""
         hidden = None
         if self._hidden is not None:
             hidden = join_columns(self.context.gather(tuple((h.cpu(), c.cpu()) for h, c in self._hidden)))
         return {"hidden": hidden, "average": None if self._average is None else self._average.state_dict()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Takes over the state of a checkpoint, made by any number of ranks."""
-        if state["hidden"] is not None:
+        saved = cast(_LanguageState, state)
+        if saved["hidden"] is not None:
             columns, device = slice(*self._mine), self.context.device
-            self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in state["hidden"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
+            self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in saved["hidden"])
+        if self._average is not None and saved["average"] is not None:
+            self._average.load_state_dict(saved["average"])
 
 
 def perplexity(loss: float) -> float:
