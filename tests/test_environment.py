@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -53,6 +55,23 @@ def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
         assert (
             importlib.metadata.version(name_of(requirement)).split("+")[0] == pins[name_of(requirement)].split("+")[0]
         )
+
+
+PYTHONS = [c.split()[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+SOURCE_ONLY = ("antlr4-python3-runtime", "assertpy", "fastargs", "ffcv")  # built where they are installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
+def test_the_pins_have_wheels_for_the_oldest_and_the_newest_python(version: str, tmp_path: Path) -> None:
+    """For its first release, as a distribution may have an early one. pip asks its index; nothing is installed."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = tmp_path / "pins.txt"
+    pins.write_text("\n".join(line for line in lines if name_of(line) not in SOURCE_ONLY))
+    asked = ["--dry-run", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", version]
+    command = [sys.executable, "-m", "pip", "install", *asked, "--target", str(tmp_path / "nowhere"), "-r", str(pins)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
 
 
 def test_no_registry_addresses() -> None:
