@@ -92,7 +92,7 @@ def missing_commands(page: Path) -> Iterator[str]:
 def is_module(name: str) -> bool:
     path = name.replace(".", "/")
     files = (f"{path}.py", f"src/{path}.py", f"src/{path}/__main__.py")
-    return name == "pytest" or any((ROOT / file).is_file() for file in files)
+    return name in ("pytest", "build") or any((ROOT / file).is_file() for file in files)
 
 
 def actions_of(parser) -> dict[str, set[str]]:
