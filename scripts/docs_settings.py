@@ -115,7 +115,7 @@ def values(hint: object) -> str:
 def default(given: Mapping[str, object], of_class: object, choices: int) -> str:
     """The value of each choice, those that agree together."""
     if not given:
-        return "" if of_class is dataclasses.MISSING else f"`{shown(of_class)}`"
+        return "the catalog's" if of_class is dataclasses.MISSING else f"`{shown(of_class)}`"
     by_value: dict[str, list[str]] = {}
     for name, value in given.items():
         by_value.setdefault(shown(value), []).append(name)

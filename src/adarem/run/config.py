@@ -36,7 +36,7 @@ class DataConfig:
     """One set of images, where it lies and how the network gets them."""
 
     name: Annotated[str, Setting("of the data set; goes into the names of sweeps")]
-    label: Annotated[str, Setting("as printed; the catalog's where configs/ gives none")]
+    label: Annotated[str, Setting("as printed")]
     root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*")]
     beton_dir: Annotated[str, Setting("folder of train.beton and val.beton")]
     backend: Annotated[
@@ -65,7 +65,7 @@ class TextConfig:
 
     kind: Literal["text"]
     name: Annotated[str, Setting("of the corpus; goes into the names of sweeps")]
-    label: Annotated[str, Setting("as printed; the catalog's where configs/ gives none")]
+    label: Annotated[str, Setting("as printed")]
     root: Annotated[str, Setting("folder of the three files")]
     embedded: Annotated[bool, Setting("made on this machine from data inside a package; never a reproduction")]
     vocabulary: Annotated[int, Setting("distinct words, end-of-sentence included", Range(2))]
@@ -81,7 +81,7 @@ class ModelConfig:
     """A network for images."""
 
     name: Annotated[str, Setting("of the catalog, timm:NAME or torchvision:NAME")]
-    label: Annotated[str, Setting("as the paper prints it; the catalog's where configs/ gives none")]
+    label: Annotated[str, Setting("as the paper prints it")]
     kind: Literal["images"] = "images"
 
 
@@ -102,7 +102,7 @@ class LstmConfig:
 
     kind: Literal["text"]
     name: Literal["awd_lstm"]
-    label: Annotated[str, Setting("as the paper prints it; the catalog's where configs/ gives none")]
+    label: Annotated[str, Setting("as the paper prints it")]
     layers: Annotated[int, Setting("LSTM layers", AT_LEAST_1)]
     hidden: Annotated[int, Setting("size of all layers but the last", AT_LEAST_1, "units")]
     embedding: Annotated[int, Setting("size of the word vectors and, tied, of the last layer", AT_LEAST_1, "units")]
@@ -128,7 +128,7 @@ class OptimizerConfig:
     """In YAML the optimizer's own settings are keys next to lr and weight_decay."""
 
     name: Annotated[str, Setting("of the catalog")]
-    label: Annotated[str, Setting("as the paper prints it; the catalog's where configs/ gives none")]
+    label: Annotated[str, Setting("as the paper prints it")]
     lr: Annotated[float, Setting("base learning rate at the grid's global batch", POSITIVE)]
     weight_decay: Annotated[float, Setting("how it is applied: see each optimizer", AT_LEAST_0)]
     hparams: Mapping[str, Scalar] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
