@@ -14,8 +14,11 @@ from typing import Literal, TypeAlias
 from adarem.run.build import KEY, REST, as_float, build, nearest
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS, Choices
 from adarem.run.errors import UserError
+from adarem.run.optimizer_names import check_form, is_imported
 
 Scalar: TypeAlias = str | int | float | bool
+# A setting of an optimizer: betas are a tuple, and some classes take a tuple of them.
+Setting: TypeAlias = str | int | float | bool | None | tuple[Scalar | None | tuple[Scalar | None, ...], ...]
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -120,7 +123,15 @@ class OptimizerConfig:
     label: str
     lr: float  # base learning rate at the grid's global batch
     weight_decay: float
-    hparams: Mapping[str, Scalar] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
+    hparams: Mapping[str, Setting] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
+    source: str | None = field(
+        default=None, metadata={KEY: "class"}
+    )  # where it is imported from, if the name is another
+
+    @property
+    def imported(self) -> str | None:
+        """Where it is imported from, ``torch:NAdam``; None for those of the catalog."""
+        return self.source or (self.name if is_imported(self.name) else None)
 
 
 @dataclass(frozen=True)
@@ -218,10 +229,19 @@ def _require(ok: bool, message: str) -> None:
 
 
 def _check_optimizer(o: OptimizerConfig) -> None:
-    if o.name not in OPTIMIZERS:
-        raise UserError(f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, OPTIMIZERS)}")
     _require(o.lr > 0, f"optimizer.lr={o.lr}: needs a positive learning rate")
     _require(o.weight_decay >= 0, f"optimizer.weight_decay={o.weight_decay}: needs 0 or more")
+    if o.imported is not None:  # its settings are known where it can be imported: plan tries them, training passes them
+        check_form("optimizer", o.imported)
+        if o.source is not None:
+            check_name("optimizer.name", o.name)
+            _require(o.name not in OPTIMIZERS, f"optimizer.name={o.name}: a built-in optimizer's; choose another name")
+        return
+    if o.name not in OPTIMIZERS:
+        raise UserError(
+            f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, OPTIMIZERS)} "
+            "(or MODULE:NAME, for instance torch:NAdam)"
+        )
     known = OPTIMIZERS[o.name].hparams
     for k, v in o.hparams.items():
         key = f"optimizer.{k}"
@@ -379,5 +399,7 @@ def from_dict(raw: Mapping[str, object]) -> RunConfig:
 def to_dict(config: RunConfig) -> dict[str, object]:
     """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
+    if (source := raw["optimizer"].pop("source")) is not None:
+        raw["optimizer"]["class"] = source
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))
     return {"cell" if key == "run_name" else key: value for key, value in raw.items()}
