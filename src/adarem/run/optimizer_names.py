@@ -29,7 +29,11 @@ def check_form(key: str, name: str) -> None:
 
 
 def default_label(name: str) -> str:
-    """What tables print where nobody says: the class's name, ``NAdam``; the complete one where the catalog has it."""
-    own = name.rpartition(":")[2]
+    """What tables print where nobody says: ``NAdam`` for ``torch:NAdam``, ``hybrid`` for ``my_package.hybrid:make``.
+
+    The complete name where that is a label of the catalog.
+    """
+    module, _, own = name.rpartition(":")
+    own = own.removeprefix("make_") if own != "make" else module.rpartition(".")[2]
     taken = {known.label.casefold() for known in OPTIMIZERS.values()}
     return name if own.casefold() in taken else own
