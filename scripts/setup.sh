@@ -86,6 +86,6 @@ if [ ! -x "$environment/bin/python" ]; then
 fi
 case $what/$environment in
 container/*) packages --no-cache-dir '.[harness,ffcv,workspaces]' ;;
-*/.venv) packages -e '.[harness,ffcv,workspaces]' ;;
+harness/.venv) packages -e '.[harness,ffcv,workspaces]' ;;
 *) packages -e '.[harness,ffcv,workspaces,dev,docs,examples]' ;; # nothing installs into it later
 esac

@@ -33,6 +33,7 @@ def hidden(*modules: str) -> str:
         ("from hydra import compose", "hydra", "harness"),
         ("import omegaconf", "omegaconf", "harness"),  # hydra's own dependency
         ("import numba.typed", "numba", "ffcv"),
+        ("import cv2", "cv2", "ffcv"),  # ffcv's own
         ("import wandb_workspaces", "wandb_workspaces", "workspaces"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import re
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,6 +57,23 @@ def test_every_requirement_is_pinned_and_installed_as_pinned() -> None:
         )
 
 
+PYTHONS = [c.split()[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", c)]
+SOURCE_ONLY = ("antlr4-python3-runtime", "assertpy", "fastargs", "ffcv")  # built where they are installed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
+def test_the_pins_have_wheels_for_the_oldest_and_the_newest_python(version: str, tmp_path: Path) -> None:
+    """For its first release, as a distribution may have an early one. pip asks its index; nothing is installed."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = tmp_path / "pins.txt"
+    pins.write_text("\n".join(line for line in lines if name_of(line) not in SOURCE_ONLY))
+    asked = ["--dry-run", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", version]
+    command = [sys.executable, "-m", "pip", "install", *asked, "--target", str(tmp_path / "nowhere"), "-r", str(pins)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
+
+
 def test_no_registry_addresses() -> None:
     for file in ("constraints.txt", "environment.yml", "pyproject.toml"):
         assert "://" not in (ROOT / file).read_text()
@@ -81,3 +100,12 @@ def test_shell_scripts_parse() -> None:
     assert len(scripts) >= 5
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_commit_hooks_run_what_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"  # nothing is fetched
+    hooks = [hook["entry"].removeprefix(".venv/bin/").split(" --")[0] for hook in repository["hooks"]]
+    (lint,) = re.findall(r"^lint:.*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    linted = [re.sub(r"\$\(BIN\)/| --check| \.", "", command) for command in lint.split(" && ")]
+    assert hooks == linted

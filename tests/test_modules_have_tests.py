@@ -13,7 +13,6 @@ ELSEWHERE = {
     "optim/kernels/triton_kernels.py": "optim/kernels/test_triton.py",
     "optim/kernels/triton_step.py": "optim/kernels/test_triton.py",
     "plan/compose.py": "plan/test_plan.py",
-    "plan/selection.py": "train/tasks/test_language.py",
     "probes.py": "test_shims.py",
     "report/claims/entries.py": "report/claims/test_judge.py",
     "report/run.py": "report/test_load.py",

@@ -82,7 +82,8 @@ def _file_system_error(verb: str, error: OSError) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
+        prog="adarem",
+        description="Reproduces the AdaRem paper's tables and figures. Start with: launch grid=table2 data=digits",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -237,6 +238,9 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from adarem.run.directory import RunDir
+
+    RunDir(args.run_dir).config()  # a mistake shows at once: torch takes seconds to import, and warns where numpy lacks
     from adarem.train.train import train
 
     return train(args.run_dir)

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 EXTRAS = ("harness", "ffcv", "workspaces")
-_DEFAULT_EXTRA = "harness"  # of what only another package asks for: hydra's omegaconf, torchvision's PIL
+# What only another package asks for: hydra's omegaconf, torchvision's PIL; and what ffcv and numba do.
+_DEFAULT_EXTRA, _OTHER_EXTRAS = "harness", {"cv2": "ffcv", "llvmlite": "ffcv"}
 _OWN = ("adarem", "__main__", "runpy")
 
 # Packages whose module bears another name.
@@ -80,7 +81,8 @@ def import_problem(error: BaseException) -> str | None:
     if module in sys.stdlib_module_names:
         return f"{module}: {sys.executable} does not have this part of Python; install a complete Python"
     if _place_of(module) is None:
-        extra = next((r.extra for r in requirements() if r.module == module), _DEFAULT_EXTRA)
+        default = _OTHER_EXTRAS.get(module, _DEFAULT_EXTRA)
+        extra = next((r.extra for r in requirements() if r.module == module), default)
         return f"{module}: not installed; run `{install_command(extra)}`"
     what = (str(error).strip().splitlines() or [""])[0]
     remedy = f"run `pip install --force-reinstall --no-deps {_package_of(module) or module}`"

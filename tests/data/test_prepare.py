@@ -149,3 +149,12 @@ def test_skip_bad_leaves_files_out_and_says_so(photo_root, capsys):
     cut.unlink()
     clean = prepare(data_config(photo_root, beton_dir=str(photo_root / "clean")), workers=2, progress=False)
     assert clean["train"]["content_hash"] == made["train"]["content_hash"]
+
+
+def test_without_opencv_no_beton_is_begun(photo_root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes with the extra ffcv; the backend folder does without."""
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"OpenCV, .*, is not installed; run `pip install 'adarem\[ffcv\]'`"):
+        prepare(data_config(photo_root), workers=1, progress=False)
+    assert not (photo_root / "ffcv").exists()
+    assert prepare(data_config(photo_root, backend="folder"), workers=1, progress=False)

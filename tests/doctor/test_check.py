@@ -21,7 +21,7 @@ def test_a_crashing_and_a_hanging_check_are_reported(monkeypatch: pytest.MonkeyP
 
 def test_an_import_that_fails_brings_its_own_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     executable(
-        tmp_path / "python", f"#!/bin/sh\necho 'scipy: broken (a; b); reinstall it' >&2\nexit {check.IMPORT_PROBLEM}\n"
+        tmp_path / "python", f"#!/bin/sh\necho 'scipy: broken (a; b); reinstall it' >&2\nexit {check.EXPLAINED}\n"
     )
     monkeypatch.setattr(check.sys, "executable", str(tmp_path / "python"))
     assert check.run_isolated("torch") == (False, "scipy: broken (a; b)", "reinstall it")

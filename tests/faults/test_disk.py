@@ -20,13 +20,13 @@ Train = Callable[[Path], tuple[int, str]]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> dict:
+def complete(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> dict:
     """What the run of these tests comes to when nothing happens to it."""
     from adarem.train import train
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "SignalListener", type("NeverStop", (), {"signal": None}))
-        run = plan(tmp_path_factory.mktemp("whole"), digits_root)
+        run = plan(tmp_path_factory.mktemp("complete"), digits_root)
         assert train.train(run.path) == exitcodes.OK
     return state_of(run)
 
@@ -48,7 +48,7 @@ def one_line(err: str) -> str:
 
 
 def test_a_disk_that_fills_up_during_a_checkpoint(
-    disk: Disk, digits_root: Path, whole: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, digits_root: Path, complete: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the second checkpoint fits."""
     run = plan(disk.path / "runs", digits_root)
@@ -72,11 +72,11 @@ def test_a_disk_that_fills_up_during_a_checkpoint(
     assert "No space left" in run.attempts()[-1]["detail"]
     disk.empty()
     assert train_here(run.path)[0] == exitcodes.OK
-    assert differences(whole, state_of(run)) == []
+    assert differences(complete, state_of(run)) == []
 
 
 def test_a_disk_that_is_full_for_the_metrics(
-    disk: Disk, digits_root: Path, whole: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, digits_root: Path, complete: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = plan(disk.path / "runs", digits_root)
     evaluate = ImageTask.evaluate
@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_for_the_metrics(
     assert run.status() in ("failed", "interrupted")
     disk.empty()
     assert train_here(run.path)[0] == exitcodes.OK
-    assert differences(whole, state_of(run)) == []
+    assert differences(complete, state_of(run)) == []
     assert run.damaged_lines() == 1
 
 
@@ -109,7 +109,7 @@ def test_a_read_only_run(disk: Disk, digits_root: Path, train_here: Train) -> No
 
 
 def test_an_evaluation_cut_in_the_middle(
-    tmp_path: Path, digits_root: Path, whole: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_root: Path, complete: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = plan(tmp_path / "runs", digits_root)
     batches = type(ImageTask(run.config(), one_rank()).eval_loader).__iter__
@@ -125,7 +125,7 @@ def test_an_evaluation_cut_in_the_middle(
         assert train_here(run.path)[0] == 130
     assert [m["split"] for m in run.metrics()] == ["train"]
     assert train_here(run.path)[0] == exitcodes.OK
-    assert differences(whole, state_of(run)) == []
+    assert differences(complete, state_of(run)) == []
 
 
 def one_rank():
@@ -137,7 +137,7 @@ def one_rank():
 
 
 def test_a_clock_set_back(
-    tmp_path: Path, digits_root: Path, whole: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_root: Path, complete: dict, train_here: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a day at each reading, while a run trains and before it is looked at."""
     run = plan(tmp_path / "runs", digits_root)
@@ -155,7 +155,7 @@ def test_a_clock_set_back(
         monkeypatch.setattr(module, "time", Clock())
     assert train_here(run.path)[0] == exitcodes.OK
     assert run.status() == "done"
-    assert differences(whole, state_of(run)) == []
+    assert differences(complete, state_of(run)) == []
     assert all(m["seconds_train"] > 0 and m["images_per_s"] > 0 for m in run.metrics() if m["split"] == "train")
     assert run.result()["seconds"] > 0
     # A run of another host that died before the clock was set back is not taken for one that runs.

@@ -52,7 +52,7 @@ REPORTS = {
 }
 
 # Folder under runs/, of real trainings, to the settings of its report.
-FINISHED = {"whole": ("table2", "data=digits")}
+FINISHED = {"complete": ("table2", "data=digits")}
 INTERRUPTED = "interrupted"  # each run stopped within an epoch, a checkpoint beside it
 
 

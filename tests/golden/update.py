@@ -1,7 +1,7 @@
 """Writes the golden files anew, for a change that is meant: python -m tests.golden.update [losses plan report runs].
 
-What the reports read (sweeps/, runs/, text/) and the records of whole runs (expected/runs/) stay: they are of the day
-they were made.
+What the reports read (sweeps/, runs/, text/) and the records of complete runs (expected/runs/) stay: they are of the
+day they were made.
 """
 
 import shutil

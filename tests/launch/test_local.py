@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from adarem.launch import preparation
+from adarem.launch import local, preparation
 from adarem.launch.launch import launch
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes
@@ -149,3 +149,13 @@ def is_gone(pid: int) -> bool:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def test_without_ffcv_nothing_is_started(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the runs would fail on its own, after the data have been prepared."""
+    monkeypatch.setattr(local.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"ffcv is not installed; run `pip install 'adarem\[ffcv\]'`, or set data.backend"
+    ):
+        launch(plan)
+    assert not plan.runs_dir.exists()

@@ -9,7 +9,9 @@ from adarem.launch.commands import report_arguments
 from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
 from adarem.resources import shipped_configs
+from adarem.run.config import LstmConfig, TextConfig, from_dict, to_dict
 from adarem.run.errors import UserError
+from adarem.run.reproduction import has_papers_setting
 
 
 def names(overrides: list[str]) -> list[str]:
@@ -35,6 +37,25 @@ def test_table1_is_the_papers() -> None:
     assert len(plan.runs) == 12
     assert {c.config.optimizer.label for c in plan.runs} == {"SGDM", "AdaRem-S"}
     assert len({c.config.model.label for c in plan.runs}) == 6
+
+
+def test_table3_is_the_papers(tmp_path: Path) -> None:
+    plan = make_plan(["grid=table3", "data.root=/data/ptb", f"runs_dir={tmp_path}"])
+    assert plan.folder.name == "table3"
+    assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
+    for cell in plan.runs:
+        c = cell.config
+        assert has_papers_setting(c)
+        assert (c.schedule.name, c.schedule.milestones, c.schedule.gamma, c.scale.epochs) == ("step", (50,), 0.1, 100)
+        assert isinstance(c.data, TextConfig) and isinstance(c.model, LstmConfig)
+        assert (c.model.layers, c.model.hidden, c.model.embedding, c.model.clip) == (3, 1150, 400, 0.25)
+        assert c.model.average_after == 0 and c.optimizer.weight_decay == 1.2e-6
+        assert from_dict(to_dict(c)) == c
+    pydoc = make_plan(["grid=table3", "data=pydoc", f"runs_dir={tmp_path}"])
+    assert pydoc.folder.name == "table3-pydoc"
+    assert all(c.standing.kind == "rehearsal" and c.config.model.hidden == 200 for c in pydoc.runs)
+    for changed in ("model.hidden=1000", "data.expected_val=null", "scale.epochs=50", "scale.global_batch_size=40"):
+        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).runs[0].standing.rehearsal
 
 
 def test_every_optimizer_and_model_file_composes() -> None:
@@ -259,3 +280,26 @@ def test_data_of_a_name_that_the_catalog_does_not_know(tmp_path: Path) -> None:
     plan = make_plan(["data=digits", "data.name=mine", f"runs_dir={tmp_path}"])
     data = plan.runs[0].config.data
     assert (data.label, data.expected_train, data.expected_val) == ("mine", None, None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["grid=table3"], "data.root: has no value; name the data set's folder, data.root=/data/ptb, or take data=py"),
+        (["grid=table3", "data=digits"], "model.name=awd_lstm reads text, data.name=digits is images; take data=ptb"),
+        (["data=pydoc"], "model.name=resnet18 reads images, data.name=pydoc is text; take model=awd_lstm"),
+        (["grid=table3", "data=pydoc", "data.vocabluary=9"], "data.vocabluary: no such key; did you mean 'vocabulary'"),
+        (["grid=table3", "data=pydoc", "data.kind=txt"], "data.kind=txt: did you mean 'text'?"),
+        (["grid=table3", "data=pydoc", "model.dropout.inputs=0"], "model.dropout.inputs: no such key; did you mean"),
+        (["grid=table3", "data=pydoc", "model.dropout.input=1.0"], "model.dropout.input=1.0: needs a probability"),
+        (["grid=table3", "data=pydoc", "model.clip=-1"], "model.clip=-1.0: needs 0 or more"),
+        (["grid=table3", "data=pydoc", "model.bptt=0"], "model.bptt=0: needs 1 or more"),
+        (["grid=table3", "data=pydoc", "model.bptt_least=99"], "model.bptt_least=99: larger than model.bptt=35"),
+        (["grid=table3", "data=pydoc", "train.label_smoothing=0.1"], "train.label_smoothing=0.1: awd_lstm takes none"),
+        (["grid=table3", "data=pydoc", "cluster.ranks_per_node=3"], "3 ranks do not divide scale.global_batch_size=20"),
+    ],
+)
+def test_one_line_names_the_key_of_a_text_or_a_language_model(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make_plan(overrides)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -113,7 +113,7 @@ GENUINE = {"train": 1_281_167, "val": 50_000}
         ({}, None, "evaluated on an unknown number of 50,000"),
     ],
 )
-def test_only_the_whole_genuine_set_is_no_rehearsal(dirs, counts, evaluated, words):
+def test_only_the_complete_genuine_set_is_no_rehearsal(dirs, counts, evaluated, words):
     config = make_config("resnet18", "sgdm")
     run = finish(write_grid(dirs[0]), config, 70.5, epochs=False)
     evaluation = run.result()["evaluation"] | {"images": evaluated}
@@ -230,11 +230,11 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
         run.append_oscillation({"epoch": epoch, "step": epoch, "q_mean": 9.0, "trajectories": [way] * (epoch == 1)})
     (read,) = load.load_sweep(folder).runs
     assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0].values.tolist() == [0.0, 1.0]
-    whole = run.oscillation_file.read_text()
+    complete = run.oscillation_file.read_text()
     if damage == "cut":
-        run.oscillation_file.write_text(whole[:-20])
+        run.oscillation_file.write_text(complete[:-20])
     elif damage == "gone":
-        run.oscillation_file.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+        run.oscillation_file.write_text("".join(complete.splitlines(keepends=True)[:-1]))
     elif damage == "odd epoch":
         run.append_oscillation({"epoch": "ten"})
     else:
@@ -334,9 +334,9 @@ def test_finding_the_sweeps(dirs):
     def found(*asked):
         return load.Sweeps(runs).matching(*asked)
 
-    with pytest.raises(UserError, match=r"no runs of table2 there; type: make reproduce-table2, or adarem launch"):
+    with pytest.raises(UserError, match=r"no runs of table2 there; type: adarem launch"):
         found("table2")
-    with pytest.raises(UserError, match=r"runs: no runs there; `make reproduce-table2` makes some"):
+    with pytest.raises(UserError, match=r"runs: no runs there; `adarem launch grid=table2 data=digits` makes some"):
         found(None)
     write_grid(runs, data="digits", scale="rehearsal")
     assert found("table2") == ["table2-digits"]

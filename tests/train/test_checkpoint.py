@@ -42,10 +42,12 @@ def test_what_is_saved_is_the_moment_of_saving(tmp_path: Path) -> None:
 def test_damage_is_found_named_and_set_aside(tmp_path: Path) -> None:
     save(tmp_path, 1, x=torch.arange(5000))
     good, _ = find_newest(tmp_path)
-    whole = good.read_bytes()
+    complete = good.read_bytes()
     name = good.name.replace("000000001", "000000002")
-    cuts = [whole[: len(whole) * i // 10] for i in range(10)]
-    flips = [bytes(b ^ (1 << (i % 8)) if j == i else b for j, b in enumerate(whole)) for i in (0, 77, len(whole) - 1)]
+    cuts = [complete[: len(complete) * i // 10] for i in range(10)]
+    flips = [
+        bytes(b ^ (1 << (i % 8)) if j == i else b for j, b in enumerate(complete)) for i in (0, 77, len(complete) - 1)
+    ]
     for damaged in cuts + flips:
         (tmp_path / name).write_bytes(damaged)
         found, notes = find_newest(tmp_path)

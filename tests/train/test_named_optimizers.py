@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adarem.run.config import OptimizerConfig, Setting
+from adarem.run.config import OptimizerConfig, Value
 from adarem.run.errors import UserError
 from adarem.train.named_optimizers import build_named, load_named, source_of
 from tests.support.optimizers import write_module
@@ -19,9 +19,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3))
 
 
-def build(
-    name: str, model: nn.Module, hparams: dict[str, Setting] | None = None, **more: bool
-) -> torch.optim.Optimizer:
+def build(name: str, model: nn.Module, hparams: dict[str, Value] | None = None, **more: bool) -> torch.optim.Optimizer:
     given = {"lr": 0.1, "weight_decay": 0.5, "steps_per_epoch": 4, "total_steps": 8}
     return build_named(load_named(name), model, hparams=hparams or {}, **given, **more)  # type: ignore[arg-type]
 

@@ -158,31 +158,31 @@ def test_hand_worked() -> None:
 
 def test_going_on_from_a_saved_state_changes_no_bit() -> None:
     net, generator = network(), torch.Generator().manual_seed(2)
-    whole = OscillationTracker(net.named_parameters(), total_steps=11, watched_steps=3)
+    complete = OscillationTracker(net.named_parameters(), total_steps=11, watched_steps=3)
     for _ in range(5):
         wander(net, generator)
-        whole.observe()
-    state = copy.deepcopy(whole.state_dict())
+        complete.observe()
+    state = copy.deepcopy(complete.state_dict())
     resumed = OscillationTracker(net.named_parameters(), total_steps=11, watched_steps=3)
     resumed.load_state_dict(state)
     for _ in range(6):
         wander(net, generator)
-        whole.observe()
+        complete.observe()
         resumed.observe()
-    record = whole.end_window()
+    record = complete.end_window()
     assert record == resumed.end_window()
     assert {t["from_step"] for t in record["trajectories"]} == {0, 4, 8}
 
 
 def test_through_an_interrupted_run(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
     settings = ("train.oscillation=true", "train.oscillation_window=2", "train.watched_steps=2")
-    whole, broken = (RunDir(tiny_run(*settings, folder=name)) for name in ("whole", "broken"))
-    assert run_here(whole.path) == exitcodes.OK
+    complete, broken = (RunDir(tiny_run(*settings, folder=name)) for name in ("complete", "broken"))
+    assert run_here(complete.path) == exitcodes.OK
     for looks in (3, 3):
         assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
     assert run_here(broken.path) == exitcodes.OK
-    assert whole.oscillation() == broken.oscillation()
-    (record,) = whole.oscillation()
+    assert complete.oscillation() == broken.oscillation()
+    (record,) = complete.oscillation()
     assert record["epoch"] == 2 and record["window_steps"] == 8 and record["q_mean"] > 1
     assert [t["from_step"] for t in record["trajectories"]] == 4 * [0] + 4 * [3] + 4 * [6]
     assert all(len(t["values"]) == 3 and len(set(t["values"])) > 1 for t in record["trajectories"])

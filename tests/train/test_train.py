@@ -28,21 +28,21 @@ from tests.support.training import StopAtStep, assert_same_bits, figures, final_
 def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     optimizer: str, tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:
-    whole = RunDir(tiny_run(f"optimizer={optimizer}", folder="whole"))
-    assert run_here(whole.path) == exitcodes.OK
+    complete = RunDir(tiny_run(f"optimizer={optimizer}", folder="complete"))
+    assert run_here(complete.path) == exitcodes.OK
     broken = RunDir(tiny_run(f"optimizer={optimizer}", folder="broken"))
     # two epochs of four steps: in the first epoch, between the epochs, in the second epoch
     for looks in (2, 2, 3):
         assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
         assert broken.status() == "interrupted"
     assert run_here(broken.path) == exitcodes.OK
-    assert_same_bits(final_state(whole), final_state(broken))
-    assert figures(whole) == figures(broken)
+    assert_same_bits(final_state(complete), final_state(broken))
+    assert figures(complete) == figures(broken)
     for bits in ("top1", "top5"):
-        assert np.array_equal(whole.correct()[bits], broken.correct()[bits])
+        assert np.array_equal(complete.correct()[bits], broken.correct()[bits])
     assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
-    results = whole.result(), broken.result()
-    assert {r["top1"] for r in results} == {100 * float(whole.correct()["top1"].mean())}
+    results = complete.result(), broken.result()
+    assert {r["top1"] for r in results} == {100 * float(complete.correct()["top1"].mean())}
 
 
 @pytest.mark.parametrize("optimizer", ["torch:NAdam", "own_to_train:make"])
@@ -71,20 +71,22 @@ def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
 def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:
     """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
     three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")
-    whole, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("whole", "broken"))
-    done = torchrun(3, whole.path)
+    complete, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("complete", "broken"))
+    done = torchrun(3, complete.path)
     assert done.returncode == exitcodes.OK, done.stderr
     for _ in range(2):  # after step 2, in the first epoch, and after step 5, in the second
         torchrun(3, broken.path, 1)
         assert broken.status() == "interrupted"
     done = torchrun(3, broken.path)
     assert done.returncode == exitcodes.OK, done.stderr
-    assert_same_bits(final_state(whole), final_state(broken))
-    assert figures(whole) == figures(broken)
+    assert_same_bits(final_state(complete), final_state(broken))
+    assert figures(complete) == figures(broken)
     # One rank tracks for all: a line a window, every parameter counted once.
-    windows = whole.oscillation()
-    assert windows == broken.oscillation() and len(whole.oscillation_file.read_text().splitlines()) == len(windows) == 2
-    assert {w["parameters"] for w in windows} == {whole.result()["parameters"]} and windows[0]["q_mean"] >= 1
+    windows = complete.oscillation()
+    assert (
+        windows == broken.oscillation() and len(complete.oscillation_file.read_text().splitlines()) == len(windows) == 2
+    )
+    assert {w["parameters"] for w in windows} == {complete.result()["parameters"]} and windows[0]["q_mean"] >= 1
     assert sum(len(w["trajectories"]) for w in windows) == 3 * 4
 
 
@@ -98,9 +100,9 @@ def test_an_interrupted_epochs_record_is_of_all_its_parts(
     run = RunDir(tiny_run("train.checkpoint_every=2", "train.eval_every=2"))
     assert run_here(run.path, StopAtStep(3)) == exitcodes.REQUEUE
     assert run_here(run.path) == exitcodes.OK
-    broken, whole = [m for m in run.metrics() if m["split"] == "train"]  # the first and the second epoch
-    assert whole["seconds_train"] == 13 and broken["seconds_train"] == 14  # read once more, when it was left
-    for m in broken, whole:
+    broken, complete = [m for m in run.metrics() if m["split"] == "train"]  # the first and the second epoch
+    assert complete["seconds_train"] == 13 and broken["seconds_train"] == 14  # read once more, when it was left
+    for m in broken, complete:
         assert m["images"] == 4 * 288  # the second epoch's none of the first
         assert m["data_wait"] * m["seconds_train"] == pytest.approx(4)
         assert m["images_per_s"] * (m["seconds_train"] + 1) == pytest.approx(4 * 288)
@@ -217,8 +219,8 @@ def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:
-    whole = RunDir(tiny_run(folder="whole"))
-    run_here(whole.path)
+    complete = RunDir(tiny_run(folder="complete"))
+    run_here(complete.path)
     run = RunDir(tiny_run(folder="broken"))
     assert run_here(run.path, StopAtStep(6)) == exitcodes.REQUEUE
     newest = find_newest(run.checkpoints)[0]
@@ -226,7 +228,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
     assert run_here(run.path) == exitcodes.OK
     assert "set aside" in run.log_file.read_text()
     assert "going on from step 4 of 8" in run.log_file.read_text()
-    assert_same_bits(final_state(whole), final_state(run))
+    assert_same_bits(final_state(complete), final_state(run))
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:

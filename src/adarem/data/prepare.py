@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib.util
 import shutil
 import sys
 import zlib
@@ -51,10 +52,16 @@ def prepare(
     ``skip_bad`` leaves files out that cannot be read, and records their names in the fingerprint.
 
     Raises:
-        UserError: the source, the files or the folder are not what they should be. What was there before is unchanged.
+        UserError: the source, the files or the folder are not what they should be, or OpenCV is missing. What was there
+            before is unchanged.
     """
     if workers < 1:
         raise UserError(f"workers={workers}: needs 1 or more; give --workers=1 or a larger number")
+    if data.backend == "ffcv" and importlib.util.find_spec("cv2") is None:
+        raise UserError(
+            "data.backend=ffcv: OpenCV, which encodes the images, is not installed; run `pip install 'adarem[ffcv]'`, "
+            "or set data.backend=folder"
+        )
     root, folder = Path(data.root), Path(data.beton_dir)
     if data.name == "digits":
         write_digits(root)

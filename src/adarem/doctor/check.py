@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 ISOLATED_SECONDS = 240  # the first read through FFCV compiles; on a busy machine that takes a minute
 
-IMPORT_PROBLEM = 3  # exit code of an isolated check whose line is one of dependencies.import_problem
+EXPLAINED = 3  # exit code of an isolated check whose line ends with what to do
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def run_isolated(name: str) -> Outcome:
         return Outcome(False, " at ".join([f"crashed with signal {-done.returncode}", *at]))
     words = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
     line = words[-1] if words else f"exit code {done.returncode}"
-    if done.returncode == IMPORT_PROBLEM:
+    if done.returncode == EXPLAINED:
         return Outcome(False, *split_fix(line))
     return Outcome(done.returncode == 0, line)
 

@@ -6,14 +6,13 @@ A check prints one line that says what it found, or ends with the error.
 """
 
 import importlib
-import importlib.metadata
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 from adarem.dependencies import import_problem, requirements
-from adarem.doctor.check import IMPORT_PROBLEM
+from adarem.doctor.check import EXPLAINED
 from adarem.run.errors import UserError
 
 _CHECKED_BY_THEMSELVES = ("torch", "torchvision", "ffcv", "numba")
@@ -85,6 +84,7 @@ def check_ffcv() -> str:
     import numpy as np
     from PIL import Image
 
+    from adarem.data.ffcv.library import VERSION  # raises UserError where it is another, or none
     from adarem.data.loaders import open_eval
     from adarem.data.prepare import prepare
     from adarem.run.config import DataConfig, WriteConfig
@@ -109,7 +109,7 @@ def check_ffcv() -> str:
     expected = np.broadcast_to(np.array([[40, 200, 90], [120, 200, 90]])[:, :, None, None], (2, 3, side, side))
     if labels != [0, 1] or not np.array_equal(images, expected):
         raise RuntimeError("what FFCV read is not what was written")
-    return f"{importlib.metadata.version('ffcv')}, writes and reads back exactly"
+    return f"{VERSION}, writes and reads back exactly"
 
 
 CHECKS = {
@@ -130,4 +130,4 @@ if __name__ == "__main__":
         print(CHECKS[sys.argv[1]]())
     except Exception as e:
         print(_line(e), file=sys.stderr)
-        sys.exit(IMPORT_PROBLEM if import_problem(e) else 1)
+        sys.exit(EXPLAINED if isinstance(e, UserError) or import_problem(e) else 1)

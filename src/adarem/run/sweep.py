@@ -16,12 +16,12 @@ import yaml
 
 from adarem.run.build import build
 from adarem.run.catalog import DATA_SETS, default_scale
-from adarem.run.config import Setting
+from adarem.run.config import Value
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
 
-Settings: TypeAlias = Mapping[str, Setting]  # dotted key to value: {"optimizer.lam": 0.9}
+Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
 # Of grid.yaml. Files of before have no such key; 2: typed ``paper``, ``overrides`` and ``settings_from``.
 FORMAT = 2
@@ -59,7 +59,7 @@ class SweepSpec:
     seeds: tuple[int, ...] = (0,)
     settings: tuple[str, ...] = ()  # overrides of every run, as on the command line
     overrides: Mapping[str, Settings] = field(default_factory=dict)  # label to settings off the axes
-    search: Mapping[str, Mapping[str, tuple[Setting, ...]]] = field(default_factory=dict)  # optimizer to further axes
+    search: Mapping[str, Mapping[str, tuple[Value, ...]]] = field(default_factory=dict)  # optimizer to further axes
     settings_from: str | None = None  # the grid of a search, whose best settings are taken
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none

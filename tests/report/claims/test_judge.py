@@ -252,9 +252,9 @@ def test_q_is_judged_over_training_and_not_by_its_last_window(dirs):
 
 def test_a_mean_over_training_needs_all_of_it(dirs):
     folder = write_grid(dirs[0], "figure2")
-    whole = _oscillating(folder, "adarem", 0, lambda epoch: 10.0)
+    complete = _oscillating(folder, "adarem", 0, lambda epoch: 10.0)
     cut = _oscillating(folder, "sgdm", 0, lambda epoch: 10.0, windows=99)
-    assert measure(read_run(whole.path), "mean_q_mean") == 10.0
+    assert measure(read_run(complete.path), "mean_q_mean") == 10.0
     assert measure(read_run(cut.path), "mean_q_mean") is None
     lines = cut.metrics_file.read_text().splitlines(keepends=True)
     cut.metrics_file.write_text("".join(line for line in lines if '"epoch": 50,' not in line))

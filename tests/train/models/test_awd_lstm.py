@@ -124,13 +124,13 @@ def test_evaluation_drops_nothing_and_leaves_the_weights_alone(model: AwdLstm, t
     assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
 
 
-def test_carried_state_makes_pieces_equal_to_the_whole(model: AwdLstm, tokens) -> None:
+def test_carried_state_makes_pieces_equal_to_the_complete_text(model: AwdLstm, tokens) -> None:
     model.eval()
     with torch.no_grad():
-        whole = model(tokens[0])
+        complete = model(tokens[0])
         first = model(tokens[0][:3])
         second = model(tokens[0][3:], detach(first.hidden))
-    assert torch.allclose(torch.cat([first.logits, second.logits]), whole.logits, atol=1e-14)
+    assert torch.allclose(torch.cat([first.logits, second.logits]), complete.logits, atol=1e-14)
 
 
 def test_columns_apart_equal_columns_together(model: AwdLstm, tokens) -> None:

@@ -1,7 +1,6 @@
-"""The language model through plan, training, resume and ranks: exact, and each token counted once."""
+"""The language model in training, on resume and over ranks: exact, and each token counted once."""
 
 import math
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from torch.nn import functional as F
 
 from adarem.data.text.pydoc import make_texts
 from adarem.plan.plan import make_plan
-from adarem.plan.selection import selected_settings
 from adarem.run import exitcodes
-from adarem.run.config import LstmConfig, RunConfig, TextConfig, from_dict, to_dict
+from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.reproduction import has_papers_setting
 from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.train import _build
@@ -48,7 +45,7 @@ def text_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def text_run(tmp_path: Path, text_root: Path) -> Callable[..., Path]:
-    """Plans one tiny run and returns its directory: text_run("optimizer=adam", folder="whole")."""
+    """Plans one tiny run and returns its directory: text_run("optimizer=adam", folder="complete")."""
 
     def make(*overrides: str, folder: str = "runs") -> Path:
         given = {o.split("=")[0] for o in overrides}
@@ -70,62 +67,23 @@ def task_of(path: Path) -> LanguageTask:
     return LanguageTask(RunDir(path).config(), ALONE)
 
 
-def test_table3_is_the_papers(tmp_path: Path) -> None:
-    plan = make_plan(["grid=table3", "data.root=/data/ptb", f"runs_dir={tmp_path}"])
-    assert plan.folder.name == "table3"
-    assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
-    for cell in plan.runs:
-        c = cell.config
-        assert has_papers_setting(c)
-        assert (c.schedule.name, c.schedule.milestones, c.schedule.gamma, c.scale.epochs) == ("step", (50,), 0.1, 100)
-        assert isinstance(c.data, TextConfig) and isinstance(c.model, LstmConfig)
-        assert (c.model.layers, c.model.hidden, c.model.embedding, c.model.clip) == (3, 1150, 400, 0.25)
-        assert c.model.average_after == 0 and c.optimizer.weight_decay == 1.2e-6
-        assert from_dict(to_dict(c)) == c
-    pydoc = make_plan(["grid=table3", "data=pydoc", f"runs_dir={tmp_path}"])
-    assert pydoc.folder.name == "table3-pydoc"
-    assert all(c.standing.kind == "rehearsal" and c.config.model.hidden == 200 for c in pydoc.runs)
-    for changed in ("model.hidden=1000", "data.expected_val=null", "scale.epochs=50", "scale.global_batch_size=40"):
-        assert make_plan(["grid=table3", "data.root=/d", changed, f"runs_dir={tmp_path}"]).runs[0].standing.rehearsal
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["grid=table3"], "data.root: has no value; name the data set's folder, data.root=/data/ptb, or take data=py"),
-        (["grid=table3", "data=digits"], "model.name=awd_lstm reads text, data.name=digits is images; take data=ptb"),
-        (["data=pydoc"], "model.name=resnet18 reads images, data.name=pydoc is text; take model=awd_lstm"),
-        (["grid=table3", "data=pydoc", "data.vocabluary=9"], "data.vocabluary: no such key; did you mean 'vocabulary'"),
-        (["grid=table3", "data=pydoc", "data.kind=txt"], "data.kind=txt: did you mean 'text'?"),
-        (["grid=table3", "data=pydoc", "model.dropout.inputs=0"], "model.dropout.inputs: no such key; did you mean"),
-        (["grid=table3", "data=pydoc", "model.dropout.input=1.0"], "model.dropout.input=1.0: needs a probability"),
-        (["grid=table3", "data=pydoc", "model.clip=-1"], "model.clip=-1.0: needs 0 or more"),
-        (["grid=table3", "data=pydoc", "model.bptt=0"], "model.bptt=0: needs 1 or more"),
-        (["grid=table3", "data=pydoc", "model.bptt_least=99"], "model.bptt_least=99: larger than model.bptt=35"),
-        (["grid=table3", "data=pydoc", "train.label_smoothing=0.1"], "train.label_smoothing=0.1: awd_lstm takes none"),
-        (["grid=table3", "data=pydoc", "cluster.ranks_per_node=3"], "3 ranks do not divide scale.global_batch_size=20"),
-    ],
-)
-def test_one_line_names_the_key(overrides: list[str], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        make_plan(overrides)
-    assert message in str(caught.value) and "\n" not in str(caught.value)
-
-
 def test_batches_are_the_text_in_columns_whatever_the_ranks(text_run: Callable[..., Path]) -> None:
     path = text_run("optimizer=adam")
-    config, whole = RunDir(path).config(), task_of(path)
-    stream = np.concatenate([[whole._eos], whole._text["train"]])
-    rows = whole.rows
+    config, complete = RunDir(path).config(), task_of(path)
+    stream = np.concatenate([[complete._eos], complete._text["train"]])
+    rows = complete.rows
     for epoch in (0, 1):
-        with whole.batches(epoch, 0) as batches:
+        with complete.batches(epoch, 0) as batches:
             every = list(batches)
-        assert len(every) == whole.info.steps_per_epoch and every[0].inputs.step == epoch * whole.info.steps_per_epoch
+        assert (
+            len(every) == complete.info.steps_per_epoch
+            and every[0].inputs.step == epoch * complete.info.steps_per_epoch
+        )
         x, y = (torch.cat([b.inputs[i] for b in every]) for i in (0, 1))
         for column in range(4):
             assert np.array_equal(x[:, column], stream[column * rows :][:rows])
             assert np.array_equal(y[:, column], stream[column * rows + 1 :][:rows])
-        with whole.batches(epoch, 3) as batches:
+        with complete.batches(epoch, 3) as batches:
             assert all(torch.equal(a.inputs.x, b.inputs.x) for a, b in zip(every[3:], batches, strict=True))
         halves = [LanguageTask(config, RankContext(r, 2, r, torch.device("cpu"), ("a", "b"))) for r in (0, 1)]
         parts = []
@@ -180,21 +138,21 @@ def test_interrupted_within_an_epoch_and_continued_ends_with_the_same_bits(
     text_run: Callable[..., Path],
     run_here: Callable[..., int],
 ) -> None:
-    whole = RunDir(text_run(*changed, folder="whole"))
-    assert run_here(whole.path) == exitcodes.OK
+    complete = RunDir(text_run(*changed, folder="complete"))
+    assert run_here(complete.path) == exitcodes.OK
     broken = RunDir(text_run(*changed, folder="broken"))
     for looks in (2, 3, 1):
         assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
         state = final_state(broken)
         assert all(h.shape[1] == 4 and bool((h != 0).any()) for pair in state["task"]["hidden"] for h in pair)
     assert run_here(broken.path) == exitcodes.OK
-    assert_same_bits(final_state(whole), final_state(broken))
-    assert without_rate(whole) == without_rate(broken)
-    results = whole.result(), broken.result()
+    assert_same_bits(final_state(complete), final_state(broken))
+    assert without_rate(complete) == without_rate(broken)
+    results = complete.result(), broken.result()
     for key in ("perplexity", "val_perplexity", "best_val_perplexity", "best_epoch", "train_loss"):
         assert results[0][key] == results[1][key]
     assert results[0]["status"] == "done" and results[0]["evaluation"]["tokens"] == results[0]["test_tokens"]
-    rows = whole.metrics()
+    rows = complete.metrics()
     assert {m["tokens"] for m in rows if m["split"] == "val"} == {results[0]["fingerprint"]["val"]["num_tokens"]}
     assert all(m["perplexity"] == pytest.approx(math.exp(m["loss"])) for m in rows)
 
@@ -263,46 +221,6 @@ def test_divergence_and_changed_text_are_told(
         run_here(run.path)
 
 
-def finish(run: RunDir, value: float | None) -> None:
-    run.start_attempt({})
-    result = {"status": "diverged"} if value is None else {"status": "done", "val_perplexity": value, "perplexity": 9}
-    run.write_result(result)
-
-
-def test_the_final_table_takes_the_searchs_selected_settings(tmp_path: Path) -> None:
-    common = ["data=pydoc", f'runs_dir="{tmp_path}"']
-    search = make_plan(["grid=table3_search", *common])
-    by_optimizer = [c.config.optimizer.name for c in search.runs]
-    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
-    settled = "settings of configs/tuned, no table3_search-pydoc in"
-    assert settled in make_plan(["grid=table3", *common]).spec.selection
-    search.write()
-    with pytest.raises(UserError, match=r"30 of 30 runs of the search are not finished; .* grid.settings_from=null"):
-        make_plan(["grid=table3", *common])
-    assert make_plan(["grid=table3", *common, "grid.settings_from=null"]).spec.selection == "final epoch"
-    for i, cell in enumerate(search.runs):
-        o = cell.config.optimizer
-        wins = (o.name, o.lr, o.hparams.get("momentum", o.hparams.get("beta1", o.hparams.get("beta")))) in {
-            ("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999),
-        }  # fmt: skip
-        finish(cell.run, 80.0 if wins else None if i % 5 == 0 else 90.0 + i)
-    plan = make_plan(["grid=table3", *common])
-    chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.runs}
-    assert (chosen["sgdm"].lr, chosen["sgdm"].hparams["momentum"]) == (1.0, 0.5)
-    assert (chosen["adam"].lr, chosen["adam"].hparams["beta1"]) == (0.01, 0.0)
-    assert (chosen["adarem"].lr, chosen["adarem"].hparams["beta"]) == (60.0, 0.999)
-    assert plan.spec.selection.endswith("lowest val_perplexity of 30 runs in table3_search-pydoc")
-    assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
-    # what the user settles stays settled
-    own = make_plan(["grid=table3", *common, "optimizer=adam", "optimizer.lr=0.5"]).runs[0].config.optimizer
-    assert (own.lr, own.hparams["beta1"]) == (0.5, 0.0)
-    for cell in search.runs:
-        if cell.config.optimizer.name == "adam":
-            finish(cell.run, None)
-    with pytest.raises(UserError, match="every run of adam diverged"):
-        selected_settings(search.folder)
-
-
 def test_wrong_text_ends_in_one_line_before_anything_is_trained(
     text_run: Callable[..., Path],
     run_here: Callable[..., int],
@@ -312,27 +230,3 @@ def test_wrong_text_ends_in_one_line_before_anything_is_trained(
         run_here(run.path)
     assert run.metrics() == [] and run.status() == "failed"
     assert isinstance(run.config(), RunConfig)
-
-
-def test_launch_prepares_trains_and_reports(
-    tmp_path: Path, adarem_command: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    places = [f'{k}="{tmp_path / v}"' for k, v in (("runs_dir", "runs"), ("results_dir", "results"))]
-    tiny = ("scale.epochs=1", "model.layers=2", "model.hidden=12", "model.embedding=10", "model.bptt=99")
-    common = ["grid=table3", *places, "cluster=local", "cluster.ranks_per_node=1", "wandb.mode=disabled"]
-    wrong = adarem_command("launch", *common, f'data.root="{tmp_path}"')
-    assert wrong.returncode == exitcodes.USER_ERROR and not (tmp_path / "runs").exists()
-    assert wrong.stderr.count("\n") == 1 and "ptb.train.txt: cannot be read" in wrong.stderr
-    done = adarem_command(
-        "launch", *common, *tiny, "data=pydoc", 'data.root="' + str(tmp_path / "a text") + '"', "optimizer=adam"
-    )
-    assert done.returncode == exitcodes.OK, done.stderr
-    assert "train: 3" in done.stdout and "test perplexity" in done.stdout
-    assert "REHEARSAL of Table 3" in done.stdout and "training tokens" in done.stdout
-    results = tmp_path / "results" / "table3-pydoc"
-    assert {"table.md", "table.csv", "table.tex"} <= {p.name for p in results.iterdir()}
-    run = next((tmp_path / "runs" / "table3-pydoc").glob("awd_lstm-adam-*"))
-    result = RunDir(run).result()
-    assert f"{result['perplexity']:.2f}" in (results / "table.md").read_text()
-    status = adarem_command("status", "data=pydoc", f"runs_dir={tmp_path / 'runs'}")
-    assert f"ppl {result['perplexity']:.2f}" in status.stdout

@@ -101,9 +101,10 @@ def _work(tasks: Connection, parent: int, write: WriteConfig | None) -> None:
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    import cv2
+    if write is not None:
+        import cv2
 
-    cv2.setNumThreads(0)
+        cv2.setNumThreads(0)
     with contextlib.suppress(EOFError, OSError):
         while True:
             tasks.send(_encode_task(tasks.recv(), write))

@@ -20,5 +20,5 @@ def slurm_cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def digits(digits_root: Path) -> list[str]:
-    """Overrides that point to the embedded data, prepared once for the whole suite."""
+    """Overrides that point to the embedded data, prepared once for all tests."""
     return ["data=digits", f'data.root="{digits_root}"']
