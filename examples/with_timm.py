@@ -19,7 +19,7 @@ EPOCHS = 6
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--opt", choices=["adarem", "adarems"], default="adarem")
-parser.add_argument("--model", default="test_resnet", help="any of timm.list_models()")
+parser.add_argument("--model", default="test_resnet", help="of timm, one that takes images of 32 x 32 pixels")
 parser.add_argument("--out", type=Path, default=Path("checkpoints/timm"), help="folder, one file an epoch")
 parser.add_argument("--resume", help="checkpoint to continue from")
 args = parser.parse_args()

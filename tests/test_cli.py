@@ -108,7 +108,7 @@ def test_plan_shows_the_runs_before_anything_starts(adarem_command: Command, tmp
         ),
         (
             ("launch", "data=digits", "optimizer.lr=-1"),
-            "adarem launch: optimizer.lr=-1.0: needs a positive learning rate",
+            "adarem launch: optimizer.lr=-1.0: needs a number above 0",
         ),
         (("train", "/nowhere"), "adarem train: /nowhere: no config.yaml there, so no run; `adarem plan` makes runs"),
         (

@@ -53,14 +53,16 @@ def missing_files(page: Path) -> Iterator[str]:
     """Paths of the tree and source files of the package; ``*`` and ``{a,b}`` are patterns, ``<grid>`` is any name."""
     tree = rf"(?:{'|'.join(TREE)})/[\w.*/<>{{}},-]*[\w*}}/]"
     source = rf"(?:{'|'.join(ROOMS)})/[\w./-]+\.(?:py|cpp|c)\b"
-    for line in code(page):
+    lines = code(page)
+    made = {name for line in lines for name in re.findall(r"^cat > (\S+) <<", line)}
+    for line in lines:
         if "no such" in line:  # an error message, quoted
             continue
         if re.fullmatch(r"(?:[a-z_]+/)*test_\w+", line) and not any((ROOT / "tests").glob(f"**/{line}.py")):
             yield line
         for name in re.findall(rf"(?<![\w/.<$])({tree}|{source})", line):
             written = name.startswith("results/") and not name.startswith(("results/paper/", "results/rehearsals/"))
-            if not written and not any(map(exists, (name, f"src/adarem/{name}", f"tests/{name}"))):
+            if name not in made and not written and not any(map(exists, (name, f"src/adarem/{name}", f"tests/{name}"))):
                 yield name
 
 
@@ -90,7 +92,7 @@ def missing_commands(page: Path) -> Iterator[str]:
 def is_module(name: str) -> bool:
     path = name.replace(".", "/")
     files = (f"{path}.py", f"src/{path}.py", f"src/{path}/__main__.py")
-    return name == "pytest" or any((ROOT / file).is_file() for file in files)
+    return name in ("pytest", "build") or any((ROOT / file).is_file() for file in files)
 
 
 def actions_of(parser) -> dict[str, set[str]]:

@@ -1,6 +1,7 @@
 """The sdist and the wheel, built and checked; and the wheel away from a checkout, with and without its extras."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from adarem.dependencies import requirements
 from adarem.run import exitcodes
 from tests.support import ROOT
-from tests.support.venvs import Venv, make_venv
+from tests.support.blocks import blocks, run
+from tests.support.venvs import Venv, clean_environment, make_venv
 
 pytestmark = pytest.mark.slow
 
@@ -180,16 +182,23 @@ def test_everything_in_an_empty_folder(ffcv: Venv) -> None:
     assert f"{ffcv.site_packages}/adarem/shipped/slurm/run.sbatch" in dry.stdout, dry.stderr
 
 
-def test_without_ffcv_images_are_read_from_their_folder(harness: Venv) -> None:
-    words = (*RUN, "optimizer=adarem", "scale.epochs=1", "cluster.ranks_per_node=1")
-    done = harness.run("adarem", "launch", *words)
+def test_without_ffcv_nothing_is_begun(harness: Venv) -> None:
+    done = harness.run("adarem", "launch", *RUN, "optimizer=adarem")
     line = "data.backend=ffcv: ffcv is not installed; run `pip install 'adarem[ffcv]'`, or set data.backend=folder\n"
     assert (done.returncode, done.stderr) == (exitcodes.USER_ERROR, f"adarem launch: {line}")
     assert not list(harness.folder.iterdir())
-    doctor = harness.run("adarem", "doctor", "data=digits", "data.backend=folder")
-    assert doctor.returncode == exitcodes.OK, doctor.stdout
-    done = harness.run("adarem", "launch", *words, "data.backend=folder")
-    assert done.returncode == exitcodes.OK and "-s0: top-1" in done.stdout, done.stderr
+
+
+def test_the_blocks_of_the_page_in_an_empty_folder(harness: Venv, tmp_path: Path) -> None:
+    """docs/install.md: with the extra harness alone, as printed, and then `adarem init` next to what they made."""
+    path = f"{harness.path / 'bin'}:{os.environ['PATH']}"
+    mine = [b for b in blocks("docs/install.md") if b.marked == "run by"]
+    assert len(mine) == 3
+    for block in mine:
+        assert (problem := run(block, tmp_path, clean_environment(tmp_path) | {"PATH": path})) is None, problem
+    assert {p.name for p in tmp_path.iterdir()} == {"configs", "data", "results", "runs", "slurm"}
+    runs = tmp_path / "runs" / "table2-digits-smoke"
+    assert len(list(runs.glob("*/config.yaml"))) == 6 and len(list(runs.glob("*/result.json"))) == 1
 
 
 def test_init_and_files_of_the_users_own(harness: Venv, tmp_path: Path) -> None:

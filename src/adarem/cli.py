@@ -82,7 +82,8 @@ def _file_system_error(verb: str, error: OSError) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="adarem", description="Reproduces the AdaRem paper's tables and figures. Start with: make reproduce-table2"
+        prog="adarem",
+        description="Reproduces the AdaRem paper's tables and figures. Start with: launch grid=table2 data=digits",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 

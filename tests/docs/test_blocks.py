@@ -29,6 +29,7 @@ def test_every_block_is_run_or_marked() -> None:
         ("```sh\nadarem plan\n```", "language 'sh'"),
         ("    adarem plan", "language ''"),
         ("```text\n.venv/bin/adarem plan\n```", "commands in a block of text"),
+        ('```{.python}\n--8<-- "examples/nowhere.py"\n```', "examples/nowhere.py: no such file"),
         (
             "<!-- run by: tests/test_nothing.py -->\n```bash\nadarem plan\n```",
             "tests/test_nothing.py, which is no file",

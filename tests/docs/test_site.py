@@ -49,6 +49,13 @@ def test_the_public_names_are_in_the_api_reference(site: Path) -> None:
         assert f'id="adarem.optim.{name}"' in page, name
 
 
+def test_every_setting_is_on_the_page_of_settings(site: Path) -> None:
+    page = (site / "configuration" / "index.html").read_text()
+    for key in ("data.write.max_side", "model.dropout.words", "optimizer.lam", "cluster.stall_seconds", "wandb.entity"):
+        assert f"<code>{key}</code>" in page, key
+    assert "<code>1</code> (slurm_one)" in page and "<code>8</code> (slurm)" in page  # cluster.ranks_per_node
+
+
 def test_files_of_the_repository_that_pages_link_to_are_pages(site: Path) -> None:
     page = (site / "repository" / "src" / "adarem" / "optim" / "reference.py" / "index.html").read_text()
     assert "step_parameter" in page

@@ -125,7 +125,7 @@ PLAN = [
         'cluster.time=60: needs text; quote it: \'cluster.time="60"\' on the command line, "60" in a',
     ),
     (["optimizer.lr=nan"], "optimizer.lr=nan: needs a finite number"),
-    (["optimizer.lr=-1"], "optimizer.lr=-1.0: needs a positive learning rate"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1.0: needs a number above 0"),
     (["optimizer.lr=fast"], "optimizer.lr='fast': needs float, not str"),
     (["optimizer.lr=0.1 0.2"], "optimizer.lr='0.1 0.2': needs float, not str"),
     (["optimizer.lr=["], "'optimizer.lr=[': not in Hydra's override grammar"),

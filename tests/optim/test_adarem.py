@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from adarem import AdaRem
 from tests.support import scenario
@@ -11,12 +12,12 @@ from tests.support import scenario
 IMPLEMENTATIONS = scenario.IMPLEMENTATIONS
 
 
-def parameter(values, dtype=torch.float64):
+def parameter(values: list[float], dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.tensor(values, dtype=dtype, requires_grad=True)
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_three_steps_worked_by_hand(flags):
+def test_three_steps_worked_by_hand(flags: dict[str, bool]) -> None:
     p = parameter([1.0, -2.0, 0.5])
     optimizer = AdaRem([p], lr=0.1, beta=0.5, lam=0.5, decay_every=2, weight_decay=0.1, **flags)
 
@@ -40,7 +41,7 @@ def test_three_steps_worked_by_hand(flags):
     assert optimizer.state[p]["step"].item() == 3
 
 
-def test_printed_form_by_hand():
+def test_printed_form_by_hand() -> None:
     p = parameter([1.0, 0.0])
     optimizer = AdaRem([p], lr=1.0, beta=0.0, lam=1.0, eps=2.0)
     for g in ([4.0, 1.0], [1.0, -1.0]):
@@ -51,7 +52,7 @@ def test_printed_form_by_hand():
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_model_scope_divides_by_the_largest_m_of_all_groups(flags):
+def test_model_scope_divides_by_the_largest_m_of_all_groups(flags: dict[str, bool]) -> None:
     a, b = parameter([1.0]), parameter([1.0])
     groups = [{"params": [a], "scope": "model"}, {"params": [b], "scope": "model"}]
     optimizer = AdaRem(groups, lr=1.0, beta=0.0, lam=1.0, **flags)
@@ -65,7 +66,7 @@ def test_model_scope_divides_by_the_largest_m_of_all_groups(flags):
 @pytest.mark.parametrize("variant", scenario.VARIANTS)
 @pytest.mark.parametrize("dtype", scenario.DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_follows_the_reference(implementation, dtype, variant):
+def test_follows_the_reference(implementation: str, dtype: torch.dtype, variant: str) -> None:
     worst = scenario.run(variant, implementation, dtype, steps=300 if dtype == torch.float32 else 60)
     for key, bound in scenario.TOLERANCE[dtype].items():
         assert worst[key] <= bound, (key, worst[key])
@@ -73,7 +74,7 @@ def test_follows_the_reference(implementation, dtype, variant):
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e-6, 1e6, 1e18])
-def test_b_does_not_depend_on_the_gradients_size(flags, size):
+def test_b_does_not_depend_on_the_gradients_size(flags: dict[str, bool], size: float) -> None:
     p = torch.zeros(4, requires_grad=True)
     optimizer = AdaRem([p], lr=1.0 / size, beta=0.5, lam=1.0, **flags)
     for g in ([1.0, 2.0, -4.0, 0.0], [1.0, -1.0, -1.0, 1.0]):
@@ -83,7 +84,7 @@ def test_b_does_not_depend_on_the_gradients_size(flags, size):
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_huge_gradient_after_none_and_after_tiny_ones(flags):
+def test_huge_gradient_after_none_and_after_tiny_ones(flags: dict[str, bool]) -> None:
     p = torch.zeros(3, requires_grad=True)
     optimizer = AdaRem([p], lr=1e-30, **flags)
     for size in (0.0, 1e30, 1e-37, 1e30):
@@ -94,7 +95,7 @@ def test_huge_gradient_after_none_and_after_tiny_ones(flags):
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_b_stays_within_one(flags):
+def test_b_stays_within_one(flags: dict[str, bool]) -> None:
     """Exactly: a step never exceeds (1 + λᵗ) η̂ |g|, which is what the paper's bound on a rests on."""
     torch.manual_seed(0)
     p = torch.zeros(1000, requires_grad=True)
@@ -108,7 +109,7 @@ def test_b_stays_within_one(flags):
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_lam_zero_or_beta_one_is_sgd(flags):
+def test_lam_zero_or_beta_one_is_sgd(flags: dict[str, bool]) -> None:
     torch.manual_seed(0)
     for kwargs in ({"lam": 0.0, "decay_every": 1}, {"beta": 1.0}):
         p = torch.randn(5, dtype=torch.float64, requires_grad=True)
@@ -124,7 +125,7 @@ def test_lam_zero_or_beta_one_is_sgd(flags):
 
 
 @pytest.mark.parametrize("flags", IMPLEMENTATIONS.values(), ids=IMPLEMENTATIONS)
-def test_nan_gradient_shows(flags):
+def test_nan_gradient_shows(flags: dict[str, bool]) -> None:
     p = torch.ones(40, requires_grad=True)
     optimizer = AdaRem([p], **flags)
     p.grad = torch.ones(40)

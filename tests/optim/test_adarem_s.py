@@ -2,27 +2,32 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from adarem import AdaRem, AdaRemS
 from adarem.optim import param_groups
 
 FLAGS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+Batches = list[tuple[Tensor, Tensor]]
+Euclidean = tuple[nn.Module, Batches, Tensor, nn.Module]  # start, batches, losses, trained
+
 implementations = pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 
 
-def norm(*params):
+def norm(*params: Tensor) -> float:
     return math.sqrt(sum(p.detach().double().square().sum().item() for p in params))
 
 
 @implementations
 @pytest.mark.parametrize("sphere", ["model", "tensor"])
 @pytest.mark.parametrize("radius", [None, 3.0])
-def test_radius_holds_for_ten_thousand_steps(flags, sphere, radius):
+def test_radius_holds_for_ten_thousand_steps(flags: dict[str, bool], sphere: str, radius: float | None) -> None:
     torch.manual_seed(0)
     params = [torch.randn(40, 5, requires_grad=True), torch.randn(30, requires_grad=True)]
     start = [norm(p) for p in params]
@@ -46,7 +51,7 @@ def test_radius_holds_for_ten_thousand_steps(flags, sphere, radius):
 
 
 @implementations
-def test_large_tensors_keep_the_radius_too(flags):
+def test_large_tensors_keep_the_radius_too(flags: dict[str, bool]) -> None:
     """Where naive float32 sums of squares are 4e-5 off."""
     torch.manual_seed(0)
     p = torch.randn(2_000_000, requires_grad=True)
@@ -58,7 +63,7 @@ def test_large_tensors_keep_the_radius_too(flags):
 
 @implementations
 @pytest.mark.parametrize("sphere", ["model", "tensor"])
-def test_parameters_without_gradient_stay_put_and_count(flags, sphere):
+def test_parameters_without_gradient_stay_put_and_count(flags: dict[str, bool], sphere: str) -> None:
     torch.manual_seed(0)
     a, b, frozen = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(3))
     frozen.requires_grad_(False)
@@ -76,7 +81,7 @@ def test_parameters_without_gradient_stay_put_and_count(flags, sphere):
 
 
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
-def test_what_has_no_direction_is_refused(bad):
+def test_what_has_no_direction_is_refused(bad: float) -> None:
     good, p = torch.ones(3, requires_grad=True), torch.full((2, 2), bad, requires_grad=True)
     with pytest.raises(ValueError, match=r"Invalid spherical parameter at index 1, shape \(2, 2\): its norm is"):
         AdaRemS([{"params": [good, p], "spherical": True}])
@@ -96,12 +101,12 @@ def test_what_has_no_direction_is_refused(bad):
         ({"slr": 1}, "Invalid slr value: 1"),
     ],
 )
-def test_bad_settings_are_refused(kwargs, message):
+def test_bad_settings_are_refused(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdaRemS([torch.ones(1, requires_grad=True)], **kwargs)
 
 
-def test_a_decay_that_takes_all_is_refused_at_once_and_later():
+def test_a_decay_that_takes_all_is_refused_at_once_and_later() -> None:
     p = torch.ones(3, requires_grad=True)
     group = {"params": [p], "spherical": True}
     with pytest.raises(ValueError, match=r"lr \* weight_decay must be below 1 on the sphere"):
@@ -113,7 +118,7 @@ def test_a_decay_that_takes_all_is_refused_at_once_and_later():
         optimizer.step()
 
 
-def test_given_radius_moves_the_start_and_a_resumed_run_keeps_its_bits():
+def test_given_radius_moves_the_start_and_a_resumed_run_keeps_its_bits() -> None:
     torch.manual_seed(0)
     p = torch.randn(1000, requires_grad=True)
     size = norm(p)
@@ -130,7 +135,7 @@ def test_given_radius_moves_the_start_and_a_resumed_run_keeps_its_bits():
     assert torch.equal(optimizer.state[p]["alpha"], resumed.state[q]["alpha"])
 
 
-def test_radius_is_that_of_the_weights_at_the_first_step():
+def test_radius_is_that_of_the_weights_at_the_first_step() -> None:
     p = torch.ones(4, requires_grad=True)
     optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1)
     with torch.no_grad():
@@ -141,7 +146,7 @@ def test_radius_is_that_of_the_weights_at_the_first_step():
 
 
 @implementations
-def test_groups_off_the_sphere_are_adarem(flags):
+def test_groups_off_the_sphere_are_adarem(flags: dict[str, bool]) -> None:
     torch.manual_seed(0)
     ps = [torch.randn(4, requires_grad=True) for _ in range(2)]
     qs = [p.detach().clone().requires_grad_() for p in ps]
@@ -156,7 +161,7 @@ def test_groups_off_the_sphere_are_adarem(flags):
     assert not torch.equal(ps[0], qs[0])
 
 
-def train(model, optimizer, batches, lr, steps):
+def train(model: nn.Module, optimizer: Optimizer, batches: Batches, lr: float, steps: int) -> Tensor:
     losses = []
     for k in range(steps):
         x, y = batches[k % len(batches)]
@@ -171,7 +176,7 @@ def train(model, optimizer, batches, lr, steps):
 
 
 @pytest.fixture(scope="module", params=[pytest.param(300, marks=pytest.mark.slow), 30], ids=lambda n: f"{n} steps")
-def euclidean(request):
+def euclidean(request: pytest.FixtureRequest) -> Euclidean:
     """ResNet-18 in float64, BatchNorm's eps negligible, trained by SGD with weight decay under a cosine rate."""
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=5).double()
@@ -185,7 +190,9 @@ def euclidean(request):
 
 
 @pytest.mark.parametrize("sphere, radius, flags", [("model", None, {}), ("tensor", 1.0, {"fused": True})])
-def test_slr_without_adaption_is_sgd_with_weight_decay(euclidean, sphere, radius, flags):
+def test_slr_without_adaption_is_sgd_with_weight_decay(
+    euclidean: Euclidean, sphere: str, radius: float | None, flags: dict[str, bool]
+) -> None:
     start, batches, expected, trained = euclidean
     model = copy.deepcopy(start)
     groups = param_groups(model, batches[0][0], weight_decay=0.05)
@@ -200,7 +207,7 @@ def test_slr_without_adaption_is_sgd_with_weight_decay(euclidean, sphere, radius
             assert norm(p) * optimizer.state[p]["alpha"].item() == pytest.approx(norm(theirs[name]), rel=1e-8)
 
 
-def test_first_step_with_slr_is_the_euclidean_one_at_the_given_radius():
+def test_first_step_with_slr_is_the_euclidean_one_at_the_given_radius() -> None:
     """The rate at radius R is lr / ((1 - lr wd) alpha²), by hand: θ = (3, 4), R = 1, so alpha = 5."""
     p = torch.tensor([3.0, 4.0], dtype=torch.float64, requires_grad=True)
     optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.5, weight_decay=0.4, radius=1.0)

@@ -4,11 +4,14 @@ import copy
 import io
 import math
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import adarem.optim.kernels.cpu
 from adarem import AdaRem, AdaRemS
@@ -19,7 +22,9 @@ both = pytest.mark.parametrize("cls", CLASSES)
 implementations = pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
 
 
-def build(cls, flags=None, dtype=torch.float32, **kwargs):
+def build(
+    cls: type[AdaRem], flags: dict[str, bool] | None = None, dtype: torch.dtype = torch.float32, **kwargs: Any
+) -> AdaRem:
     """Two groups; of AdaRem-S the first is on a sphere."""
     torch.manual_seed(0)
     weights = [torch.randn(s).to(dtype).requires_grad_() for s in ((4, 3), (6,))]
@@ -30,11 +35,11 @@ def build(cls, flags=None, dtype=torch.float32, **kwargs):
     return cls(groups, **{"lr": 0.1, "weight_decay": 0.01, **kwargs, **(flags or {})})
 
 
-def parameters(optimizer):
+def parameters(optimizer: AdaRem) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def train(optimizer, steps, seed=1):
+def train(optimizer: AdaRem, steps: int, seed: int = 1) -> None:
     draw = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         for p in parameters(optimizer):
@@ -42,7 +47,7 @@ def train(optimizer, steps, seed=1):
         optimizer.step()
 
 
-def assert_same(a, b):
+def assert_same(a: AdaRem, b: AdaRem) -> None:
     """Bit for bit: parameters, state, its types, and the settings."""
     for p, q in zip(parameters(a), parameters(b), strict=True):
         assert torch.equal(p, q)
@@ -61,7 +66,9 @@ def assert_same(a, b):
 @implementations
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("radius", [None, 2.0])
-def test_resume_is_bit_identical(cls, flags, dtype, radius):
+def test_resume_is_bit_identical(
+    cls: type[AdaRem], flags: dict[str, bool], dtype: torch.dtype, radius: float | None
+) -> None:
     kwargs = {"radius": radius} if cls is AdaRemS else {}
     straight, first = (build(cls, flags, dtype, decay_every=3, lam=0.5, **kwargs) for _ in range(2))
     train(straight, 7)
@@ -84,7 +91,7 @@ def test_resume_is_bit_identical(cls, flags, dtype, radius):
 
 
 @both
-def test_16_bit_parameters_have_float32_state(cls):
+def test_16_bit_parameters_have_float32_state(cls: type[AdaRem]) -> None:
     optimizer = build(cls, dtype=torch.bfloat16)
     train(optimizer, 1)
     state = optimizer.state[parameters(optimizer)[0]]
@@ -97,7 +104,7 @@ def test_16_bit_parameters_have_float32_state(cls):
         assert torch.equal(before[key], after[key]), key
 
 
-def test_slow_average_moves_in_bfloat16():
+def test_slow_average_moves_in_bfloat16() -> None:
     p = torch.zeros(1, dtype=torch.bfloat16, requires_grad=True)
     optimizer = AdaRem([p], lr=0.0, beta=0.999)
     for _ in range(5000):
@@ -106,7 +113,7 @@ def test_slow_average_moves_in_bfloat16():
     assert optimizer.state[p]["exp_avg"].item() == pytest.approx(1 - 0.999**5000, rel=1e-3)
 
 
-def test_state_loads_into_parameters_of_another_type():
+def test_state_loads_into_parameters_of_another_type() -> None:
     wide, narrow = build(AdaRemS, dtype=torch.float64), build(AdaRemS, dtype=torch.bfloat16)
     train(wide, 3)
     narrow.load_state_dict(wide.state_dict())
@@ -117,12 +124,12 @@ def test_state_loads_into_parameters_of_another_type():
 
 
 @both
-def test_load_hooks_see_and_change_the_state(cls):
+def test_load_hooks_see_and_change_the_state(cls: type[AdaRem]) -> None:
     source, target = build(cls), build(cls)
     train(source, 2)
     seen = []
 
-    def double(_, state_dict):
+    def double(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         state_dict = copy.deepcopy(state_dict)
         state_dict["state"][0]["exp_avg"] *= 2
         return state_dict
@@ -137,7 +144,7 @@ def test_load_hooks_see_and_change_the_state(cls):
 
 
 @both
-def test_old_and_foreign_state_dicts_load(cls):
+def test_old_and_foreign_state_dicts_load(cls: type[AdaRem]) -> None:
     source, target = build(cls), build(cls)
     train(source, 2)
     old = copy.deepcopy(source.state_dict())
@@ -156,7 +163,7 @@ def test_old_and_foreign_state_dicts_load(cls):
 
 @both
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))], ids=["copy", "pickle"])
-def test_copies_go_their_own_way(cls, duplicate):
+def test_copies_go_their_own_way(cls: type[AdaRem], duplicate: Callable[[AdaRem], AdaRem]) -> None:
     original = build(cls, {"fused": True})
     train(original, 2)
     twin = duplicate(original)
@@ -169,7 +176,7 @@ def test_copies_go_their_own_way(cls, duplicate):
 
 
 @both
-def test_groups_added_later_count_their_own_steps(cls):
+def test_groups_added_later_count_their_own_steps(cls: type[AdaRem]) -> None:
     optimizer = build(cls)
     train(optimizer, 3)
     late = torch.ones(2, requires_grad=True)
@@ -188,7 +195,7 @@ def test_groups_added_later_count_their_own_steps(cls):
 
 @both
 @implementations
-def test_parameters_without_gradient_are_left_alone(cls, flags):
+def test_parameters_without_gradient_are_left_alone(cls: type[AdaRem], flags: dict[str, bool]) -> None:
     optimizer = build(cls, flags)
     before = [p.detach().clone() for p in parameters(optimizer)]
     optimizer.step()
@@ -198,7 +205,7 @@ def test_parameters_without_gradient_are_left_alone(cls, flags):
 
 @both
 @implementations
-def test_gradients_are_not_written_to(cls, flags):
+def test_gradients_are_not_written_to(cls: type[AdaRem], flags: dict[str, bool]) -> None:
     optimizer = build(cls, flags, maximize=True)
     for p in parameters(optimizer):
         p.grad = torch.ones_like(p)
@@ -210,7 +217,7 @@ def test_gradients_are_not_written_to(cls, flags):
 
 @both
 @implementations
-def test_autograd_notices_the_update(cls, flags):
+def test_autograd_notices_the_update(cls: type[AdaRem], flags: dict[str, bool]) -> None:
     optimizer = build(cls, flags)
     p = parameters(optimizer)[0]
     loss = p.square().sum()
@@ -222,7 +229,7 @@ def test_autograd_notices_the_update(cls, flags):
 @both
 @implementations
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_tensor_lr(cls, flags, shape):
+def test_tensor_lr(cls: type[AdaRem], flags: dict[str, bool], shape: tuple[int, ...]) -> None:
     number, tensor = build(cls, flags), build(cls, flags, lr=torch.full(shape, 0.1))
     train(number, 5)
     train(tensor, 5)
@@ -237,13 +244,13 @@ def test_tensor_lr(cls, flags, shape):
 
 
 @both
-def test_closure_and_hooks(cls):
+def test_closure_and_hooks(cls: type[AdaRem]) -> None:
     optimizer = build(cls)
     calls = []
     optimizer.register_step_pre_hook(lambda *a: calls.append("pre"))
     optimizer.register_step_post_hook(lambda *a: calls.append("post"))
 
-    def closure():
+    def closure() -> Tensor:
         assert torch.is_grad_enabled()
         optimizer.zero_grad()
         loss = sum(p.square().sum() for p in parameters(optimizer))
@@ -259,7 +266,7 @@ def test_closure_and_hooks(cls):
 
 
 @both
-def test_sparse_gradients_are_refused(cls):
+def test_sparse_gradients_are_refused(cls: type[AdaRem]) -> None:
     embedding = nn.Embedding(4, 3, sparse=True)
     optimizer = cls(embedding.parameters())
     embedding(torch.tensor([1])).sum().backward()
@@ -268,7 +275,7 @@ def test_sparse_gradients_are_refused(cls):
 
 
 @pytest.mark.parametrize("flags", [FLAGS["single"], FLAGS["foreach"]], ids=["single", "foreach"])
-def test_complex_parameters_are_their_real_views(flags):
+def test_complex_parameters_are_their_real_views(flags: dict[str, bool]) -> None:
     torch.manual_seed(0)
     z = torch.randn(3, 4, dtype=torch.complex64, requires_grad=True)
     x = torch.view_as_real(z).detach().clone().requires_grad_()
@@ -284,14 +291,14 @@ def test_complex_parameters_are_their_real_views(flags):
 
 
 @both
-def test_capturable_belongs_to_accelerators(cls):
+def test_capturable_belongs_to_accelerators(cls: type[AdaRem]) -> None:
     optimizer = build(cls, capturable=True)
     with pytest.raises(AssertionError, match="If capturable=True, params and state_steps must be on supported devices"):
         train(optimizer, 1)
 
 
 @both
-def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
+def test_capturable_arithmetic_is_the_same(cls: type[AdaRem], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check, the path that a CUDA graph takes runs on the CPU too."""
     monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
     for flags in (FLAGS["single"], FLAGS["foreach"]):
@@ -303,11 +310,11 @@ def test_capturable_arithmetic_is_the_same(cls, monkeypatch):
             torch.testing.assert_close(p, q)
 
 
-def test_no_path_but_the_cpus_own_reads_a_tensor_on_the_host(monkeypatch):
+def test_no_path_but_the_cpus_own_reads_a_tensor_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """What CUDA runs eagerly when capturable: any .item() or .tolist() there would be a synchronisation."""
     monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
 
-    def refuse(*a):
+    def refuse(*a: object) -> None:
         raise AssertionError("read on the host")
 
     for cls in CLASSES:
@@ -321,14 +328,14 @@ def test_no_path_but_the_cpus_own_reads_a_tensor_on_the_host(monkeypatch):
 
 @both
 @pytest.mark.parametrize("eps", [0.0, 0.1])
-def test_differentiable(cls, eps):
+def test_differentiable(cls: type[AdaRem], eps: float) -> None:
     """Gradients of two steps by the rate, the gradients and the start agree with finite differences."""
     torch.manual_seed(0)
     start = torch.randn(5, dtype=torch.float64, requires_grad=True)
     grads = [torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     lr = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
 
-    def two_steps(start, g0, g1, lr):
+    def two_steps(start: Tensor, g0: Tensor, g1: Tensor, lr: Tensor) -> Tensor:
         p = start.clone()
         group = {"params": [p], "spherical": True} if cls is AdaRemS else {"params": [p]}
         optimizer = cls([group], lr=lr, weight_decay=0.1, eps=eps, differentiable=True)
@@ -340,7 +347,7 @@ def test_differentiable(cls, eps):
     assert torch.autograd.gradcheck(two_steps, (start, *grads, lr))
 
 
-def test_flags_that_exclude_each_other():
+def test_flags_that_exclude_each_other() -> None:
     p = [torch.ones(1, requires_grad=True)]
     with pytest.raises(RuntimeError, match="`fused` does not support `differentiable`"):
         AdaRem(p, fused=True, differentiable=True)
@@ -367,7 +374,7 @@ def test_flags_that_exclude_each_other():
     ],
 )
 @both
-def test_bad_settings_are_refused(cls, kwargs, message):
+def test_bad_settings_are_refused(cls: type[AdaRem], kwargs: dict[str, Any], message: str) -> None:
     p = torch.ones(1, requires_grad=True)
     with pytest.raises(ValueError, match=message):
         cls([p], **kwargs)
@@ -383,7 +390,7 @@ def test_bad_settings_are_refused(cls, kwargs, message):
 
 
 @both
-def test_found_inf_leaves_everything_untouched(cls):
+def test_found_inf_leaves_everything_untouched(cls: type[AdaRem]) -> None:
     optimizer = build(cls, FLAGS["fused"])
     train(optimizer, 2)
     before = copy.deepcopy(optimizer)
@@ -397,7 +404,7 @@ def test_found_inf_leaves_everything_untouched(cls):
 
 @both
 @implementations
-def test_grad_scaler(cls, flags):
+def test_grad_scaler(cls: type[AdaRem], flags: dict[str, bool]) -> None:
     """Scaled training with one overflow equals plain training without that step."""
     plain, scaled = build(cls, flags), build(cls, flags)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1000)
@@ -419,7 +426,7 @@ def test_grad_scaler(cls, flags):
     assert_same(plain, scaled)
 
 
-def test_fused_is_off_unless_asked_for():
+def test_fused_is_off_unless_asked_for() -> None:
     """Nobody gets a compiler run, or results that depend on one, without asking."""
     optimizer = build(AdaRem)
     assert optimizer.param_groups[0]["fused"] is None
@@ -435,7 +442,7 @@ def test_fused_is_off_unless_asked_for():
 @both
 @pytest.mark.parametrize("flags", [FLAGS["single"], FLAGS["foreach"]], ids=["single", "foreach"])
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
-def test_compiled_step_is_one_graph_for_all_rates(cls, flags, warm):
+def test_compiled_step_is_one_graph_for_all_rates(cls: type[AdaRem], flags: dict[str, bool], warm: bool) -> None:
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
@@ -462,7 +469,7 @@ def test_compiled_step_is_one_graph_for_all_rates(cls, flags, warm):
         torch.testing.assert_close(p, q)
 
 
-def _ddp_rank(rank, path, results):
+def _ddp_rank(rank: int, path: str, results: dict[int, list[Any]]) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(nn.Linear(4, 3))
@@ -478,7 +485,7 @@ def _ddp_rank(rank, path, results):
     torch.distributed.destroy_process_group()
 
 
-def test_ddp_ranks_stay_equal_and_equal_one_process(tmp_path):
+def test_ddp_ranks_stay_equal_and_equal_one_process(tmp_path: Path) -> None:
     with torch.multiprocessing.Manager() as manager:
         results = manager.dict()
         torch.multiprocessing.spawn(_ddp_rank, (str(tmp_path / "meet"), results), nprocs=2)

@@ -7,11 +7,15 @@ are written out here. Ideas of timm's registry tests (Rosenbrock, lockstep state
 
 import itertools
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
@@ -30,7 +34,7 @@ from torch.testing._internal.common_utils import TestCase
 from adarem import AdaRem, AdaRemS
 
 
-def inputs(device=None, dtype=None):
+def inputs(device: str | None = None, dtype: torch.dtype | None = None) -> list[OptimizerInput]:
     return [
         OptimizerInput(params=None, kwargs={}, desc="default"),
         OptimizerInput(params=None, kwargs={"lr": 0.01}, desc="non-default lr"),
@@ -43,7 +47,7 @@ def inputs(device=None, dtype=None):
     ]
 
 
-def error_inputs(device, dtype):
+def error_inputs(device: str, dtype: torch.dtype) -> list[ErrorOptimizerInput]:
     bad = [
         ({"lr": -1e-2}, "Invalid learning rate: -0.01"),
         ({"beta": 1.5}, "Invalid beta value: 1.5"),
@@ -72,7 +76,7 @@ INFOS = [
 ]
 
 
-def all_inputs(info):
+def all_inputs(info: OptimizerInfo) -> list[OptimizerInput]:
     """Without flags, with fused, and with foreach, which torch's helper leaves out on the CPU."""
     every = _get_optim_inputs_including_global_cliquey_kwargs("cpu", torch.float32, info, skip=("differentiable",))
     plain = [i for i in every if not i.kwargs["fused"]]
@@ -82,7 +86,7 @@ def all_inputs(info):
 CASES = [(info, i) for info in INFOS for i in all_inputs(info)]
 
 
-def case_id(value):
+def case_id(value: OptimizerInfo | OptimizerInput | ErrorOptimizerInput) -> str:
     if isinstance(value, ErrorOptimizerInput):
         return value.optimizer_error_input.desc  # str() would give an address, another in each of xdist's workers
     return value.name if isinstance(value, OptimizerInfo) else f"{value.desc},{value.kwargs}"
@@ -92,17 +96,19 @@ cases = pytest.mark.parametrize("info, case", CASES, ids=case_id)
 infos = pytest.mark.parametrize("info", INFOS, ids=case_id)
 
 
-def kwargs_of(case):
+def kwargs_of(case: OptimizerInput) -> dict[str, Any]:
     return deepcopy(case.kwargs)
 
 
-def small_model(optimizer_of, scale=1.0):
+def small_model(
+    optimizer_of: Callable[[list[Parameter]], AdaRem], scale: float = 1.0
+) -> tuple[AdaRem, Callable[[], Tensor], tuple[Parameter, Parameter]]:
     torch.manual_seed(0)
     weight, bias = Parameter(torch.randn(10, 5) * scale), Parameter(torch.randn(10))
     x = torch.randn(5)
     optimizer = optimizer_of([weight, bias])
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = (weight.mv(x) + bias).pow(2).sum()
         loss.backward()
@@ -111,7 +117,7 @@ def small_model(optimizer_of, scale=1.0):
     return optimizer, closure, (weight, bias)
 
 
-def test_inputs_do_not_name_the_flags_that_the_machinery_adds():
+def test_inputs_do_not_name_the_flags_that_the_machinery_adds() -> None:
     for info in INFOS:
         for case in info.optim_inputs_func():
             assert not {"foreach", "fused", "differentiable", "capturable"} & set(case.kwargs)
@@ -121,7 +127,7 @@ def test_inputs_do_not_name_the_flags_that_the_machinery_adds():
 @pytest.mark.parametrize(
     "info, error", [(i, e) for i in INFOS for e in error_inputs("cpu", torch.float32)], ids=case_id
 )
-def test_errors(info, error):
+def test_errors(info: OptimizerInfo, error: ErrorOptimizerInput) -> None:
     params, kwargs = error.optimizer_error_input.params, error.optimizer_error_input.kwargs
     params = [Parameter(torch.randn(2, 3))] if params is None else params
     assert error.error_on == OptimizerErrorEnum.CONSTRUCTION_ERROR
@@ -136,7 +142,9 @@ def test_errors(info, error):
 @cases
 @pytest.mark.parametrize("contiguous", [True, False])
 @pytest.mark.parametrize("scheduled", [False, True])
-def test_goes_in_the_right_direction(info, case, contiguous, scheduled):
+def test_goes_in_the_right_direction(
+    info: OptimizerInfo, case: OptimizerInput, contiguous: bool, scheduled: bool
+) -> None:
     kwargs = kwargs_of(case)
     torch.manual_seed(0)
     weight = torch.randn(10, 5) if contiguous else torch.randn(10, 5, 2)[..., 0]
@@ -145,7 +153,7 @@ def test_goes_in_the_right_direction(info, case, contiguous, scheduled):
     optimizer = info.optim_cls([weight, bias], **kwargs)
     schedulers = [StepLR(optimizer, gamma=0.9, step_size=10), ReduceLROnPlateau(optimizer)] if scheduled else []
 
-    def closure():
+    def closure() -> Tensor:
         optimizer.zero_grad()
         loss = (weight.mv(x) + bias).pow(2).sum()
         loss.backward()
@@ -161,7 +169,7 @@ def test_goes_in_the_right_direction(info, case, contiguous, scheduled):
 
 
 @cases
-def test_param_group_with_scheduler_goes_in_the_right_direction(info, case):
+def test_param_group_with_scheduler_goes_in_the_right_direction(info: OptimizerInfo, case: OptimizerInput) -> None:
     kwargs = kwargs_of(case)
     optimizer, closure, params = small_model(lambda ps: info.optim_cls([{"params": ps}], **kwargs))
     late = Parameter(torch.ones(3))
@@ -175,7 +183,7 @@ def test_param_group_with_scheduler_goes_in_the_right_direction(info, case):
 
 
 @cases
-def test_tensor_lr_equals_number(info, case):
+def test_tensor_lr_equals_number(info: OptimizerInfo, case: OptimizerInput) -> None:
     kwargs = kwargs_of(case)
     kwargs.pop("lr", None)
     number, step_number, p = small_model(lambda ps: info.optim_cls(ps, lr=1e-3, **kwargs))
@@ -190,7 +198,7 @@ def test_tensor_lr_equals_number(info, case):
 @infos
 @pytest.mark.parametrize("flag", ["foreach", "fused"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_implementations_match_the_for_loop(info, flag, dtype):
+def test_implementations_match_the_for_loop(info: OptimizerInfo, flag: str, dtype: torch.dtype) -> None:
     for case in info.optim_inputs_func():
         updated, optimizers = [], []
         for value in (False, True):
@@ -218,7 +226,7 @@ def test_implementations_match_the_for_loop(info, flag, dtype):
 
 @infos
 @pytest.mark.parametrize("flag", ["foreach", "fused"])
-def test_implementations_match_step_by_step(info, flag):
+def test_implementations_match_step_by_step(info: OptimizerInfo, flag: str) -> None:
     """torch's TensorTracker: the for-loop's values are taken after each step, the other's compared and replaced."""
 
     for case in info.optim_inputs_func():
@@ -242,7 +250,7 @@ def test_implementations_match_step_by_step(info, flag):
 
 @infos
 @pytest.mark.parametrize("name", ["_multi_tensor", "_single_tensor", "_fused"])
-def test_implementations_can_be_patched_by_name(info, name):
+def test_implementations_can_be_patched_by_name(info: OptimizerInfo, name: str) -> None:
     """PyTorch's tests find them as _multi_tensor_<class in lower case> in the module of the class."""
     target = f"{info.optim_cls.__module__}.{name}_{info.optim_cls.__name__.lower()}"
     spherical = {"spherical": True} if info.optim_cls is AdaRemS else {}
@@ -256,7 +264,7 @@ def test_implementations_can_be_patched_by_name(info, name):
 
 
 @cases
-def test_step_is_noop_when_params_have_no_grad(info, case):
+def test_step_is_noop_when_params_have_no_grad(info: OptimizerInfo, case: OptimizerInput) -> None:
     params = [torch.randn(2, 3, requires_grad=True) for _ in range(2)]
     old = [p.detach().clone() for p in params]
     optimizer = info.optim_cls(params, **kwargs_of(case))
@@ -265,7 +273,7 @@ def test_step_is_noop_when_params_have_no_grad(info, case):
 
 
 @cases
-def test_step_is_noop_for_zero_grads(info, case):
+def test_step_is_noop_for_zero_grads(info: OptimizerInfo, case: OptimizerInput) -> None:
     kwargs = {**kwargs_of(case), "weight_decay": 0.0}
     param = torch.randn(5, 1, requires_grad=True)
     old = param.detach().clone()
@@ -277,7 +285,7 @@ def test_step_is_noop_for_zero_grads(info, case):
 
 
 @cases
-def test_printing_defaults_and_state(info, case):
+def test_printing_defaults_and_state(info: OptimizerInfo, case: OptimizerInput) -> None:
     optimizer, closure, params = small_model(lambda ps: info.optim_cls(ps, **kwargs_of(case)))
     optimizer.step(closure)
     text = repr(optimizer)
@@ -288,7 +296,7 @@ def test_printing_defaults_and_state(info, case):
 
 
 @cases
-def test_state_dict_deterministic_and_lockstep(info, case):
+def test_state_dict_deterministic_and_lockstep(info: OptimizerInfo, case: OptimizerInput) -> None:
     kwargs = kwargs_of(case)
     a, step_a, p = small_model(lambda ps: info.optim_cls(ps, **kwargs))
     for _ in range(5):
@@ -309,7 +317,7 @@ def test_state_dict_deterministic_and_lockstep(info, case):
 
 
 @infos
-def test_can_load_older_state_dict(info):
+def test_can_load_older_state_dict(info: OptimizerInfo) -> None:
     for case in all_inputs(info):
         optimizer, closure, _ = small_model(lambda ps, case=case: info.optim_cls(ps, **kwargs_of(case)))
         for _ in range(3):
@@ -324,11 +332,11 @@ def test_can_load_older_state_dict(info):
 
 @infos
 @pytest.mark.parametrize("named", [(True, False), (False, True), (True, True)])
-def test_named_parameters_and_state_dicts(info, named):
+def test_named_parameters_and_state_dicts(info: OptimizerInfo, named: tuple[bool, bool]) -> None:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
 
-    def build(with_names):
+    def build(with_names: bool) -> AdaRem:
         return info.optim_cls(model.named_parameters() if with_names else model.parameters())
 
     source, target = (build(n) for n in named)
@@ -340,7 +348,7 @@ def test_named_parameters_and_state_dicts(info, named):
 
 
 @infos
-def test_weights_only_save_and_load(info, tmp_path):
+def test_weights_only_save_and_load(info: OptimizerInfo, tmp_path: Path) -> None:
     optimizer, closure, _ = small_model(lambda ps: info.optim_cls(ps))
     optimizer.step(closure)
     torch.save(optimizer.state_dict(), tmp_path / "state.pt")
@@ -349,7 +357,7 @@ def test_weights_only_save_and_load(info, tmp_path):
 
 
 @infos
-def test_param_groups_with_own_lr_and_decay(info):
+def test_param_groups_with_own_lr_and_decay(info: OptimizerInfo) -> None:
     for key, value in (("lr", 0.01), ("weight_decay", 0.5)):
         weight, bias = Parameter(torch.randn(4, 4)), Parameter(torch.randn(4))
         optimizer = info.optim_cls([{"params": [weight]}, {"params": [bias], key: value}], lr=1e-3)
@@ -366,7 +374,7 @@ def test_param_groups_with_own_lr_and_decay(info):
 
 
 @infos
-def test_works_under_a_float64_default_type(info):
+def test_works_under_a_float64_default_type(info: OptimizerInfo) -> None:
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
@@ -381,7 +389,7 @@ def test_works_under_a_float64_default_type(info):
 
 
 @infos
-def test_fused_step_counts_survive_a_change_of_implementation(info):
+def test_fused_step_counts_survive_a_change_of_implementation(info: OptimizerInfo) -> None:
     p = Parameter(torch.randn(3))
     optimizer = info.optim_cls([p], foreach=False)
     p.grad = torch.randn(3)
@@ -392,7 +400,7 @@ def test_fused_step_counts_survive_a_change_of_implementation(info):
     assert optimizer.state[p]["step"].item() == 2
 
 
-def test_structure_is_that_of_the_built_ins():
+def test_structure_is_that_of_the_built_ins() -> None:
     """step is wrapped as theirs is, so that tools which unwrap it find the plain function."""
     for info in INFOS:
         theirs, ours = SGD.step, info.optim_cls.step
@@ -405,8 +413,8 @@ def test_structure_is_that_of_the_built_ins():
 
 @infos
 @pytest.mark.parametrize("flags", [{"foreach": False}, {"foreach": True}, {"fused": True}], ids=str)
-def test_rosenbrock(info, flags):
-    def rosenbrock(t):
+def test_rosenbrock(info: OptimizerInfo, flags: dict[str, bool]) -> None:
+    def rosenbrock(t: Tensor) -> Tensor:
         x, y = t
         return (1 - x) ** 2 + 1 * (y - x**2) ** 2
 
@@ -424,7 +432,7 @@ def test_rosenbrock(info, flags):
 
 
 @infos
-def test_no_warnings(info):
+def test_no_warnings(info: OptimizerInfo) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for case in all_inputs(info):

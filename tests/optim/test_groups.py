@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from adarem.optim import param_groups, scale_invariant
 
@@ -19,11 +19,11 @@ SIX = {
 }
 
 
-def feeds_batchnorm(model):
+def feeds_batchnorm(model: nn.Module) -> set[str]:
     """By structure: weights of convolutions whose output goes into BatchNorm and nowhere else."""
     graph, modules = fx.symbolic_trace(model).graph, dict(model.named_modules())
 
-    def is_a(node, kind):
+    def is_a(node: fx.Node, kind: type[nn.Module]) -> bool:
         return node.op == "call_module" and isinstance(modules[node.target], kind)
 
     return {
@@ -34,7 +34,7 @@ def feeds_batchnorm(model):
 
 
 @pytest.mark.parametrize("name", SIX)
-def test_found_parameters_agree_with_the_structure(name):
+def test_found_parameters_agree_with_the_structure(name: str) -> None:
     torch.manual_seed(0)
     model = SIX[name]()
     found = scale_invariant(model, torch.zeros(1, 3, 64, 64))
@@ -42,7 +42,7 @@ def test_found_parameters_agree_with_the_structure(name):
     assert len(found) == len(set(found)) >= 20
 
 
-def test_the_search_leaves_no_trace():
+def test_the_search_leaves_no_trace() -> None:
     torch.manual_seed(0)
     model = torchvision.models.shufflenet_v2_x0_5()
     model.conv1[1].eval()
@@ -60,7 +60,7 @@ def test_the_search_leaves_no_trace():
 
 
 class Awkward(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 6, 3)  # its bias has no gradient at all
         self.norm = nn.BatchNorm2d(6)
@@ -74,24 +74,24 @@ class Awkward(nn.Module):
         self.dropout = nn.Dropout(0.5)
         nn.init.zeros_(self.norm4.weight)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = self.norm(self.conv(x)).relu()
         y = self.twice(x)
         x = self.norm3(self.frozen(y + self.norm2(y)))
         return {"logits": self.norm4(self.linear(self.dropout(x).mean((2, 3))))}
 
 
-def test_numbers_decide_where_structure_misleads():
+def test_numbers_decide_where_structure_misleads() -> None:
     model = Awkward()
     assert scale_invariant(model, torch.zeros(1, 3, 16, 16)) == ["conv.weight", "linear.weight"]
 
 
-def test_no_normalisation_nothing_found():
+def test_no_normalisation_nothing_found() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4), nn.Linear(4, 2))
     assert scale_invariant(model, torch.zeros(2, 4)) == []
 
 
-def test_groups_cover_each_parameter_once_and_name_it():
+def test_groups_cover_each_parameter_once_and_name_it() -> None:
     model = Awkward()
     groups = param_groups(model, torch.zeros(1, 3, 16, 16), weight_decay=0.1, decay_norm_and_bias=False)
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -105,6 +105,6 @@ def test_groups_cover_each_parameter_once_and_name_it():
     assert len(groups) == 3
 
 
-def test_without_example_input_no_group_is_marked():
+def test_without_example_input_no_group_is_marked() -> None:
     (group,) = param_groups(nn.Linear(2, 2), weight_decay=0.1)
     assert "spherical" not in group and group["weight_decay"] == 0.1

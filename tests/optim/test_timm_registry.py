@@ -1,5 +1,6 @@
 """timm's factory makes both optimizers by name."""
 
+import pytest
 import timm.optim
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from adarem import AdaRem, AdaRemS
 from adarem.optim import param_groups, register_timm
 
 
-def test_timm_knows_them_by_name(caplog):
+def test_timm_knows_them_by_name(caplog: pytest.LogCaptureFixture) -> None:
     register_timm()
     register_timm()
     assert not caplog.records

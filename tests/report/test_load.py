@@ -334,9 +334,9 @@ def test_finding_the_sweeps(dirs):
     def found(*asked):
         return load.Sweeps(runs).matching(*asked)
 
-    with pytest.raises(UserError, match=r"no runs of table2 there; type: make reproduce-table2, or adarem launch"):
+    with pytest.raises(UserError, match=r"no runs of table2 there; type: adarem launch"):
         found("table2")
-    with pytest.raises(UserError, match=r"runs: no runs there; `make reproduce-table2` makes some"):
+    with pytest.raises(UserError, match=r"runs: no runs there; `adarem launch grid=table2 data=digits` makes some"):
         found(None)
     write_grid(runs, data="digits", scale="rehearsal")
     assert found("table2") == ["table2-digits"]

@@ -236,7 +236,7 @@ def test_git_ignores_what_the_report_writes_by_default(dirs, table2_runs):
 
 
 def test_nothing_run_is_one_line_with_what_to_type(dirs):
-    with pytest.raises(UserError, match="make reproduce-table2, or adarem launch grid=table2"):
+    with pytest.raises(UserError, match="type: adarem launch grid=table2"):
         report(dirs)
 
 

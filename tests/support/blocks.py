@@ -21,6 +21,7 @@ from tests.support import ROOT
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))]
 RUN = ("bash", "python")
 SHOWN = ("text", "yaml")  # output, diagrams, files: no commands
+INCLUDED = re.compile(r"--8<-- \"(.*)\"\n")  # a file that the site shows in the block's place
 MARK = re.compile(r"\s*<!-- (not run|run by): (\S.*?) -->\s*", re.DOTALL)
 COMMAND = re.compile(
     r"^(\$ |(\.venv/bin/)?(adarem|python3?|wandb|pip|pytest|make|sbatch|squeue|git|cd|tail) )", re.MULTILINE
@@ -66,6 +67,8 @@ def blocks_of(text: str, page: str) -> Iterator[Block]:
 
 def fault(block: Block) -> str | None:
     """Why a block is neither run nor shown, in words."""
+    if included := INCLUDED.fullmatch(block.code):
+        return None if (ROOT / included[1]).is_file() else f"{block.place}: {included[1]}: no such file"
     if block.language not in (*RUN, *SHOWN):
         return f"{block.place}: language {block.language!r}; a fence needs one of {', '.join((*RUN, *SHOWN))}"
     if block.language in SHOWN and COMMAND.search(block.code):
@@ -83,10 +86,10 @@ def run(block: Block, place: Path, environment: dict[str, str]) -> str | None:
     try:
         done = subprocess.run(
             command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+            stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return f"{block.place}: not done after 300 s\n{block.code}"
+        return f"{block.place}: not done after 600 s\n{block.code}"
     print(f"--- {block.place}\n{block.code}=== {done.returncode}\n{done.stdout}")
     return f"{block.place}: exit code {done.returncode}\n{block.code}{done.stdout[-2000:]}" if done.returncode else None
 

@@ -53,32 +53,19 @@ class StepSettings(NamedTuple):
 
 
 class AdaRem(Optimizer):
-    r"""Implements AdaRem: each element's learning rate grows where the gradient agrees with its own past.
+    """Implements AdaRem: each element's learning rate grows where the gradient agrees with its own past.
 
-    .. math::
-       \begin{aligned}
-            &\rule{110mm}{0.4pt}                                                                 \\
-            &\textbf{input}      : \hat\eta_t \text{ (lr)}, \: \beta, \: \lambda \text{ (lam)}, \: \theta_0
-                \text{ (params)}, \: f(\theta) \text{ (objective)},                              \\
-            &\hspace{13mm} \gamma \text{ (weight decay)}, \: \epsilon, \: \textit{maximize}      \\
-            &\textbf{initialize} : m_0 \leftarrow 0                                             \\[-1.ex]
-            &\rule{110mm}{0.4pt}                                                                 \\
-            &\textbf{for} \: t=0 \: \textbf{to} \: \ldots \: \textbf{do}                         \\
-            &\hspace{5mm} g_t \leftarrow \nabla_{\theta} f_t (\theta_t), \text{ negated to maximize} \\
-            &\hspace{5mm} b_t \leftarrow \frac{g_t \, m_t}{|g_t| \max|m_t| + \epsilon}, \quad
-                0 \text{ where } g_t \text{ or } m_t \text{ is } 0                               \\
-            &\hspace{5mm} k \leftarrow \lfloor t \, / \, \textit{decay\_every} \rfloor             \\
-            &\hspace{5mm} \theta_{t+1} \leftarrow \theta_t - \hat\eta_t (1 + \lambda^k b_t) \odot g_t
-                - \hat\eta_t \gamma \theta_t                                                    \\
-            &\hspace{5mm} m_{t+1} \leftarrow \beta m_t + (1 - \beta) g_t                         \\
-            &\rule{110mm}{0.4pt}                                                          \\[-1.ex]
-            &\bf{return} \:  \theta_t                                                     \\[-1.ex]
-            &\rule{110mm}{0.4pt}                                                          \\[-1.ex]
-       \end{aligned}
+    A step of each element, with m = 0 before the first:
 
-    This is Algorithm 1 of `Adaptive Gradient Method with Resilience and Momentum`. The paper sets
-    :math:`\lambda = 0.999`, multiplied once an epoch, and a base rate of 0.4 for ImageNet at batch 1024 with a cosine
-    schedule. It gives no :math:`\beta` and no :math:`\epsilon`; their defaults are ours.
+        g ← gradient, negated to maximize
+        b ← g m / (|g| max|m| + eps),  0 where g or m is 0
+        k ← steps done // decay_every
+        θ ← θ − lr (1 + lamᵏ b) g − lr weight_decay θ
+        m ← beta m + (1 − beta) g
+
+    This is Algorithm 1 of "Adaptive Gradient Method with Resilience and Momentum". The paper sets λ = 0.999, multiplied
+    once an epoch, and a base rate of 0.4 for ImageNet at batch 1024 with a cosine schedule. It gives no β and no ε;
+    their defaults are ours.
 
     Args:
         params (iterable): iterable of parameters or named_parameters to optimize, or of dicts defining groups

@@ -36,41 +36,33 @@ class Sphere(NamedTuple):
 
 
 class AdaRemS(AdaRem):
-    r"""Implements AdaRem-S: AdaRem on a sphere for scale-invariant parameters, AdaRem for all others.
+    """Implements AdaRem-S: AdaRem on a sphere for scale-invariant parameters, AdaRem for all others.
 
     Parameters of groups with ``spherical=True`` keep the norm R. The loss must not see their length, as is so for
-    weights in front of a BatchNorm; :func:`adarem.optim.param_groups` finds them and makes the groups. Their step:
+    weights in front of a BatchNorm; ``adarem.optim.param_groups`` finds them and makes the groups. Before the first
+    step α ← ‖θ‖ / R and θ ← R θ / ‖θ‖. A step, with b, lamᵏ and m as in ``AdaRem``:
 
-    .. math::
-       \begin{aligned}
-            &\rule{110mm}{0.4pt}                                                                 \\
-            &\textbf{initialize} : \alpha \leftarrow \|\theta_0\| / R, \:
-                \theta \leftarrow R \, \theta_0 / \|\theta_0\|                                   \\
-            &\hspace{5mm} \hat\eta_{sphere} \leftarrow
-                \frac{\hat\eta_t}{(1 - \hat\eta_t \gamma) \alpha^2}                             \\
-            &\hspace{5mm} \theta' \leftarrow \theta - \hat\eta_{sphere} (1 + \lambda^k b_t) \odot g_t \\
-            &\hspace{5mm} \alpha \leftarrow (1 - \hat\eta_t \gamma) \, \alpha \, \|\theta'\| / R    \\
-            &\hspace{5mm} \theta \leftarrow R \, \theta' / \|\theta'\|                             \\
-            &\rule{110mm}{0.4pt}                                                          \\[-1.ex]
-       \end{aligned}
+        lr_sphere ← lr / ((1 − lr weight_decay) α²)
+        θ' ← θ − lr_sphere (1 + lamᵏ b) g
+        α ← (1 − lr weight_decay) α ‖θ'‖ / R
+        θ ← R θ' / ‖θ'‖
 
-    with :math:`b_t`, :math:`\lambda^k` and :math:`m` as in :class:`AdaRem`. :math:`\hat\eta_{sphere}` is the paper's
-    sphere learning rate (section 3.4.1): :math:`\alpha` is the norm, over R, of the network that takes the same path
-    in Euclidean space under weight decay :math:`\gamma`. With ``lam=0`` the network's outputs are those of SGD with
-    weight decay. This form is ours; it needs none of the exponentially growing rates of Li and Arora (2019).
+    lr_sphere is the paper's sphere learning rate (section 3.4.1): α is the norm, over R, of the network that takes the
+    same path in Euclidean space under weight decay. With ``lam=0`` the network's outputs are those of SGD with weight
+    decay. This form is ours; it needs none of the exponentially growing rates of Li and Arora (2019).
 
     Args:
         params (iterable): parameters, or dicts defining groups; ``spherical`` (bool) in a dict puts its parameters on a
             sphere (default: False)
         radius (float, optional): R, of each sphere. Given, the parameters are brought to it when the optimizer is
             built: build it after loading weights and after wrapping in DDP. None keeps the norm that they have at the
-            first step, so that :math:`\alpha` starts at 1 (default: None)
+            first step, so that α starts at 1 (default: None)
         sphere (str, optional): ``"model"`` holds all parameters of a group on one sphere together, as the paper does;
             ``"tensor"`` each on its own (default: "model")
         slr (bool, optional): False is Algorithm 2 to the letter: the rate is ``lr`` and the weight decay is applied
             before the way back to the sphere (default: True)
 
-    The other arguments are those of :class:`AdaRem`. With ``slr``, ``lr * weight_decay`` must be below 1. The state of
+    The other arguments are those of ``AdaRem``. With ``slr``, ``lr * weight_decay`` must be below 1. The state of
     a spherical parameter has ``alpha`` and ``radius`` besides. A parameter without gradient stays as it is and counts
     as a part of its sphere.
 

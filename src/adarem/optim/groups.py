@@ -84,7 +84,7 @@ def param_groups(
 
     Args:
         model (nn.Module): the network.
-        example_input (Tensor, optional): see :func:`scale_invariant`, which finds the spherical parameters with it;
+        example_input (Tensor, optional): see ``scale_invariant``, which finds the spherical parameters with it;
             without it no group is marked spherical.
         weight_decay (float, optional): of the groups that decay. (default: 0)
         decay_norm_and_bias (bool, optional): False gives parameters with at most one dimension (norm weights, biases)

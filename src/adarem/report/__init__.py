@@ -24,7 +24,7 @@ def make_report(
 
     Args:
         runs_dir: the folder of the sweeps.
-        results_dir: where ``<sweep>/`` and the index go; its folder ``paper/``, else the checkout's, has the paper's
+        results_dir: where ``<sweep>/`` and the index go; its folder ``paper/``, else adarem's own, has the paper's
             numbers.
         grid: name of a grid, or of one sweep; None: every grid.
         data: one data set of the grid; None: every one.

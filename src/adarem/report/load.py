@@ -119,10 +119,12 @@ class Sweeps:
             found = [name for name in self.names() if data is None or self._is_on(name, data)]
             if not found:
                 on = f" on {data}" if data else ""
-                raise UserError(f"{self.runs_dir}: no runs{on} there; `make reproduce-table2` makes some")
+                raise UserError(
+                    f"{self.runs_dir}: no runs{on} there; `adarem launch grid=table2 data=digits` makes some"
+                )
             return found
         of_grid = [name for name in self.names() if self._is_of(name, grid)] or [n for n in self.names() if n == grid]
-        type_this = f"make reproduce-{grid}, or adarem launch grid={grid}" + (f" data={data}" if data else "")
+        type_this = f"adarem launch grid={grid}" + (f" data={data}" if data else "")
         if data is None and scale is None:
             if not of_grid:
                 raise UserError(f"{self.runs_dir}: no runs of {grid} there; type: {type_this}")

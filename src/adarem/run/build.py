@@ -11,9 +11,10 @@ import math
 import types
 import typing
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from adarem.run.errors import UserError
+from adarem.run.setting import Setting
 
 T = TypeVar("T")
 
@@ -72,7 +73,7 @@ class _Field(typing.NamedTuple):
 def _fields(cls: Hashable) -> dict[str, _Field]:
     """The fields of a dataclass by their keys in a file."""
     assert isinstance(cls, type) and dataclasses.is_dataclass(cls)
-    hints, none = typing.get_type_hints(cls), dataclasses.MISSING
+    hints, none = typing.get_type_hints(cls, include_extras=True), dataclasses.MISSING
     return {
         f.metadata.get(KEY, f.name): _Field(
             f.name, hints[f.name], f.default is none and f.default_factory is none, bool(f.metadata.get(REST))
@@ -85,11 +86,13 @@ def coerce(value: object, hint: object, key: str) -> object:
     """``value`` as the type hint ``hint`` wants it; ``key`` names it in messages.
 
     Raises:
-        UserError: it is of another type, not one of the choices, or not finite.
+        UserError: it is of another type, not one of the choices, out of its range, or not finite.
     """
     if hint in (object, typing.Any):
         return value
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _allowed(coerce(value, args[0], key), args[1:], key)
     if origin in (types.UnionType, typing.Union):
         return _one_of(value, args, key)
     if origin is Literal:
@@ -107,6 +110,14 @@ def coerce(value: object, hint: object, key: str) -> object:
             raise UserError(f"{key}={value!r}: needs a mapping")
         return {str(k): coerce(v, args[1], f"{key}.{k}") for k, v in value.items()}
     return _plain(value, hint, key)
+
+
+def _allowed(value: object, notes: tuple[object, ...], key: str) -> object:
+    """``value``, if the ``Setting`` among the notes of an ``Annotated`` allows it; None is no number and always is."""
+    for note in notes:
+        if isinstance(note, Setting) and note.allowed is not None and value is not None and value not in note.allowed:
+            raise UserError(f"{key}={value}: needs {note.allowed}")
+    return value
 
 
 def as_float(value: object, key: str) -> float:

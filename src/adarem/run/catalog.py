@@ -8,23 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from adarem.run.setting import SHARE, Choices, Range, Setting
+
 Kind: TypeAlias = Literal["images", "text"]
 LineStyle: TypeAlias = str | tuple[int, tuple[int, ...]]  # as matplotlib takes it: "-", or offset and dashes
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number from ``low`` to ``high``, both included."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Choices:
-    """One of these values."""
-
-    values: tuple[str | bool, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class Optimizer:
     color: str  # Okabe and Ito's palette, which colour-blind readers can tell apart
     line: LineStyle  # distinguishes curves in black and white
     marker: str = ""
-    hparams: Mapping[str, Range | Choices] = field(default_factory=dict)
+    hparams: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,15 +70,20 @@ class Metric:
 
 _ADDED = "added to the gradient"
 _DECOUPLED = "decoupled, × lr"
-_UNIT = Range(0, 1)
-_ADAM: Mapping[str, Range | Choices] = {"beta1": _UNIT, "beta2": _UNIT, "eps": _UNIT}
-_ADAREM: Mapping[str, Range | Choices] = {
-    "beta": _UNIT,
-    "lam": _UNIT,
-    "decay_every": Choices(("epoch", "step")),
-    "eps": _UNIT,
-    "scope": Choices(("tensor", "model")),
+_EPS = Setting("added to the denominator", SHARE)
+_ADAM: Mapping[str, Setting] = {
+    "beta1": Setting("decay of the gradient's moving average, a step", SHARE),
+    "beta2": Setting("decay of the squared gradient's moving average, a step", SHARE),
+    "eps": _EPS,
 }
+_ADAREM: Mapping[str, Setting] = {
+    "beta": Setting("decay of the gradient's moving average m, a step", SHARE),
+    "lam": Setting("λ: what the adaption is multiplied by, again and again", SHARE),
+    "decay_every": Setting("when λ is multiplied: once an epoch, or at every step", Choices(("epoch", "step"))),
+    "eps": Setting("in b's denominator; 0 is the exact sign form", SHARE),
+    "scope": Setting("what max |m| is over: each tensor, or all parameters", Choices(("tensor", "model"))),
+}
+_MOMENTUM = Setting("share of the step before that is added", SHARE)
 
 OPTIMIZERS: Mapping[str, Optimizer] = {
     "sgd": Optimizer("SGD", _ADDED, "#7F7F7F", "--"),
@@ -100,7 +92,11 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         _ADDED,
         "#000000",
         "-",
-        hparams={"momentum": _UNIT, "dampening": _UNIT, "nesterov": Choices((True, False))},
+        hparams={
+            "momentum": _MOMENTUM,
+            "dampening": Setting("share of the gradient that momentum leaves out", SHARE),
+            "nesterov": Setting("the gradient is that after the step of the momentum", Choices((True, False))),
+        },
     ),
     "adam": Optimizer("Adam", _ADDED, "#E69F00", "--", hparams=_ADAM),
     "adamw": Optimizer("AdamW", _DECOUPLED, "#56B4E9", "-.", hparams=_ADAM),
@@ -109,9 +105,23 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         _ADDED,
         "#009E73",
         (0, (5, 1, 1, 1, 1, 1)),
-        hparams={"beta1": _UNIT, "beta2": _UNIT, "final_lr": Range(0, 1e6), "gamma": _UNIT, "eps": _UNIT},
+        hparams={
+            **_ADAM,
+            "final_lr": Setting("the rate of SGD that it ends as, at the base rate", Range(0, 1e6)),
+            "gamma": Setting("how fast the bounds converge, a step", SHARE),
+        },
     ),
-    "rmsprop": Optimizer("RMSprop", _ADDED, "#CC79A7", ":", hparams={"alpha": _UNIT, "eps": _UNIT, "momentum": _UNIT}),
+    "rmsprop": Optimizer(
+        "RMSprop",
+        _ADDED,
+        "#CC79A7",
+        ":",
+        hparams={
+            "alpha": Setting("decay of the squared gradient's moving average, a step", SHARE),
+            "eps": _EPS,
+            "momentum": _MOMENTUM,
+        },
+    ),
     "adarem": Optimizer("AdaRem", _DECOUPLED, "#D55E00", "-", "o", _ADAREM),
     "adarem_s": Optimizer(
         "AdaRem-S",
@@ -119,7 +129,13 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
         "#0072B2",
         "-",
         "s",
-        {**_ADAREM, "sphere": Choices(("tensor", "model")), "slr": Choices((True, False))},
+        {
+            **_ADAREM,
+            "sphere": Setting(
+                "one sphere for each scale-invariant tensor, or one for all", Choices(("tensor", "model"))
+            ),
+            "slr": Setting("the sphere learning rate; false is Algorithm 2 as printed", Choices((True, False))),
+        },
     ),
 }
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adarem.run.build import as_float, nearest
-from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS, Range
+from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml
+from adarem.run.setting import Range
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def read_stated(path: Path) -> Stated:
             settings[kind][optimizer] = mapping(where, of_optimizer, ("lr", *known))
             for name, value in settings[kind][optimizer].items():
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
-                if not is_number and isinstance(known.get(name, Range(0, 1)), Range):  # YAML reads 1e-4 as text
+                numeric = name == "lr" or isinstance(known[name].allowed, Range)
+                if numeric and not is_number:  # YAML reads 1e-4 as text
                     raise UserError(f"{path}: {where}: {name}: needs a number, with a point: not {value!r}")
                 if is_number:
                     as_float(value, f"{path}: {where}: {name}")

@@ -295,5 +295,5 @@ def _packages() -> tuple[Any, Any]:
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError:
-        raise UserError("wandb-workspaces: not installed; .venv/bin/pip install wandb-workspaces") from None
+        raise UserError("wandb-workspaces: not installed; run `pip install 'adarem[workspaces]'`") from None
     return wr, ws

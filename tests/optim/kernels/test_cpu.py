@@ -1,15 +1,17 @@
 """The C++ kernels: compiled once and kept, refused in one line without a compiler, the same for any thread count."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from adarem import AdaRem
 from adarem.optim.kernels import cpu
 
 
-def test_fused_needs_a_compiler(monkeypatch, tmp_path):
+def test_fused_needs_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu.shutil, "which", lambda name: None)
     monkeypatch.setattr(cpu, "library", cpu.library.__wrapped__)
     assert not cpu.available()
@@ -21,7 +23,7 @@ def test_fused_needs_a_compiler(monkeypatch, tmp_path):
     AdaRem([p]).step()
 
 
-def test_fused_names_what_the_compiler_said(monkeypatch, tmp_path):
+def test_fused_names_what_the_compiler_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "c++"
     broken.write_text("#!/bin/sh\necho 'fatal: no disk' >&2\nexit 1\n")
     broken.chmod(0o755)
@@ -31,7 +33,7 @@ def test_fused_names_what_the_compiler_said(monkeypatch, tmp_path):
         cpu.library.__wrapped__()
 
 
-def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
+def test_compiled_kernels_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cpu.library.__wrapped__()
     (kept,) = (tmp_path / "adarem").iterdir()
@@ -40,8 +42,8 @@ def test_compiled_kernels_are_kept(monkeypatch, tmp_path):
     assert os.stat(kept).st_mtime_ns == stamp
 
 
-def test_fused_does_not_depend_on_threads():
-    def run(threads):
+def test_fused_does_not_depend_on_threads() -> None:
+    def run(threads: int) -> tuple[list[Tensor], AdaRem]:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:

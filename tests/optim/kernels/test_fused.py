@@ -8,7 +8,7 @@ from adarem import AdaRem, AdaRemS
 from adarem.optim.kernels.fused import available
 
 
-def test_fused_refuses_what_it_cannot_do():
+def test_fused_refuses_what_it_cannot_do() -> None:
     z = torch.ones(2, dtype=torch.complex64, requires_grad=True)
     optimizer = AdaRem([z], fused=True)
     z.grad = torch.ones_like(z)
@@ -16,7 +16,7 @@ def test_fused_refuses_what_it_cannot_do():
         optimizer.step()
 
 
-def test_fused_refuses_wrapped_tensors():
+def test_fused_refuses_wrapped_tensors() -> None:
     from torch.distributed.tensor import DTensor, init_device_mesh
 
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)

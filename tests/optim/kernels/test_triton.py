@@ -7,7 +7,7 @@ import sys
 from tests.support import ROOT, scenario
 
 
-def test_triton_kernels_follow_the_reference_in_the_interpreter():
+def test_triton_kernels_follow_the_reference_in_the_interpreter() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.scenario", "triton", "3"],
         cwd=ROOT,

@@ -104,7 +104,7 @@ def read_claims(results_dir: Path) -> list[Claim]:
     except yaml.YAMLError as e:
         where = getattr(e, "problem_mark", None)
         at = f" at line {where.line + 1}" if where else ""
-        raise UserError(f"{path}: not valid YAML{at}; fix it, or restore it with git checkout") from None
+        raise UserError(f"{path}: not valid YAML{at}; fix it, or restore it from the repository") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         keys = ", ".join(f.name for f in fields(Claim))
         raise UserError(f"{path}: needs a list of claims, each a mapping with {keys}")

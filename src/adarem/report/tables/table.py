@@ -40,7 +40,7 @@ def read_paper(spec: SweepSpec, results_dir: Path, stated: Stated | None = None)
 
     Args:
         spec: the grid.
-        results_dir: its folder ``paper/``, else the checkout's, has the files.
+        results_dir: its folder ``paper/``, else adarem's own, has the files.
         stated: of settings.yaml, where it has been read before.
 
     Raises:
