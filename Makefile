@@ -89,7 +89,7 @@ doctor: $(HARNESS) ## what this machine has and needs
 test: $(TESTS) ## all tests but test-installs, with a real Slurm cluster where this machine can start one
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-installs: $(TESTS) ## set-ups from nothing: each Python that is here, the containers' install lines (gigabytes, 20 minutes)
+test-installs: $(TESTS) ## set-ups from nothing: each Python that is here, the containers' install lines (gigabytes, up to an hour)
 	@$(BIN)/python -m pytest -m installs
 
 torture: $(TESTS) ## kill training ROUNDS=50 times, continue it, compare the final bits with those of undisturbed runs

@@ -100,3 +100,12 @@ def test_shell_scripts_parse() -> None:
     assert len(scripts) >= 5
     for script in scripts:
         subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_commit_hooks_run_what_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"  # nothing is fetched
+    hooks = [hook["entry"].removeprefix(".venv/bin/").split(" --")[0] for hook in repository["hooks"]]
+    (lint,) = re.findall(r"^lint:.*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    linted = [re.sub(r"\$\(BIN\)/| --check| \.", "", command) for command in lint.split(" && ")]
+    assert hooks == linted

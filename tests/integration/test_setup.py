@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.blocks import blocks
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OLDEST = PROJECT["requires-python"].removeprefix(">=")
@@ -146,6 +147,19 @@ def test_setup_of_an_environment_of_ones_own_installs_into_it(make: Make, own: P
     assert line.startswith("-m pip install ")
     assert "-c constraints.txt -e .[harness,ffcv,workspaces,dev,docs,examples]" in line
     assert not (tmp_path / "checkout" / ".venv").exists()
+
+
+def test_the_block_of_the_page_on_installing(make: Make, own: Path, tmp_path: Path) -> None:
+    """As it is printed, with an environment active whose pip and adarem only write down what they are asked."""
+    (block,) = (b for b in blocks("docs/install.md") if b.marked == "run by" and "VIRTUAL_ENV" in b.code)
+    python = own / "bin" / "python"
+    python.write_text(python.read_text().replace("exec", '[ "$1" != -m ] || { echo "$2" >>pip; exit; }\nexec'))
+    environment = {"PATH": os.environ["PATH"], "VIRTUAL_ENV": str(own)}
+    place = tmp_path / "checkout"
+    subprocess.run(["bash", "-euo", "pipefail", "-c", block.code], cwd=place, env=environment, check=True)
+    assert (place / "pip").read_text() == "pip\n"
+    assert (place / "words").read_text() == "doctor "
+    assert not (place / ".venv").exists()
 
 
 @pytest.mark.installs
