@@ -10,16 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import yaml
 
 from adarem.run.build import build
-from adarem.run.catalog import DATA_SETS, default_scale
+from adarem.run.catalog import DATA_SETS, METRICS, default_scale
 from adarem.run.config import Value
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
+from adarem.run.setting import Setting
 
 Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
@@ -31,8 +32,10 @@ FORMAT = 2
 class PaperPart:
     """The part of the paper that a grid repeats."""
 
-    source: str  # in the paper's own words: "Table 2", "Section 4.2"
-    values: str | None = None  # file in results/paper/ with its numbers; None: the paper prints none
+    source: Annotated[str, Setting('in the paper\'s own words: "Table 2", "Section 4.2"')]
+    values: Annotated[str | None, Setting("file in results/paper/ with its numbers; null: the paper prints none")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,33 @@ class SweepLabels:
 class SweepSpec:
     """A grid: what runs there are, and what the report makes of them."""
 
-    name: str  # of the grid: "table2"
-    axes: Mapping[str, tuple[str, ...]]  # key to its values; model and optimizer are always there
-    metrics: tuple[str, ...]  # of ``catalog.METRICS``; the first is the primary one
-    title: str = ""
-    heading: str | None = None  # goes before the title; None: the paper's source, else the name in words
-    paper: PaperPart | None = None  # None: no paper is behind it, it is a study
-    figure: str | None = None
-    selection: str = "final epoch"  # how the reported epoch and settings are chosen, in words
-    seeds: tuple[int, ...] = (0,)
-    settings: tuple[str, ...] = ()  # overrides of every run, as on the command line
-    overrides: Mapping[str, Settings] = field(default_factory=dict)  # label to settings off the axes
-    search: Mapping[str, Mapping[str, tuple[Value, ...]]] = field(default_factory=dict)  # optimizer to further axes
-    settings_from: str | None = None  # the grid of a search, whose best settings are taken
+    name: Annotated[str, Setting("of the grid, and of its file: names its folders")]
+    axes: Annotated[
+        Mapping[str, tuple[str, ...]],
+        Setting("key to its values; model and optimizer are always there. Each combination is a run"),
+    ]
+    metrics: Annotated[
+        tuple[str, ...],
+        Setting("what tables show, the primary one first, of " + ", ".join(METRICS)),
+    ]
+    title: Annotated[str, Setting("of tables and pages")] = ""
+    heading: Annotated[
+        str | None, Setting("goes before the title; null: the paper's source, else the name in words")
+    ] = None
+    paper: Annotated[PaperPart | None, Setting("what of the paper it repeats; null: nothing, it is a study")] = None
+    figure: Annotated[str | None, Setting("name of its figures' files")] = None
+    selection: Annotated[str, Setting("how the reported epoch and settings are chosen, in words")] = "final epoch"
+    seeds: Annotated[tuple[int, ...], Setting("one run of each combination for each")] = (0,)
+    settings: Annotated[tuple[str, ...], Setting("overrides of every run, as on the command line")] = ()
+    overrides: Annotated[Mapping[str, Settings], Setting("label in tables to settings off the axes")] = field(
+        default_factory=dict
+    )
+    search: Annotated[
+        Mapping[str, Mapping[str, tuple[Value, ...]]], Setting("optimizer to further axes of it alone")
+    ] = field(default_factory=dict)
+    settings_from: Annotated[
+        str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
+    ] = None
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
     labels: SweepLabels = field(default_factory=SweepLabels)
