@@ -104,7 +104,35 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Evaluation", _evaluation(sweep)),
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
+        *_imported_optimizers(runs),
     ]
+
+
+def _imported_optimizers(runs: Sequence[Run]) -> list[Fact]:
+    """Where the optimizers that are not built in come from, by what their runs' attempts recorded."""
+    found: dict[str, None] = {}
+    for r in runs:
+        for source in _sources(r):
+            found[f"{r.config.optimizer.label} from {source}"] = None
+    return [Fact("Imported optimizers", "; ".join(found))] if found else []
+
+
+def _sources(run: Run) -> list[str]:
+    """``torch:NAdam, torch 2.14.1, nadam.py 3f2a…`` of every attempt."""
+    found = []
+    for attempt in run.attempts:
+        if not (source := section(attempt, "optimizer")):
+            continue
+        distribution, file = text(source, "distribution"), text(source, "file")
+        parts = [
+            text(source, "name"),
+            f"{distribution} {text(source, 'version')}" if distribution else "in no installed distribution",
+            f"{file} ({text(source, 'sha256')[:12]})" if file else "its file is not known",
+        ]
+        if commit := text(source, "commit"):
+            parts.append(f"commit {Commit(commit[:9], bool(source.get('dirty')))}")
+        found.append(", ".join(parts))
+    return found
 
 
 def _states(runs: Sequence[Run]) -> str:
@@ -172,6 +200,12 @@ def warnings(sweep: Sweep) -> list[str]:
         "Cells were trained with different versions of torch",
         (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
     )
+    for label in dict.fromkeys(r.config.optimizer.label for r in started):
+        own = [r for r in started if r.config.optimizer.label == label]
+        differ(
+            f"Cells of {label} were made by different code",
+            (Valued(v, r.dir.path.name) for r in own for v in _sources(r)),
+        )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
         Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned
