@@ -16,13 +16,13 @@ import yaml
 
 from adarem.run.build import build
 from adarem.run.catalog import DATA_SETS, METRICS, default_scale
+from adarem.run.config import Value
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
 from adarem.run.setting import Setting
 
-Scalar: TypeAlias = str | int | float | bool
-Settings: TypeAlias = Mapping[str, Scalar]  # dotted key to value: {"optimizer.lam": 0.9}
+Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
 # Of grid.yaml. Files of before have no such key; 2: typed ``paper``, ``overrides`` and ``settings_from``.
 FORMAT = 2
@@ -73,7 +73,7 @@ class SweepSpec:
         default_factory=dict
     )
     search: Annotated[
-        Mapping[str, Mapping[str, tuple[Scalar, ...]]], Setting("optimizer to further axes of it alone")
+        Mapping[str, Mapping[str, tuple[Value, ...]]], Setting("optimizer to further axes of it alone")
     ] = field(default_factory=dict)
     settings_from: Annotated[
         str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
@@ -208,12 +208,20 @@ _LONGEST_NAME = 180  # characters; wandb and Slurm add their own
 
 def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, object]) -> str:
     """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
-    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
+    settings = {k.rsplit(".", 1)[-1]: str(v).strip("[]") for k, v in sorted(overrides.items())}  # betas=0.9_0.99
+    words = [model, optimizer, *(f"{k}={v}" for k, v in settings.items()), f"s{seed}"]
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
     return f"{name[: _LONGEST_NAME - 14]}--{digest}"
+
+
+def setting_text(value: object) -> str:
+    """A setting as on the command line: ``[0.9,0.99]``, ``null``."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(setting_text, value))}]"
+    return "null" if value is None else str(value)
 
 
 def overrides_text(settings: Mapping[str, object]) -> str:
