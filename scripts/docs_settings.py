@@ -3,6 +3,7 @@
 Meaning, unit and range are those of the config's dataclasses and of the catalog, defaults those of configs/.
 """
 
+import collections.abc
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ from adarem.run.config import (
     WandbConfig,
 )
 from adarem.run.setting import Setting
+from adarem.run.sweep import PaperPart, SweepSpec
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MARK = "<!-- every setting -->"
@@ -51,9 +53,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def sections() -> Iterator[str]:
+    yield f"\n### A grid's file\n\nIn `configs/grid/`.\n\n{HEAD}"
+    yield from rows(SweepSpec, "grid", {})
     for heading, group, cls, belongs in GROUPS:
         choices = {name: raw for name, raw in choices_of(group).items() if belongs(raw)}
-        yield f"\n### {heading}\n\n{(cls.__doc__ or '').strip()}"
+        yield f"\n### {heading}\n\n{(cls.__doc__ or '').strip().replace('<', '&lt;')}"
         if len(choices) > 1:
             yield f"\n`{group}=` takes {', '.join(f'`{name}`' for name in choices)}."
         yield f"\n{HEAD}"
@@ -91,7 +95,7 @@ def rows(cls: type, prefix: str, choices: Mapping[str, Mapping[str, object]]) ->
         if setting is not None:
             given = {name: raw[field.name] for name, raw in choices.items() if field.name in raw}
             yield row(key, setting, values(typing.get_args(hint)[0]), default(given, field.default, len(choices)))
-        elif dataclasses.is_dataclass(hint):
+        elif dataclasses.is_dataclass(hint) and choices:
             inner = {name: raw.get(field.name, {}) for name, raw in choices.items()}
             yield from rows(typing.cast(type, hint), key, typing.cast(dict[str, dict[str, object]], inner))
 
@@ -108,14 +112,25 @@ def values(hint: object) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
         return f"list of {values(typing.get_args(hint)[0])}s"
-    words = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "null"}
+    if typing.get_origin(hint) is collections.abc.Mapping:
+        return "mapping"
+    words = {
+        PaperPart: "mapping of source and values",
+        int: "integer",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return " or ".join(words[typing.cast(type, h)] for h in typing.get_args(hint) or (hint,))
 
 
 def default(given: Mapping[str, object], of_class: object, choices: int) -> str:
     """The value of each choice, those that agree together."""
+    if not given and of_class is dataclasses.MISSING:
+        return "the catalog's" if choices else ""
     if not given:
-        return "the catalog's" if of_class is dataclasses.MISSING else f"`{shown(of_class)}`"
+        return f"`{shown(of_class)}`"
     by_value: dict[str, list[str]] = {}
     for name, value in given.items():
         by_value.setdefault(shown(value), []).append(name)

@@ -291,7 +291,7 @@ def test_data_of_a_name_that_the_catalog_does_not_know(tmp_path: Path) -> None:
         (["grid=table3", "data=pydoc", "data.vocabluary=9"], "data.vocabluary: no such key; did you mean 'vocabulary'"),
         (["grid=table3", "data=pydoc", "data.kind=txt"], "data.kind=txt: did you mean 'text'?"),
         (["grid=table3", "data=pydoc", "model.dropout.inputs=0"], "model.dropout.inputs: no such key; did you mean"),
-        (["grid=table3", "data=pydoc", "model.dropout.input=1.0"], "model.dropout.input=1.0: needs a probability"),
+        (["grid=table3", "data=pydoc", "model.dropout.input=1.0"], "model.dropout.input=1.0: needs 0 or more, below 1"),
         (["grid=table3", "data=pydoc", "model.clip=-1"], "model.clip=-1.0: needs 0 or more"),
         (["grid=table3", "data=pydoc", "model.bptt=0"], "model.bptt=0: needs 1 or more"),
         (["grid=table3", "data=pydoc", "model.bptt_least=99"], "model.bptt_least=99: larger than model.bptt=35"),

@@ -20,6 +20,7 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.train import metrics as meters
 from adarem.train.checkpoint import find_newest, load
+from tests.support.optimizers import write_module
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 
@@ -42,6 +43,29 @@ def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
     results = complete.result(), broken.result()
     assert {r["top1"] for r in results} == {100 * float(complete.correct()["top1"].mean())}
+
+
+@pytest.mark.parametrize("optimizer", ["torch:NAdam", "own_to_train:make"])
+def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
+    optimizer: str,
+    tiny_run: Callable[..., Path],
+    run_here: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_module(tmp_path, "own_to_train")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for plan's child process
+    monkeypatch.syspath_prepend(str(tmp_path))  # for this one
+    settings = (f"optimizer={optimizer}", "optimizer.lr=0.01")
+    whole, broken = (RunDir(tiny_run(*settings, folder=folder)) for folder in ("whole", "broken"))
+    assert run_here(whole.path) == exitcodes.OK
+    assert run_here(broken.path, StopAtStep(5)) == exitcodes.REQUEUE
+    assert run_here(broken.path) == exitcodes.OK
+    state = final_state(whole)
+    assert_same_bits(state, final_state(broken))
+    first, *others = (group["lr"] for group in state["optimizer"]["param_groups"])
+    assert 0 < first < 0.01 and all(lr == pytest.approx(0.1 * first) for lr in others)  # the factory's share
+    assert [a["optimizer"]["name"] for a in broken.attempts()] == [optimizer, optimizer]
 
 
 def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:

@@ -5,7 +5,7 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
+from adarem.run.optimizer_names import check_form, default_label, is_imported
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
@@ -68,9 +70,11 @@ def labels() -> SweepLabels:
         "optimizer": {name: known.label for name, known in OPTIMIZERS.items()},
     }
     for group, by_name in found.items():
-        files = [_load(p) for _, p in sorted(config_files(group).items())]
+        files = {stem: _load(p) for stem, p in sorted(config_files(group).items())}
         with _one_line():
-            by_name |= {str(f.name): str(f.label) for f in files if {"name", "label"} <= set(f)}
+            for stem, f in files.items():
+                if {"name", "label"} <= set(f):
+                    by_name[stem if is_imported(str(f.name)) else str(f.name)] = str(f.label)
     return SweepLabels(dict(sorted(found["model"].items())), dict(sorted(found["optimizer"].items())))
 
 
@@ -169,7 +173,9 @@ def _check_names(parsed: list[Override]) -> None:
             raise UserError(f"{o.input_line}: one value at a time; each makes a folder of runs of its own")
         if key in groups:
             for value in values(o):
-                if value not in groups[key] and not (key == "model" and ":" in value):
+                if key == "optimizer" and is_imported(value):
+                    check_form(key, value)
+                elif value not in groups[key] and not (key == "model" and ":" in value):
                     raise UserError(
                         f"{key}={value}: no such file configs/{key}/{value}.yaml; {nearest(value, groups[key])}"
                     )
@@ -182,9 +188,9 @@ def values(override: Override) -> list[str]:
         UserError: an axis without a list of values, as Hydra's interval().
     """
     if not override.is_sweep_override():
-        return [override.get_value_element_as_str()]
+        return [override.get_value_element_as_str().replace("\\:", ":")]  # Hydra escapes the colon of torch:NAdam
     try:
-        return [str(v) for v in override.sweep_string_iterator()]
+        return [str(v).replace("\\:", ":") for v in override.sweep_string_iterator()]
     except HydraException:
         raise UserError(f"{override.input_line}: an axis needs its values, {key_of(override)}=VALUE,VALUE") from None
 
@@ -263,7 +269,35 @@ def _first_line(error: BaseException) -> str:
     return next(iter(text.splitlines()), type(error).__name__).rstrip(".")
 
 
-def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axes: list[Override]) -> RunConfig:
+def imported_optimizer(choice: str) -> str | None:
+    """Where an optimizer of the axis is imported from: ``torch:NAdam`` itself, or what a file of ``configs/optimizer``
+    says as ``name`` or ``class``; None for those of the catalog."""
+    if is_imported(choice):
+        return choice
+    path = config_files("optimizer").get(choice)
+    if path is None:
+        return None
+    file = _load(path)
+    with _one_line():
+        named = [str(file[key]) for key in ("class", "name") if key in file]
+    return next(filter(is_imported, named), None)
+
+
+def _with_own_settings(cfg: DictConfig, name: str, lines: list[str]) -> None:
+    """Puts an optimizer that is in no file, with the settings of these overrides, in place of the composed one."""
+    given = {o.get_key_element().lstrip("+~").removeprefix("optimizer."): o.value() for o in _checked(lines)}
+    with _one_line():
+        OmegaConf.set_struct(cfg, False)
+        cfg.optimizer = OmegaConf.create({"name": name, **given})
+
+
+def compose_run(
+    choice: Mapping[str, str],
+    seed: int,
+    shared: list[str],
+    off_axes: list[Override],
+    signature: Callable[[str], Signature],
+) -> RunConfig:
     """One run's config, checked.
 
     Args:
@@ -271,6 +305,7 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
         seed: its seed.
         shared: overrides that all runs have, as Hydra reads them.
         off_axes: those of them that the user gave, which join the run's name.
+        signature: of an optimizer that is imported by name.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
@@ -279,9 +314,20 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
     for key, value in choice.items():
         if key == "model" and ":" in value:
             lines += ["model=resnet18", f"model.name={value}", f"++model.label={value}"]
+        elif key == "optimizer" and is_imported(value):
+            lines.append("optimizer=sgdm")  # a file that is there; what it says is left out below
         else:
             lines.append(f"{key}={value}")
-    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in (*lines, *shared)])
+    lines += shared
+    imported, of_optimizer = imported_optimizer(choice["optimizer"]), []
+    if imported == choice["optimizer"]:
+        of_optimizer = [s for s in lines if _key(s).startswith("optimizer.")]
+        lines = [s for s in lines if s not in of_optimizer]
+    elif imported is not None:  # a file may leave out any setting that has a default
+        lines = [f"++{s.lstrip('+')}" if _key(s).startswith("optimizer.") and s[0] != "~" else s for s in lines]
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in lines])
+    if imported == choice["optimizer"]:
+        _with_own_settings(cfg, imported, of_optimizer)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
             f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
@@ -289,6 +335,13 @@ def compose_run(choice: Mapping[str, str], seed: int, shared: list[str], off_axe
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    if imported is not None:
+        raw["optimizer"]["name"] = choice[
+            "optimizer"
+        ]  # by which the report knows it, also where two files name a class
+        if imported != choice["optimizer"]:
+            raw["optimizer"]["class"] = imported
+        complete(raw["optimizer"], imported, signature(imported))
     with_catalog(raw)
     for key in {"root", "beton_dir"} & set(raw["data"] or ()):
         _need_path(f"data.{key}", raw["data"][key])
@@ -316,7 +369,12 @@ def with_catalog(raw: Mapping[str, object]) -> None:
         part = raw.get(group)
         if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
             continue
-        part.setdefault("label", known[name].label if name in known else name)
+        part.setdefault("label", known[name].label if name in known else default_label(name))
+        if group == "optimizer" and name in known and part["label"] != known[name].label:
+            raise UserError(
+                f"optimizer.label={part['label']}: {name} is printed as {known[name].label}; leave the label out, or "
+                "name an optimizer of your own"
+            )
         if group == "data":
             splits = ("train", "val", "test") if part.get("kind") == "text" else ("train", "val")
             counts = DATA_SETS[name].counts if name in known else dict.fromkeys(splits)

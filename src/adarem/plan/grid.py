@@ -9,7 +9,7 @@ from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS
 from adarem.run.config import SEEDS, check_name
 from adarem.run.errors import UserError
-from adarem.run.sweep import SweepSpec
+from adarem.run.sweep import SweepSpec, setting_text
 
 _BY_PLAN = ("data", "scale", "labels")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
@@ -68,7 +68,7 @@ def _checked_axes(axes: object) -> dict[str, list[str]]:
     for key, tried in named.items():
         if "." not in key and key not in AXES:
             raise UserError(f"grid.axes.{key}: no axis; {nearest(key, AXES)}, or a dotted key such as optimizer.lr")
-        found[key] = [str(value) for value in _check_tried(f"grid.axes.{key}", key, tried)]
+        found[key] = [setting_text(value) for value in _check_tried(f"grid.axes.{key}", key, tried)]
     return found
 
 
@@ -77,9 +77,9 @@ def _check_tried(where: str, key: str, tried: object) -> list[object]:
     if not isinstance(tried, list) or not tried:
         raise UserError(f"{where}={tried}: needs a list of at least one value")
     for value in tried:
-        if not isinstance(value, str | int | float):
-            raise UserError(f"{where}={tried}: needs names and numbers, not {value}")
-    check([f"{key}={value}" for value in tried], where)
+        if isinstance(value, Mapping):
+            raise UserError(f"{where}={tried}: needs names, numbers and lists, not {value}")
+    check([f"{key}={setting_text(value)}" for value in tried], where)
     return tried
 
 
@@ -100,9 +100,9 @@ def places(spec: SweepSpec, given: Collection[str]) -> list[dict[str, str]]:
     for of_axes in itertools.product(*spec.axes.values()):
         choice = dict(zip(spec.axes, of_axes, strict=True))
         search = spec.search.get(choice["optimizer"], {})
-        searched = {k: [str(v) for v in tried] for k, tried in search.items() if k not in given}
+        searched = {k: [setting_text(v) for v in tried] for k, tried in search.items() if k not in given}
         for settings in own_settings:
-            own = choice | {k: str(v) for k, v in settings.items() if k not in given}
+            own = choice | {k: setting_text(v) for k, v in settings.items() if k not in given}
             found += [own | dict(zip(searched, tried, strict=True)) for tried in itertools.product(*searched.values())]
     return [place for i, place in enumerate(found) if place not in found[:i]]
 

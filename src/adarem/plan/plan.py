@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.compose import compose_grid, compose_run, composing, labels, line_of, parse, values
 from adarem.plan.grid import checked_seeds, places, spec_of
 from adarem.plan.selection import Selection, selected_settings
@@ -18,7 +19,15 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
 from adarem.run.stated import read_stated
-from adarem.run.sweep import SweepLabels, SweepSpec, overrides_text, scale_in_name, sweep_name, write_sweep
+from adarem.run.sweep import (
+    SweepLabels,
+    SweepSpec,
+    overrides_text,
+    scale_in_name,
+    setting_text,
+    sweep_name,
+    write_sweep,
+)
 from adarem.run.text import aligned
 
 
@@ -91,7 +100,7 @@ def make_plan(overrides: list[str]) -> Plan:
         UserError: one line that names the key and the nearest valid name.
     """
     given = parse(overrides)
-    with composing():
+    with composing(), OptimizerChecks() as checks:
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
@@ -105,12 +114,15 @@ def make_plan(overrides: list[str]) -> Plan:
         )
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
-        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes)
+        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, checks.signature)
         selection = _selection(spec.settings_from, base.runs_dir, first)
         configs = []
         for choice in choices:
             selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
-            configs += [compose_run(choice, seed, [*settled, *selected, *shared], off_axes) for seed in spec.seeds]
+            overridden = [*settled, *selected, *shared]
+            configs += [compose_run(choice, seed, overridden, off_axes, checks.signature) for seed in spec.seeds]
+        _check_labels(configs)
+        checks.try_runs(configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
@@ -135,11 +147,28 @@ def make_plan(overrides: list[str]) -> Plan:
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
     """What the report prints for models, optimizers and overrides, also for runs that are in no plan."""
     found = labels()
-    of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file
-    by_text = {overrides_text(settings): label for label, settings in spec.overrides.items()}
+    of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file,
+    optimizers = {c.optimizer.name: c.optimizer.label for c in configs}  # and so are optimizers that are imported
+    by_text = {
+        overrides_text({k: setting_text(v) for k, v in settings.items()}): label
+        for label, settings in spec.overrides.items()
+    }
     return SweepLabels(
-        {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}}, found.optimizer, by_text
+        {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}},
+        {**found.optimizer, **{k: v for k, v in optimizers.items() if k not in found.optimizer}},
+        by_text,
     )
+
+
+def _check_labels(configs: list[RunConfig]) -> None:
+    """Raises UserError where a table could not tell two optimizers apart."""
+    names: dict[str, str] = {}
+    for o in (c.optimizer for c in configs):
+        if names.setdefault(o.label, o.name) != o.name:
+            raise UserError(
+                f"optimizer={o.name}: printed as {o.label}, and so is {names[o.label]}; give one of them a label in a "
+                "file of its own, configs/optimizer/NAME.yaml"
+            )
 
 
 def _selection(search: str | None, runs_dir: Path, first: RunConfig) -> Selection:

@@ -52,7 +52,7 @@ def _names(runs: Sequence[str]) -> str:
 
 
 class Commit(NamedTuple):
-    name: str  # nine letters
+    name: str  # nine letters; "adarem 0.1.0" for an installed version, which has no commit
     dirty: bool
 
     def __str__(self) -> str:
@@ -60,16 +60,19 @@ class Commit(NamedTuple):
 
 
 def commits_of_attempts(run: Run) -> list[Commit]:
-    return [_commit(attempt) for attempt in run.attempts if attempt.get("commit")]
+    return [commit for attempt in run.attempts if (commit := _commit(attempt))]
 
 
 def commits(run: Run) -> list[Commit]:
     """Of every attempt, and of the result."""
-    return [*commits_of_attempts(run), *([_commit(run.result)] if run.result.get("commit") else [])]
+    return [*commits_of_attempts(run), *filter(None, [_commit(run.result)])]
 
 
-def _commit(record: JsonRecord) -> Commit:
-    return Commit(text(record, "commit")[:9], bool(record.get("dirty")))
+def _commit(record: JsonRecord) -> Commit | None:
+    if record.get("commit"):
+        return Commit(text(record, "commit")[:9], bool(record.get("dirty")))
+    version = section(record, "versions").get("adarem")
+    return Commit(f"adarem {version}", False) if version else None
 
 
 def _distinct(runs: Sequence[Run], key: str) -> list[str]:
@@ -94,12 +97,42 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Data", _data(sweep)),
         Fact("Scale", f"{'; '.join(scales)}, {c.schedule.name} learning rate, {warmup}"),
         Fact("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))),
-        Fact("Commit", ", ".join(made_by) or "no run has started"),
+        Fact(
+            "Commit", ", ".join(made_by) or ("none recorded" if any(r.attempts for r in runs) else "no run has started")
+        ),
         Fact("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"),
         Fact("Evaluation", _evaluation(sweep)),
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
+        *_imported_optimizers(runs),
     ]
+
+
+def _imported_optimizers(runs: Sequence[Run]) -> list[Fact]:
+    """Where the optimizers that are not built in come from, by what their runs' attempts recorded."""
+    found: dict[str, None] = {}
+    for r in runs:
+        for source in _sources(r):
+            found[f"{r.config.optimizer.label} from {source}"] = None
+    return [Fact("Imported optimizers", "; ".join(found))] if found else []
+
+
+def _sources(run: Run) -> list[str]:
+    """``torch:NAdam, torch 2.14.1, nadam.py 3f2a…`` of every attempt."""
+    found = []
+    for attempt in run.attempts:
+        if not (source := section(attempt, "optimizer")):
+            continue
+        distribution, file = text(source, "distribution"), text(source, "file")
+        parts = [
+            text(source, "name"),
+            f"{distribution} {text(source, 'version')}" if distribution else "in no installed distribution",
+            f"{file} ({text(source, 'sha256')[:12]})" if file else "its file is not known",
+        ]
+        if commit := text(source, "commit"):
+            parts.append(f"commit {Commit(commit[:9], bool(source.get('dirty')))}")
+        found.append(", ".join(parts))
+    return found
 
 
 def _states(runs: Sequence[Run]) -> str:
@@ -167,6 +200,12 @@ def warnings(sweep: Sweep) -> list[str]:
         "Cells were trained with different versions of torch",
         (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
     )
+    for label in dict.fromkeys(r.config.optimizer.label for r in started):
+        own = [r for r in started if r.config.optimizer.label == label]
+        differ(
+            f"Cells of {label} were made by different code",
+            (Valued(v, r.dir.path.name) for r in own for v in _sources(r)),
+        )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
         Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned

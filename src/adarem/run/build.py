@@ -152,6 +152,9 @@ def _one_of(value: object, hints: tuple[object, ...], key: str) -> object:
     classes = [h for h in inner if isinstance(h, type) and dataclasses.is_dataclass(h)]
     if classes:
         return build(_of_kind(classes, value, key), value, key)
+    if isinstance(value, list | tuple):
+        for sequence in (h for h in inner if typing.get_origin(h) is tuple):
+            return coerce(value, sequence, key)
     if not any(type(value) is h for h in inner):
         raise UserError(f"{key}={value!r}: needs {' or '.join(map(_name, inner))}")
     return _plain(value, type(value), key)

@@ -14,9 +14,12 @@ from typing import Annotated, Literal, TypeAlias
 from adarem.run.build import KEY, REST, as_float, build, nearest
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
+from adarem.run.optimizer_names import check_form, is_imported
 from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Setting
 
 Scalar: TypeAlias = str | int | float | bool
+# Of an optimizer's setting: betas are a tuple, and some classes take a tuple of them.
+Value: TypeAlias = str | int | float | bool | None | tuple[Scalar | None | tuple[Scalar | None, ...], ...]
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -127,11 +130,21 @@ class LstmConfig:
 class OptimizerConfig:
     """In YAML the optimizer's own settings are keys next to lr and weight_decay."""
 
-    name: Annotated[str, Setting("of the catalog")]
+    name: Annotated[
+        str, Setting("of the catalog; MODULE:NAME of one that is imported, torch:NAdam; or a name of yours")
+    ]
     label: Annotated[str, Setting("as the paper prints it")]
     lr: Annotated[float, Setting("base learning rate at the grid's global batch", POSITIVE)]
     weight_decay: Annotated[float, Setting("how it is applied: see each optimizer", AT_LEAST_0)]
-    hparams: Mapping[str, Scalar] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
+    hparams: Mapping[str, Value] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
+    source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
+        field(default=None, metadata={KEY: "class"})
+    )
+
+    @property
+    def imported(self) -> str | None:
+        """Where it is imported from, ``torch:NAdam``; None for those of the catalog."""
+        return self.source or (self.name if is_imported(self.name) else None)
 
 
 @dataclass(frozen=True)
@@ -252,8 +265,17 @@ def _require(ok: bool, message: str) -> None:
 
 
 def _check_optimizer(o: OptimizerConfig) -> None:
+    if o.imported is not None:  # its settings are known where it can be imported: plan tries them, training passes them
+        check_form("optimizer", o.imported)
+        if o.source is not None:
+            check_name("optimizer.name", o.name)
+            _require(o.name not in OPTIMIZERS, f"optimizer.name={o.name}: a built-in optimizer's; choose another name")
+        return
     if o.name not in OPTIMIZERS:
-        raise UserError(f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, OPTIMIZERS)}")
+        raise UserError(
+            f"optimizer.name={o.name}: unknown optimizer; {nearest(o.name, OPTIMIZERS)} "
+            "(or MODULE:NAME, for instance torch:NAdam)"
+        )
     known = OPTIMIZERS[o.name].hparams
     for k, v in o.hparams.items():
         key = f"optimizer.{k}"
@@ -364,5 +386,7 @@ def from_dict(raw: Mapping[str, object]) -> RunConfig:
 def to_dict(config: RunConfig) -> dict[str, object]:
     """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
+    if (source := raw["optimizer"].pop("source")) is not None:
+        raw["optimizer"]["class"] = source
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))
     return {"cell" if key == "run_name" else key: value for key, value in raw.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from adarem.run.catalog import SYMBOLS
 from adarem.run.config import RunConfig
-from adarem.run.sweep import SweepLabels, heading, overrides_text
+from adarem.run.sweep import SweepLabels, heading, overrides_text, setting_text
 
 __all__ = ["heading", "readable", "shortened", "table_cell"]
 
@@ -13,7 +13,7 @@ __all__ = ["heading", "readable", "shortened", "table_cell"]
 def readable(settings: Mapping[str, object]) -> str:
     """Settings in words: ``λ 0.9, weight decay 0.0005``; in the order of ``adarem.run.sweep.overrides_text``."""
     words = ((k.rsplit(".", 1)[-1], v) for k, v in sorted(settings.items()))
-    return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {v}" for k, v in words)
+    return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {setting_text(v)}" for k, v in words)
 
 
 def table_cell(config: RunConfig, labels: SweepLabels) -> str:

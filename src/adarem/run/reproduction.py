@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 from adarem.run.catalog import DATA_SETS, NETWORKS, SYMBOLS
 from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
 from adarem.run.stated import Stated
-from adarem.run.sweep import SweepSpec
+from adarem.run.sweep import SweepSpec, setting_text
 
 Kind: TypeAlias = Literal["reproduction", "variation", "rehearsal", "study"]
 
@@ -132,6 +132,8 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         as_stated = key.startswith("optimizer.") and leaf in papers  # found above where it differs
         if key not in grids and not as_stated:
             found.setdefault(key, f"{_words(key.rsplit('.', 1)[-1])} {value}")
+    if config.optimizer.imported is not None:
+        found["optimizer"] = f"optimizer {config.optimizer.imported}"
     return [found[key] for key in sorted(found)]
 
 
@@ -139,7 +141,7 @@ def _of_grid(spec: SweepSpec, config: RunConfig, key: str, value: object) -> boo
     """Whether the grid itself plans this setting off its axes."""
     searched = spec.search.get(config.optimizer.name, {}).get(key, ())
     planned = [settings[key] for settings in spec.overrides.values() if key in settings]
-    return str(value) in map(str, (*searched, *planned))
+    return setting_text(value) in map(setting_text, (*searched, *planned))
 
 
 def _other_data(config: RunConfig, seen: Seen) -> str | None:

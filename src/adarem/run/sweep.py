@@ -10,18 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import yaml
 
 from adarem.run.build import build
-from adarem.run.catalog import DATA_SETS, default_scale
+from adarem.run.catalog import DATA_SETS, METRICS, default_scale
+from adarem.run.config import Value
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
+from adarem.run.setting import Setting
 
-Scalar: TypeAlias = str | int | float | bool
-Settings: TypeAlias = Mapping[str, Scalar]  # dotted key to value: {"optimizer.lam": 0.9}
+Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
 # Of grid.yaml. Files of before have no such key; 2: typed ``paper``, ``overrides`` and ``settings_from``.
 FORMAT = 2
@@ -31,8 +32,10 @@ FORMAT = 2
 class PaperPart:
     """The part of the paper that a grid repeats."""
 
-    source: str  # in the paper's own words: "Table 2", "Section 4.2"
-    values: str | None = None  # file in results/paper/ with its numbers; None: the paper prints none
+    source: Annotated[str, Setting('in the paper\'s own words: "Table 2", "Section 4.2"')]
+    values: Annotated[str | None, Setting("file in results/paper/ with its numbers; null: the paper prints none")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,33 @@ class SweepLabels:
 class SweepSpec:
     """A grid: what runs there are, and what the report makes of them."""
 
-    name: str  # of the grid: "table2"
-    axes: Mapping[str, tuple[str, ...]]  # key to its values; model and optimizer are always there
-    metrics: tuple[str, ...]  # of ``catalog.METRICS``; the first is the primary one
-    title: str = ""
-    heading: str | None = None  # goes before the title; None: the paper's source, else the name in words
-    paper: PaperPart | None = None  # None: no paper is behind it, it is a study
-    figure: str | None = None
-    selection: str = "final epoch"  # how the reported epoch and settings are chosen, in words
-    seeds: tuple[int, ...] = (0,)
-    settings: tuple[str, ...] = ()  # overrides of every run, as on the command line
-    overrides: Mapping[str, Settings] = field(default_factory=dict)  # label to settings off the axes
-    search: Mapping[str, Mapping[str, tuple[Scalar, ...]]] = field(default_factory=dict)  # optimizer to further axes
-    settings_from: str | None = None  # the grid of a search, whose best settings are taken
+    name: Annotated[str, Setting("of the grid, and of its file: names its folders")]
+    axes: Annotated[
+        Mapping[str, tuple[str, ...]],
+        Setting("key to its values; model and optimizer are always there. Each combination is a run"),
+    ]
+    metrics: Annotated[
+        tuple[str, ...],
+        Setting("what tables show, the primary one first, of " + ", ".join(METRICS)),
+    ]
+    title: Annotated[str, Setting("of tables and pages")] = ""
+    heading: Annotated[
+        str | None, Setting("goes before the title; null: the paper's source, else the name in words")
+    ] = None
+    paper: Annotated[PaperPart | None, Setting("what of the paper it repeats; null: nothing, it is a study")] = None
+    figure: Annotated[str | None, Setting("name of its figures' files")] = None
+    selection: Annotated[str, Setting("how the reported epoch and settings are chosen, in words")] = "final epoch"
+    seeds: Annotated[tuple[int, ...], Setting("one run of each combination for each")] = (0,)
+    settings: Annotated[tuple[str, ...], Setting("overrides of every run, as on the command line")] = ()
+    overrides: Annotated[Mapping[str, Settings], Setting("label in tables to settings off the axes")] = field(
+        default_factory=dict
+    )
+    search: Annotated[
+        Mapping[str, Mapping[str, tuple[Value, ...]]], Setting("optimizer to further axes of it alone")
+    ] = field(default_factory=dict)
+    settings_from: Annotated[
+        str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
+    ] = None
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
     labels: SweepLabels = field(default_factory=SweepLabels)
@@ -191,12 +208,20 @@ _LONGEST_NAME = 180  # characters; wandb and Slurm add their own
 
 def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, object]) -> str:
     """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
-    words = [model, optimizer, *(f"{k.rsplit('.', 1)[-1]}={v}" for k, v in sorted(overrides.items())), f"s{seed}"]
+    settings = {k.rsplit(".", 1)[-1]: str(v).strip("[]") for k, v in sorted(overrides.items())}  # betas=0.9_0.99
+    words = [model, optimizer, *(f"{k}={v}" for k, v in settings.items()), f"s{seed}"]
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
     if len(name) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
     return f"{name[: _LONGEST_NAME - 14]}--{digest}"
+
+
+def setting_text(value: object) -> str:
+    """A setting as on the command line: ``[0.9,0.99]``, ``null``."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(setting_text, value))}]"
+    return "null" if value is None else str(value)
 
 
 def overrides_text(settings: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from adarem.run.catalog import OPTIMIZERS
+from adarem.report.figures.style import of_optimizer
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
@@ -71,7 +71,8 @@ class Layout:
         first: dict[tuple[str, str], str] = {}
         for c in self.configs:
             first.setdefault((c.model.name, c.optimizer.name), table_cell(c, self.spec.labels))
-        return {cell: OPTIMIZERS[name].color for (_, name), cell in first.items() if name in OPTIMIZERS}
+        names = list(dict.fromkeys((*self.spec.optimizers, *(name for _, name in first))))
+        return {cell: of_optimizer(name, names).color for (_, name), cell in first.items()}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 import contextlib
 from contextlib import ExitStack
 
+from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost, UserError
 from adarem.train.console import RunConsole, append_to_log, print_line
 from adarem.train.distributed.context import RankContext, on_main_rank
 from adarem.train.distributed.watchdog import Watchdog
+from adarem.train.named_optimizers import source_of
 from adarem.train.provenance import Provenance, slurm_job
 
 
@@ -16,12 +18,12 @@ class Attempt:
 
     Args:
         run: the run directory.
-        run_name: at the beginning of each line on the terminal.
+        config: of the run, whose name is at the beginning of each line on the terminal.
         context: of this rank.
     """
 
-    def __init__(self, run: RunDir, run_name: str, context: RankContext) -> None:
-        self._run, self._run_name, self._context = run, run_name, context
+    def __init__(self, run: RunDir, config: RunConfig, context: RankContext) -> None:
+        self._run, self._config, self._run_name, self._context = run, config, config.run_name, context
         self._number = 0  # 0 before the attempt has begun: the newest record may be another process's
         self.console: RunConsole | None = None  # on rank 0
 
@@ -30,7 +32,10 @@ class Attempt:
 
         def start() -> int:
             self.console = stack.enter_context(RunConsole(self._run, self._run_name, slurm_job()))
-            return self._run.start_attempt(Provenance.of(self._context).to_record())
+            record = Provenance.of(self._context).to_record()
+            if (source := source_of(self._config.optimizer)) is not None:
+                record["optimizer"] = source
+            return self._run.start_attempt(record)
 
         self._number = on_main_rank(self._context, start)
 

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from adarem.run import exitcodes
 from adarem.run.config import DataConfig, RunConfig, TextConfig
@@ -24,6 +26,7 @@ from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
 from adarem.train.models.library import count_parameters
+from adarem.train.named_optimizers import build_named, load_named
 from adarem.train.optimizers import build_optimizer
 from adarem.train.state import CheckpointRecord
 from adarem.train.tasks.base import Evaluation, FinalResult, Task
@@ -59,7 +62,7 @@ def train(path: Path) -> int:
         return exitcodes.FAILED if e.signal == "SIGTERM" else exitcodes.REQUEUE
 
     # One attempt, watched, and recorded however it ends.
-    attempt = Attempt(run, config.run_name, context)
+    attempt = Attempt(run, config, context)
     try:
         with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
@@ -129,20 +132,33 @@ def _build(run: RunDir, config: RunConfig, context: RankContext) -> Trainer:
     model = task.build_model().to(context.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = raise_on_all_ranks(
-        context,
-        lambda: build_optimizer(
-            config.optimizer.name,
-            model,
-            lr=config.optimizer.lr * config.scale.lr_factor,
-            weight_decay=config.optimizer.weight_decay,
-            hparams=config.optimizer.hparams,
-            steps_per_epoch=task.info.steps_per_epoch,
-            example_input=task.example_input().to(context.device),
-            decay_norm_and_bias=config.train.decay_norm_and_bias,
-        ),
-    )
+    optimizer = raise_on_all_ranks(context, lambda: _build_optimizer(config, context, task, model))
     return Trainer(config, run, context, task, model, optimizer)
+
+
+def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model: nn.Module) -> Optimizer:
+    o, lr = config.optimizer, config.optimizer.lr * config.scale.lr_factor
+    if o.imported is not None:
+        return build_named(
+            load_named(o.imported),
+            model,
+            lr=lr,
+            weight_decay=o.weight_decay,
+            hparams=o.hparams,
+            steps_per_epoch=task.info.steps_per_epoch,
+            total_steps=config.scale.epochs * task.info.steps_per_epoch,
+            decay_norm_and_bias=config.train.decay_norm_and_bias,
+        )
+    return build_optimizer(
+        o.name,
+        model,
+        lr=lr,
+        weight_decay=o.weight_decay,
+        hparams=o.hparams,
+        steps_per_epoch=task.info.steps_per_epoch,
+        example_input=task.example_input().to(context.device),
+        decay_norm_and_bias=config.train.decay_norm_and_bias,
+    )
 
 
 def _set_up_torch(config: RunConfig, context: RankContext) -> None:

@@ -58,6 +58,9 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.context, self.task = config, run, context, task
         self.model, self.optimizer = model, optimizer
+        self._base_lrs = [
+            float(group["lr"]) for group in optimizer.param_groups
+        ]  # as built: a checkpoint's is scheduled
         self.state = TrainingState()
         self.total_steps = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
@@ -154,9 +157,8 @@ class Trainer:
 
     def _step(self, network: nn.Module, batch: Batch) -> Tensor:
         """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
-        lr = self._lr(self.state.step) * batch.lr_factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for group, base_lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = self._lr(self.state.step, base_lr) * batch.lr_factor
         # Dropout draws from a generator that is seeded by step and rank: a checkpoint needs no state of it.
         torch.manual_seed(
             (self.config.seed * self.total_steps + self.state.step) * self.context.world_size + self.context.rank
@@ -184,7 +186,7 @@ class Trainer:
         self.state.train_loss = metrics["loss"]
         record = {
             **metrics,
-            "lr": self._lr(self.state.step - 1),
+            "lr": self._lr(self.state.step - 1, self.config.optimizer.lr * self.config.scale.lr_factor),
             "data_wait": timer.waited_seconds / train_seconds,
             "seconds_train": train_seconds,
             "seconds_checkpoint": self.state.checkpoint_seconds,
@@ -266,11 +268,12 @@ class Trainer:
         network = data_parallel(self.model, self.context, self.task.example_input())
         return cast(nn.Module, torch.compile(network)) if self.config.train.compile else network
 
-    def _lr(self, step: int) -> float:
+    def _lr(self, step: int, base_lr: float) -> float:
+        """The schedule's multiple of a group's own rate."""
         s = self.config.schedule
         return learning_rate(
             s.name,
-            self.config.optimizer.lr * self.config.scale.lr_factor,
+            base_lr,
             step,
             total_steps=self.total_steps,
             steps_per_epoch=self.task.info.steps_per_epoch,

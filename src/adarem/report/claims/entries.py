@@ -17,6 +17,7 @@ from adarem.run.build import build, nearest
 from adarem.run.catalog import NETWORKS, OPTIMIZERS
 from adarem.run.config import ScaleConfig, ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
+from adarem.run.optimizer_names import is_imported
 
 Relation = Literal["higher", "lower", "equal", "about", "above", "grows_as_models_shrink"]
 
@@ -132,7 +133,8 @@ def _check(c: Claim, entry: Mapping[str, object]) -> None:
     for i, model in enumerate(c.model):
         _known(f"model[{i}]", model, NETWORKS)
     for key, optimizer in (("optimizer", c.optimizer), *((f"against[{i}]", o) for i, o in enumerate(c.against))):
-        _known(key, optimizer, OPTIMIZERS)
+        if not is_imported(optimizer):
+            _known(key, optimizer, OPTIMIZERS)
     _check_metric(c.metric)
     _check_sides(c)
     for key in ("threshold", "value", "margin"):
@@ -183,6 +185,7 @@ def _check_metric(metric: str) -> None:
 def _settings(c: Claim) -> set[str]:
     """Dotted names of the settings that all optimizers of the claim have."""
     sections = {"schedule": ScheduleConfig, "scale": ScaleConfig, "train": TrainConfig}
-    shared = set.intersection(*(set(OPTIMIZERS[o].hparams) for o in (c.optimizer, *c.against)))
+    known = [set(OPTIMIZERS[o].hparams) for o in (c.optimizer, *c.against) if o in OPTIMIZERS]
+    shared = set.intersection(*known) if known else set()
     of_optimizer = {f"optimizer.{k}" for k in ("lr", "weight_decay", *shared)}
     return of_optimizer | {f"{section}.{f.name}" for section, cls in sections.items() for f in fields(cls)}

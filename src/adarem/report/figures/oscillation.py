@@ -103,7 +103,7 @@ def _draw_rows(table: Table, title: str, rows: Sequence[RunRow]) -> "Figure":
     for axes, row in zip(framed.axes, rows, strict=False):
         name = row.run.config.optimizer.name
         for ax, panel in zip(axes, row.panels, strict=False):
-            _draw_panel(ax, panel.trajectory, of_optimizer(name).color)
+            _draw_panel(ax, panel.trajectory, of_optimizer(name, table.columns).color)
             ax.set_title(_panel_title(table.labels.optimizer(name), panel, columns), fontsize=7)
         for ax in axes[len(row.panels) :]:
             ax.set_visible(False)

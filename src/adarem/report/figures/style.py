@@ -33,10 +33,23 @@ class CurveStyle:
     emphasised: bool = False
 
 
-def of_optimizer(name: str) -> CurveStyle:
-    """By the catalog; one style for all optimizers that it does not know."""
+# For optimizers that the catalog does not know: Paul Tol's palettes "muted" and "dark", which colour-blind readers can
+# tell apart and of which none is the catalog's. Lines and markers differ, too, for print in black and white.
+_COLORS = (
+    "#882255", "#44AA99", "#332288", "#DDCC77", "#117733", "#CC6677", "#88CCEE", "#999933", "#AA4499", "#663333",
+    "#225555", "#666633", "#222255", "#225522",
+)  # fmt: skip
+_LINES: tuple[LineStyle, ...] = ((0, (7, 2)), "-", (0, (3, 2)), (0, (6, 2, 1, 2)), (0, (1, 2)))
+_MARKERS = ("^", "D", "v", "P", "X", "<", "h", ">", "p", "*", "d", "8", "H", "1")
+
+
+def of_optimizer(name: str, among: Sequence[str] = ()) -> CurveStyle:
+    """By the catalog; of an optimizer that it does not know, by its place ``among`` those of the table."""
     if name not in OPTIMIZERS:
-        return CurveStyle("#666666", "-")
+        unknown = [other for other in among if other not in OPTIMIZERS]
+        i = unknown.index(name) if name in unknown else 0
+        turn, place = divmod(i, len(_COLORS))
+        return CurveStyle(_COLORS[place], _LINES[i % len(_LINES)], _MARKERS[(place + turn) % len(_MARKERS)])
     known = OPTIMIZERS[name]
     return CurveStyle(known.color, known.line, known.marker, emphasised=name.startswith("adarem"))
 

@@ -10,6 +10,7 @@ from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.labels import readable
+from adarem.run.optimizer_names import NOT_STATED
 from adarem.run.records import number
 from adarem.run.reproduction import has_papers_setting
 from adarem.run.stated import Stated
@@ -99,6 +100,7 @@ def _on_text(table: Table, search: Search | None) -> str:
 
 def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     o, s = run.config.optimizer, run.config.scale
+    known = OPTIMIZERS.get(o.name)
 
     def of_paper(name: str, value: object) -> bool:
         return stated.is_paper(run.config.data.kind, o.name, name, value)
@@ -110,12 +112,13 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
         readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
         for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
+        if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
     ]
     return [
         label,
         lr,
-        f"{effective_lr(o.lr * s.lr_factor, o.hparams):g}",
-        f"{o.weight_decay:g}, {OPTIMIZERS[o.name].decay}",
+        f"{effective_lr(o.lr * s.lr_factor, o.hparams):g}" if known else NOT_STATED,
+        f"{o.weight_decay:g}, {known.decay if known else f'how: {NOT_STATED}'}",
         ", ".join(rest) or "—",
         str(s.epochs),
         str(s.global_batch_size),
@@ -148,6 +151,13 @@ def fairness_sheet(table: Table) -> FairnessSheet:
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."
     ]
+    imported = {r.config.optimizer.label: r.config.optimizer.imported for r in runs if r.config.optimizer.imported}
+    if imported:
+        named = ", ".join(f"{label} is {name}" for label, name in imported.items())
+        notes.append(
+            f"Imported by name: {named}. Its settings are those of its signature, those that are off or None left out; "
+            "what its lr means and how it applies weight decay is not stated."
+        )
     if runs and runs[0].config.data.kind == "text":
         notes.append(_on_text(table, search))
     else:

@@ -212,7 +212,10 @@ def test_random_ranks_are_killed_at_random_moments(
         if job.state() == "FAILED":
             job.launch()
             job.wait(lambda: len(job.ranks()) == 4, 300)
-        time.sleep(dice.uniform(0, 25))
+        if attack % 2:  # within training, however long a start takes here; else at any moment, a start's too
+            known = len(job.run.metrics())
+            job.wait(lambda known=known: len(job.run.metrics()) > known or job.run.status() == "done", 300)
+        time.sleep(dice.uniform(0, 3 if attack % 2 else 25))
         ranks = job.ranks()
         if len(ranks) < 4:  # it ended before
             continue

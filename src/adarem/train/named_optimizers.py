@@ -1,0 +1,238 @@
+"""Optimizers by where they are imported from: a class of torch.optim, timm or any package, or a factory.
+
+Only parameters that a signature names are settings. Most classes of some libraries swallow ``**kwargs``, so a misspelt
+setting would pass unnoticed.
+"""
+
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from torch import nn
+from torch.optim import Optimizer
+
+from adarem.optim import param_groups
+from adarem.run.build import nearest
+from adarem.run.config import OptimizerConfig
+from adarem.run.errors import UserError
+from adarem.run.optimizer_names import TIMM, TORCH
+from adarem.train.provenance import commit_of
+
+# What a factory is given next to the settings, where its signature names it.
+GIVEN_TO_FACTORIES = ("lr", "weight_decay", "steps_per_epoch", "total_steps")
+
+NO_CLOSURE = "needs a closure that computes the gradients again, which this trainer does not give; take another"
+
+
+@dataclass(frozen=True)
+class NamedOptimizer:
+    """A class, or a factory ``make(model, *, lr, weight_decay, steps_per_epoch, total_steps, ...)``; its settings."""
+
+    name: str
+    make: Callable[..., object]
+    is_factory: bool
+    settings: Mapping[str, object]  # every keyword that the signature names, with its default; inspect.Parameter.empty
+    fixed: Mapping[str, object] = field(default_factory=dict)  # what a library's name stands for next to the class
+
+
+class Source(TypedDict):
+    """What a run records of where its optimizer comes from; None where it is not known."""
+
+    name: str
+    distribution: str | None
+    version: str | None
+    file: str | None  # the file's name
+    sha256: str | None
+    commit: str | None  # of the checkout in which the file lies
+    dirty: bool | None
+
+
+def load_named(name: str) -> NamedOptimizer:
+    """The optimizer that ``name`` says, unbuilt.
+
+    Raises:
+        UserError: its module cannot be imported, has no such name, or it is neither an optimizer's class nor a factory.
+    """
+    head, _, own = name.partition(":")
+    if head == TIMM:
+        found, fixed = _of_timm(name, own)
+    else:
+        found, fixed = _attribute(name, "torch.optim" if head == TORCH else head, own), {}
+    if inspect.isclass(found):
+        if not issubclass(found, Optimizer) or found is Optimizer:
+            raise UserError(f"optimizer={name}: {found.__name__} is no subclass of torch.optim.Optimizer; name one")
+    elif not callable(found):
+        raise UserError(
+            f"optimizer={name}: neither a class nor a function but {type(found).__name__}; name an optimizer's class, "
+            "or a function that makes an optimizer"
+        )
+    if isinstance(found, type) and _wants_closure(found):
+        raise UserError(f"optimizer={name}: {NO_CLOSURE}")
+    is_factory = not inspect.isclass(found)
+    _, *rest = _parameters(name, found)
+    settings = {
+        p.name: fixed.get(p.name, p.default) for p in rest if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    }
+    return NamedOptimizer(name, found, is_factory, settings, fixed)
+
+
+def _attribute(name: str, module_name: str, own: str) -> Callable[..., object]:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        if e.name and (module_name == e.name or module_name.startswith(f"{e.name}.")):
+            raise UserError(
+                f"optimizer={name}: no module {e.name} can be imported; install it, or set PYTHONPATH to the folder "
+                "that holds it"
+            ) from None
+        raise UserError(f"optimizer={name}: {module_name} needs the module {e.name}; install it") from None
+    except Exception as e:
+        first = (str(e).splitlines() or [""])[0]
+        raise UserError(
+            f"optimizer={name}: importing {module_name} fails ({type(e).__name__}: {first}); correct it"
+        ) from e
+    if not hasattr(module, own):
+        optimizers = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Optimizer)]
+        names = optimizers or [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise UserError(f"optimizer={name}: {module_name} has no {own}; {_nearest(own, names)}")
+    found: Callable[..., object] = getattr(module, own)
+    return found
+
+
+def _of_timm(name: str, own: str) -> tuple[Callable[..., object], Mapping[str, object]]:
+    """timm's own names, with what they stand for next to the class: ``sgd`` is SGD with Nesterov's momentum."""
+    try:
+        factory = importlib.import_module("timm.optim")
+    except ModuleNotFoundError:
+        raise UserError(f"optimizer={name}: no module timm can be imported; install it, pip install timm") from None
+    known: list[str] = factory.list_optimizers()
+    if own not in known:
+        raise UserError(f"optimizer={name}: timm has no {own}; {_nearest(own, known)}")
+    made: Callable[..., object] = factory.get_optimizer_class(own, bind_defaults=False)
+    return made, dict(factory.get_optimizer_info(own).defaults or {})
+
+
+def _nearest(name: str, valid: Iterable[str]) -> str:
+    """Without regard to case; the list where it is short."""
+    by_lower = {v.lower(): v for v in valid}
+    hint = nearest(name.lower(), by_lower)
+    if hint.startswith("did you mean"):
+        return f"did you mean '{by_lower[hint.split(chr(39))[1]]}'?"
+    return "name one that it has" if len(by_lower) > 30 else f"valid: {', '.join(sorted(by_lower.values()))}"
+
+
+def _wants_closure(cls: type) -> bool:
+    """Whether its step cannot do without a closure, by its signature or by what it says when it has none."""
+    step = getattr(cls, "step", None)
+    if step is None:
+        return False
+    _, *rest = inspect.signature(step).parameters.values()
+    if any(p.name == "closure" and p.default is p.empty for p in rest):
+        return True
+    try:
+        step(object.__new__(cls))
+    except Exception as e:  # an object that was never initialised fails somewhere: what counts is at what
+        return "closure" in f"{type(e).__name__} {e}".lower()
+    return False
+
+
+def _parameters(name: str, found: Callable[..., object]) -> list[inspect.Parameter]:
+    """Those of the signature, the parameters or the model first."""
+    try:
+        parameters = list(inspect.signature(found).parameters.values())
+    except (ValueError, TypeError):
+        raise UserError(
+            f"optimizer={name}: has no signature that can be read; wrap it in a function of yours"
+        ) from None
+    if not parameters or parameters[0].kind is inspect.Parameter.KEYWORD_ONLY:
+        raise UserError(f"optimizer={name}: takes no parameters or model as its first argument; wrap it in a function")
+    if "lr" not in {p.name for p in parameters}:
+        raise UserError(
+            f"optimizer={name}: names no lr in its signature, which the schedule sets; wrap it in a function"
+        )
+    return parameters
+
+
+def build_named(
+    named: NamedOptimizer,
+    model: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    hparams: Mapping[str, object],
+    steps_per_epoch: int,
+    total_steps: int,
+    decay_norm_and_bias: bool = True,
+) -> Optimizer:
+    """Builds it over the trainable parameters of ``model``.
+
+    Args:
+        lr: base learning rate; the schedule multiplies each group's own.
+        weight_decay: passed on where the signature names it.
+        hparams: settings that the signature names.
+        total_steps: of the run; like ``steps_per_epoch`` for factories that name it.
+        decay_norm_and_bias: False gives a class's parameters of at most one dimension a weight decay of 0. A factory
+            sees to that itself.
+
+    Raises:
+        UserError: an unknown setting, with the nearest valid one; the factory returned no optimizer.
+        Exception: whatever the class or the factory raises.
+    """
+    check_settings(named, hparams)
+    given = {"lr": lr, "weight_decay": weight_decay, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
+    passed = GIVEN_TO_FACTORIES if named.is_factory else ("lr", "weight_decay")
+    keywords = {**named.fixed, **{k: given[k] for k in passed if k in named.settings}, **hparams}
+    if named.is_factory:
+        made = named.make(model, **keywords)
+        if not isinstance(made, Optimizer):
+            raise UserError(
+                f"optimizer={named.name}: returns {type(made).__name__}, no torch.optim.Optimizer; return one"
+            )
+        return made
+    groups: object = [p for p in model.parameters() if p.requires_grad]
+    if not decay_norm_and_bias and "weight_decay" in named.settings:
+        own = param_groups(model, weight_decay=weight_decay, decay_norm_and_bias=False)
+        groups = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in own]
+    optimizer = named.make(groups, **keywords)
+    assert isinstance(optimizer, Optimizer)
+    return optimizer
+
+
+def check_settings(named: NamedOptimizer, hparams: Mapping[str, object]) -> None:
+    """Raises UserError for a setting that the signature does not name, with the nearest that it does."""
+    for key in hparams:
+        if key not in named.settings:
+            raise UserError(f"optimizer.{key}: {named.name} names no such setting; {nearest(key, named.settings)}")
+
+
+def source_of(config: OptimizerConfig) -> Source | None:
+    """Where a run's optimizer comes from; None for those of the catalog."""
+    if config.imported is None:
+        return None
+    made = load_named(config.imported).make
+    module = inspect.getmodule(made)
+    top = (module.__name__ if module else "").partition(".")[0]
+    names = importlib.metadata.packages_distributions().get(top, [])
+    distribution = names[0] if names else None
+    try:
+        file = Path(inspect.getsourcefile(made) or "")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, TypeError):
+        return Source(
+            name=config.imported, distribution=distribution, version=_version(distribution), file=None, sha256=None,
+            commit=None, dirty=None,
+        )  # fmt: skip
+    commit = commit_of(file.parent)
+    return Source(
+        name=config.imported, distribution=distribution, version=_version(distribution), file=file.name, sha256=digest,
+        commit=commit.hash, dirty=commit.dirty,
+    )  # fmt: skip
+
+
+def _version(distribution: str | None) -> str | None:
+    return importlib.metadata.version(distribution) if distribution else None

@@ -1,0 +1,166 @@
+"""``python -m adarem.train.try_optimizer``: the child process in which `adarem plan` tries optimizers that it imports.
+
+A line of JSON in, a line of JSON out. ``{"describe": NAME}`` answers with the settings of the signature and their
+defaults; ``{"try": CONFIG}``, a run's config as in config.yaml, builds its optimizer and takes two steps. An ``error``
+in the answer is the user's line.
+"""
+
+import inspect
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from adarem.run.config import DataConfig, ModelConfig, RunConfig, from_dict
+from adarem.run.errors import UserError
+from adarem.train.models.awd_lstm import AwdLstm
+from adarem.train.models.library import build_model
+from adarem.train.named_optimizers import GIVEN_TO_FACTORIES, NO_CLOSURE, NamedOptimizer, build_named, load_named
+
+_STEPS = 2  # the second meets the state that the first made
+
+
+class _Plain(nn.Module):
+    """Parameters of every number of dimensions that networks have."""
+
+    def __init__(self, dimensions: tuple[int, ...]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        sizes = (4, 6, 3, 3)
+        self.weights = nn.ParameterList(torch.randn(sizes[:n], generator=generator) for n in dimensions)
+
+
+def describe(name: str) -> dict[str, object]:
+    """The settings of a signature: those with a default that YAML can hold, those without, and all names."""
+    named = load_named(name)
+    reserved = GIVEN_TO_FACTORIES if named.is_factory else ("lr", "weight_decay")
+    empty = inspect.Parameter.empty
+    plain = {k: v for k, v in named.settings.items() if v is not empty and _is_plain(v)}
+    return {
+        "names": list(named.settings),
+        "required": [k for k, v in named.settings.items() if v is empty and k not in reserved],
+        "defaults": {k: v for k, v in plain.items() if k not in reserved},
+        "weight_decay": plain.get("weight_decay"),
+        "takes_weight_decay": "weight_decay" in named.settings,
+    }
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)
+
+
+def try_config(config: RunConfig) -> None:
+    """Builds the run's optimizer and takes steps with it: a class over small tensors of all kinds, a factory over the
+    run's network.
+
+    Raises:
+        UserError: it cannot be built or does not step; in its own words.
+    """
+    o = config.optimizer
+    assert o.imported is not None
+    named = load_named(o.imported)
+    network = _network(config) if named.is_factory else _Plain((1, 2, 3, 4))
+    try:
+        _build_and_step(named, config, network)
+    except UserError:
+        raise
+    except Exception as e:
+        first = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")
+        if "closure" in f"{type(e).__name__} {first}".lower():
+            raise UserError(f"optimizer={o.imported}: {NO_CLOSURE}") from None
+        if not named.is_factory and _works_in_two_dimensions(named, config):
+            raise UserError(
+                f"optimizer={o.imported}: takes parameters of two dimensions only ({first}); write a factory that "
+                "gives the others to another optimizer (docs/own-optimizer.md)"
+            ) from None
+        raise UserError(f"optimizer={o.imported}: refuses its settings ({first}); correct optimizer.*") from None
+
+
+def _works_in_two_dimensions(named: NamedOptimizer, config: RunConfig) -> bool:
+    try:
+        _build_and_step(named, config, _Plain((2, 2)))
+    except Exception:
+        return False
+    return True
+
+
+def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module) -> None:
+    o = config.optimizer
+    optimizer = build_named(
+        named, network, lr=o.lr * config.scale.lr_factor, weight_decay=o.weight_decay, hparams=o.hparams,
+        steps_per_epoch=10, total_steps=10 * config.scale.epochs, decay_norm_and_bias=config.train.decay_norm_and_bias,
+    )  # fmt: skip
+    _check_groups(named, optimizer, network)
+    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
+        raise UserError(
+            f"optimizer={named.name}: switches between train() and eval(), which this trainer does not do; take another"
+        )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(_STEPS):
+        for p in network.parameters():
+            p.grad = 0.01 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        optimizer.step()
+    buffer = io.BytesIO()
+    torch.save(optimizer.state_dict(), buffer)
+    buffer.seek(0)
+    try:
+        optimizer.load_state_dict(torch.load(buffer, weights_only=True))
+    except Exception as e:
+        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise UserError(
+            f"optimizer={named.name}: its state cannot be read back from a checkpoint ({first}); keep tensors, numbers "
+            "and text in it"
+        ) from None
+
+
+def _check_groups(named: NamedOptimizer, optimizer: Optimizer, network: nn.Module) -> None:
+    trainable = {id(p): name for name, p in network.named_parameters() if p.requires_grad}
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    if missing := [name for i, name in trainable.items() if i not in held]:
+        raise UserError(
+            f"optimizer={named.name}: leaves {len(missing)} of {len(trainable)} parameters out, {missing[0]} among "
+            "them; give it all that require a gradient"
+        )
+    if not all("lr" in group for group in optimizer.param_groups):
+        raise UserError(f"optimizer={named.name}: has a parameter group without lr, which the schedule sets; add one")
+
+
+def _network(config: RunConfig) -> nn.Module:
+    m, d = config.model, config.data
+    if isinstance(m, ModelConfig):
+        assert isinstance(d, DataConfig)
+        return build_model(m.name, d.num_classes, config.seed)
+    assert not isinstance(d, DataConfig)
+    return AwdLstm(d.vocabulary, embedding=m.embedding, hidden=m.hidden, layers=m.layers)
+
+
+def _answer(request: Mapping[str, object]) -> dict[str, object]:
+    try:
+        if "describe" in request:
+            return describe(str(request["describe"]))
+        config = request["try"]
+        assert isinstance(config, dict)
+        try_config(from_dict(config))
+        return {}
+    except UserError as e:
+        return {"error": str(e)}
+
+
+def main() -> None:
+    """Answers until its input ends. What imported code prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
