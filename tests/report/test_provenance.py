@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from adarem.report import provenance
+from adarem.report import compare, provenance
 from adarem.report.load import load_sweep
+from adarem.report.page.page import render
 from adarem.report.tables import render as tables
 from adarem.report.tables.table import build, read_paper
 from adarem.run.directory import RunDir
@@ -96,3 +99,29 @@ def test_seeds_of_one_cell_on_different_data_have_no_mean(dirs):
     assert (t.cell(row, "sgdm").ours, t.cell(row, "sgdm").difference) == ("mixed data", None)
     assert t.cell(row, "sgdm").verdict == "mixed data"
     assert tables.test_notes(t) == []
+
+
+def test_runs_of_an_installed_package_have_a_version_and_no_commit(dirs):
+    folder = write_grid(dirs[0])
+    run = finish(folder, make_config("resnet18", "sgdm"), 70.5, commit=None)
+    other = finish(folder, make_config("resnet18", "adam"), 70.5)
+    assert facts(folder)["Commit"] == "c0ffee012"
+    attempts = run.attempts_file.read_text()
+    run.attempts_file.write_text(attempts.replace('"torch": "2.14.1"', '"torch": "2.14.1", "adarem": "0.1.0"'))
+    assert set(facts(folder)["Commit"].split(", ")) == {"adarem 0.1.0", "c0ffee012"}
+    (warning,) = (w for w in provenance.warnings(load_sweep(folder)) if "different commits" in w)
+    assert "adarem 0.1.0 (resnet18-sgdm-s0)" in warning and "c0ffee012 (resnet18-adam-s0)" in warning
+    shown = compare(run.path, other.path)
+    assert "commit" in shown and "adarem 0.1.0" in shown and "None" not in shown
+    sweep = load_sweep(folder)
+    assert ">None<" not in render(build(sweep, read_paper(sweep.spec, dirs[1])), [])
+
+
+def test_attempts_without_a_commit_are_no_runs_that_have_not_started(dirs):
+    folder = write_grid(dirs[0])
+    finish(folder, make_config("resnet18", "sgdm"), 70.5, commit=None)
+    assert facts(folder)["Commit"] == "none recorded"
+
+
+def facts(folder: Path) -> dict[str, str]:
+    return {fact.what: fact.text for fact in provenance.facts(load_sweep(folder))}

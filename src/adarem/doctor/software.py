@@ -90,9 +90,8 @@ def torch(cluster: ClusterConfig | None) -> Iterator[Check]:
     """Checks torch, its GPUs and its communication, as ``cluster`` needs them; without one the CPU is enough."""
     ok, line, fix = run_isolated("torch")
     if not ok:
-        yield Check(
-            "torch", False, line, fix or "pip install --force-reinstall torch torchvision, as a pair of one index"
-        )
+        fix = fix or "pip install --force-reinstall torch torchvision, as a pair of one index"
+        yield Check("torch", False, line.removeprefix("torch: "), fix)
         return
     facts = TorchFacts(**json.loads(line))
     yield Check("torch", True, f"{facts.version}, torchvision {facts.torchvision or 'not installed'}")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from adarem.report import stats as statistics
 from adarem.report.load import RESULT_METRICS, Run, fingerprints, read_run
+from adarem.report.provenance import commits
 from adarem.run.catalog import METRICS
 from adarem.run.errors import UserError
 from adarem.run.identity import differing_keys
@@ -71,8 +72,9 @@ def _value(run: Run, key: str) -> str:
 
 
 def _commit(run: Run) -> str:
-    """The first characters of the commit; + for uncommitted changes."""
-    return str(run.result.get("commit", "—"))[:9] + ("+" if run.result.get("dirty") else "")
+    """The first characters of the commit that made the result; + for uncommitted changes."""
+    made_by = commits(run)
+    return made_by[-1].name + ("+" if made_by[-1].dirty else "") if made_by else "—"
 
 
 def _images(a: Run, b: Run) -> list[str]:

@@ -52,7 +52,7 @@ def _names(runs: Sequence[str]) -> str:
 
 
 class Commit(NamedTuple):
-    name: str  # nine letters
+    name: str  # nine letters; "adarem 0.1.0" for an installed version, which has no commit
     dirty: bool
 
     def __str__(self) -> str:
@@ -60,16 +60,19 @@ class Commit(NamedTuple):
 
 
 def commits_of_attempts(run: Run) -> list[Commit]:
-    return [_commit(attempt) for attempt in run.attempts if attempt.get("commit")]
+    return [commit for attempt in run.attempts if (commit := _commit(attempt))]
 
 
 def commits(run: Run) -> list[Commit]:
     """Of every attempt, and of the result."""
-    return [*commits_of_attempts(run), *([_commit(run.result)] if run.result.get("commit") else [])]
+    return [*commits_of_attempts(run), *filter(None, [_commit(run.result)])]
 
 
-def _commit(record: JsonRecord) -> Commit:
-    return Commit(text(record, "commit")[:9], bool(record.get("dirty")))
+def _commit(record: JsonRecord) -> Commit | None:
+    if record.get("commit"):
+        return Commit(text(record, "commit")[:9], bool(record.get("dirty")))
+    version = section(record, "versions").get("adarem")
+    return Commit(f"adarem {version}", False) if version else None
 
 
 def _distinct(runs: Sequence[Run], key: str) -> list[str]:
@@ -94,7 +97,9 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Data", _data(sweep)),
         Fact("Scale", f"{'; '.join(scales)}, {c.schedule.name} learning rate, {warmup}"),
         Fact("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))),
-        Fact("Commit", ", ".join(made_by) or "no run has started"),
+        Fact(
+            "Commit", ", ".join(made_by) or ("none recorded" if any(r.attempts for r in runs) else "no run has started")
+        ),
         Fact("World size", f"{', '.join(world)} ({', '.join(devices)}), precision {c.scale.precision}"),
         Fact("Evaluation", _evaluation(sweep)),
         Fact("Selection", sweep.spec.selection),

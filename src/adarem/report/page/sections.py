@@ -222,7 +222,7 @@ def _attempts(runs: Sequence[Run]) -> SortableTable:
         for attempt in attempts:
             state = run.status if attempt is attempts[-1] else attempt.get("why", "no end recorded")
             hosts = attempt.get("hosts")
-            commit = str(attempt.get("commit", ""))[:12] + (" (dirty)" if attempt.get("dirty") else "")
+            commit = str(attempt.get("commit") or "")[:12] + (" (dirty)" if attempt.get("dirty") else "")
             values = (
                 attempt.get("attempt"),
                 state,
