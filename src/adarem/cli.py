@@ -240,7 +240,7 @@ def _status(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from adarem.run.directory import RunDir
 
-    RunDir(args.run_dir).config()  # a mistake shows at once: torch takes seconds to import, and warns where numpy lacks
+    RunDir(args.run_dir.absolute()).config()  # a mistake shows at once: torch takes seconds to import, and warns where numpy lacks
     from adarem.train.train import train
 
     return train(args.run_dir)
