@@ -29,19 +29,25 @@ INSTALL = "run `pip install 'adarem[harness]'`\n"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that is built from it."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a build reads, and of nothing that an earlier one left behind."""
     place = tmp_path_factory.mktemp("source")
     ignored = shutil.ignore_patterns("*.egg-info", "__pycache__")
     for folder in ("src", "configs", "slurm", "results/paper"):
         shutil.copytree(ROOT / folder, place / folder, ignore=ignored)
     for file in (p for p in ROOT.iterdir() if p.is_file()):
         shutil.copy(file, place)
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(place / "dist"), str(place)]
+    return place
+
+
+@pytest.fixture(scope="module")
+def built(source: Path) -> Path:
+    """A folder with the sdist and the wheel that is built from it."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(source / "dist"), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Package would be ignored" not in done.stdout + done.stderr
-    return place / "dist"
+    return source / "dist"
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +97,20 @@ def test_twine_finds_nothing_wrong(built: Path) -> None:
     assert done.returncode == 0 and done.stdout.count("PASSED") == 2, done.stdout + done.stderr
 
 
-def test_an_editable_install_reads_the_checkout(tmp_path: Path) -> None:
-    """Nothing is copied into src/, whose files would then hide those at the top."""
-    assert not (ROOT / "src" / "adarem" / "shipped").exists()
+WHERE = """
+from pathlib import Path
+from adarem.resources import config_dirs, paper_file, slurm_script
+print(*config_dirs(), slurm_script("run.sbatch").parent, paper_file("table2.csv", Path("results")).parent)
+"""
+
+
+def test_an_editable_install_reads_the_checkout(source: Path, tmp_path: Path) -> None:
+    """A copy in src/ would hide what is edited at the top."""
+    venv = make_venv(tmp_path, ["torch", "setuptools"])
+    venv.install("--no-build-isolation", "--editable", str(source))
+    done = venv.run("python", "-c", WHERE)
+    assert done.stdout.split() == [str(source / name) for name in ("configs", "slurm", "results/paper")], done.stderr
+    assert not (source / "src" / "adarem" / "shipped").exists()
 
 
 OPTIMIZER = """
@@ -192,7 +209,7 @@ def test_without_ffcv_nothing_is_begun(harness: Venv) -> None:
 def test_the_blocks_of_the_page_in_an_empty_folder(harness: Venv, tmp_path: Path) -> None:
     """docs/install.md: with the extra harness alone, as printed, and then `adarem init` next to what they made."""
     path = f"{harness.path / 'bin'}:{os.environ['PATH']}"
-    mine = [b for b in blocks("docs/install.md") if b.marked == "run by"]
+    mine = [b for b in blocks("docs/install.md") if b.reason == "tests/test_wheel.py"]
     assert len(mine) == 3
     for block in mine:
         assert (problem := run(block, tmp_path, clean_environment(tmp_path) | {"PATH": path})) is None, problem

@@ -59,6 +59,21 @@ def test_a_file_names_and_labels_it_and_two_files_may_share_a_class() -> None:
     }
 
 
+def test_a_grid_has_them_on_its_axis_and_in_its_search() -> None:
+    file = Path("configs", "grid", "mine.yaml")
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "name: mine\ntitle: Mine\npaper: null\nmetrics: [top1]\nseeds: [0]\n"
+        "axes: {model: [resnet18], optimizer: [sgdm, 'own_to_plan:Mine']}\n"
+        "search:\n  own_to_plan:Mine: {optimizer.lr: [0.1], optimizer.betas: [[0.9, 0.99], [0.8, 0.9]],\n"
+        "    optimizer.cap: [null], optimizer.warm: [true]}\n"
+    )
+    plan = make_plan(["grid=mine", "data=digits"])
+    found = [(o.name, o.hparams.get("betas"), o.hparams.get("warm")) for o in (r.config.optimizer for r in plan.runs)]
+    own = "own_to_plan:Mine"
+    assert found == [("sgdm", None, None), (own, (0.9, 0.99), True), (own, (0.8, 0.9), True)]
+
+
 @pytest.mark.slow  # each starts a process with torch
 @pytest.mark.parametrize(
     ("overrides", "line"),

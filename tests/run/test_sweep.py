@@ -15,6 +15,7 @@ from adarem.run.sweep import (
     read_sweep,
     run_name,
     scale_in_name,
+    setting_text,
     spec_from_dict,
     spec_to_dict,
     sweep_name,
@@ -88,7 +89,7 @@ def test_grids_without_printed_numbers_were_the_papers(name: str) -> None:
         ({"metrics": "top1"}, "metrics='top1': needs a list of str; plan the grid again"),
         ({"labels": {"model": ["a"]}}, "labels.model=['a']: needs a mapping; plan the grid again"),
         ({"seeds": [True]}, "seeds[0]=True: needs int, not bool; plan the grid again"),
-        ({"overrides": {"a": {"optimizer.lr": [1]}}}, "overrides.a.optimizer.lr=[1]: needs str or int or float or"),
+        ({"overrides": {"a": {"optimizer.lr": {}}}}, "overrides.a.optimizer.lr={}: needs str or int or float or"),
         ({"metrix": []}, "metrix: no such key; did you mean 'metrics'?; plan the grid again"),
     ],
 )
@@ -148,3 +149,12 @@ def test_words() -> None:
     assert [heading(g) for g in ("table2", "figure2", "table3_search", "lambda", "tables")] == [
         "Table 2", "Figure 2", "Table 3 search", "lambda", "tables",
     ]  # fmt: skip
+
+
+def test_lists_switches_and_none_are_settings_and_read_as_on_the_command_line(tmp_path: Path) -> None:
+    settings = {"optimizer.betas": [0.9, 0.99], "optimizer.nesterov": True, "optimizer.cap": None}
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(spec_to_dict(SPEC) | {"overrides": {"a": settings}}))
+    found = read_sweep(tmp_path).overrides["a"]
+    assert found == {"optimizer.betas": (0.9, 0.99), "optimizer.nesterov": True, "optimizer.cap": None}
+    assert [setting_text(found[key]) for key in settings] == ["[0.9,0.99]", "True", "null"]

@@ -32,7 +32,7 @@ def copy_checkout(place: Path) -> Path:
         else:
             continue
         shim = commands / command.name
-        shim.write_text(f'#!/bin/sh\nPYTHONPATH="{place}/src" exec {called} "$@"\n')
+        shim.write_text(f'#!/bin/sh\nPYTHONPATH="{place}/src${{PYTHONPATH:+:$PYTHONPATH}}" exec {called} "$@"\n')
         shim.chmod(0o755)
     for ready in (".harness-ready", ".tests-ready"):  # for make
         (place / ".venv" / ready).touch()

@@ -28,11 +28,11 @@ class Venv:
         (found,) = self.path.glob("lib/python*/site-packages")
         return found
 
-    def install(self, requirement: str) -> None:
-        """Installs a wheel by pip, for which everything that it requires must be there."""
+    def install(self, *arguments: str) -> None:
+        """``pip install`` of a wheel or a source, for which everything that it requires must be there."""
         # Without --no-deps: the links are complete only if pip finds each requirement among them.
         pip = [sys.executable, "-m", "pip", "--python", str(self.python), "--isolated", "install", "--no-index"]
-        done = subprocess.run([*pip, requirement], capture_output=True, text=True, env=clean_environment(self.folder))
+        done = subprocess.run([*pip, *arguments], capture_output=True, text=True, env=clean_environment(self.folder))
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:

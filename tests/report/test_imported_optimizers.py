@@ -1,0 +1,75 @@
+"""Optimizers that the catalog does not know stand in every file of the report without a line of code."""
+
+from pathlib import Path
+
+import pytest
+
+from adarem.report import make_report
+from adarem.report.figures.style import of_optimizer
+from adarem.report.load import load_sweep
+from adarem.report.provenance import facts, warnings
+from adarem.run.catalog import OPTIMIZERS
+from adarem.run.config import RunConfig, from_dict, to_dict
+from tests.support.sweeps import finish, make_config, start, write_grid
+
+NAMES = [f"my_package:Own{i}" for i in range(14)]
+
+
+def config(name: str) -> RunConfig:
+    hparams = {"betas": [0.9, 0.99], "mode": "plain", "warm": False, "cap": None}
+    optimizer = {"name": name, "label": name.partition(":")[2], "lr": 0.1, "weight_decay": 0.0, **hparams}
+    raw = make_config("resnet18", "sgdm", data="digits")
+    return from_dict(to_dict(raw) | {"optimizer": optimizer, "cell": f"resnet18-{name.replace(':', '_')}-s0"})
+
+
+def sweep(runs_dir: Path) -> Path:
+    axes = {"model": ["resnet18"], "optimizer": ["sgdm", *NAMES]}
+    folder = write_grid(runs_dir, "table2", "digits", "rehearsal", axes=axes)
+    finish(folder, make_config("resnet18", "sgdm", data="digits"), 95.0)
+    for i, name in enumerate(NAMES):
+        finish(folder, config(name), 80.0 + i)
+    return folder
+
+
+def test_colours_lines_and_markers_differ() -> None:
+    styles = [of_optimizer(name, ["sgdm", *NAMES]) for name in (*OPTIMIZERS, *NAMES)]
+    assert len({s.color for s in styles}) == len(styles) == len(OPTIMIZERS) + 14
+    looks = [(s.line, s.marker) for s in styles]
+    own = set(looks[len(OPTIMIZERS) :])
+    assert len(own) == 14 and not own & set(looks[: len(OPTIMIZERS)])
+    beyond = [of_optimizer(f"a:B{i}", [f"a:B{i}" for i in range(40)]) for i in range(40)]
+    assert len({(s.color, s.line, s.marker) for s in beyond}) == 40
+
+
+def test_every_file_of_the_report_has_them(dirs: tuple[Path, Path]) -> None:
+    sweep(dirs[0])
+    made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
+    (folder,) = (p for p in dirs[1].iterdir() if (p / "table.md").exists())
+    table = (folder / "table.md").read_text()
+    assert "| Own0 | 0.1 (ours) × 0.25 | not stated | 0, how: not stated | betas [0.9,0.99], mode plain |" in table
+    assert "Own13 is my_package:Own13" in table
+    for file in ("table.tex", "report.html", "time.md", "runs.csv"):
+        assert "Own13" in (folder / file).read_text(), file
+    assert (folder / "figures" / "figure4.svg").exists() and made.text
+
+
+def test_where_they_come_from_stands_under_the_table(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    source = {
+        "name": "my_package:Own0", "distribution": "my-package", "version": "1.2", "file": "own.py",
+        "sha256": "ab" * 32, "commit": "c0ffee0123", "dirty": True,
+    }  # fmt: skip
+    run = finish(folder, config(NAMES[0]), 90.0)
+    start(run, optimizer=source)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    text = "Own0 from my_package:Own0, my-package 1.2, own.py (abababababab), commit c0ffee012 (dirty)"
+    assert found["Imported optimizers"] == text
+    start(run, optimizer=source | {"sha256": "cd" * 32})
+    assert any("Cells of Own0 were made by different code" in line for line in warnings(load_sweep(folder)))
+
+
+@pytest.mark.parametrize("record", [{}, {"optimizer": None}, {"optimizer": {"name": "a:B"}}])
+def test_records_without_it_are_read(tmp_path: Path, record: dict[str, object]) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    start(finish(folder, config(NAMES[0]), 90.0), **record)
+    assert facts(load_sweep(folder)) and warnings(load_sweep(folder)) is not None
