@@ -94,7 +94,7 @@ def rows(cls: type, prefix: str, choices: Mapping[str, Mapping[str, object]]) ->
         setting = next((n for n in getattr(hint, "__metadata__", ()) if isinstance(n, Setting)), None)
         if setting is not None:
             given = {name: raw[field.name] for name, raw in choices.items() if field.name in raw}
-            yield row(key, setting, values(typing.get_args(hint)[0]), default(given, field.default, len(choices)))
+            yield row(key, setting, values(typing.get_args(hint)[0]), default(given, field, len(choices)))
         elif dataclasses.is_dataclass(hint) and choices:
             inner = {name: raw.get(field.name, {}) for name, raw in choices.items()}
             yield from rows(typing.cast(type, hint), key, typing.cast(dict[str, dict[str, object]], inner))
@@ -125,12 +125,14 @@ def values(hint: object) -> str:
     return " or ".join(words[typing.cast(type, h)] for h in typing.get_args(hint) or (hint,))
 
 
-def default(given: Mapping[str, object], of_class: object, choices: int) -> str:
+def default(given: Mapping[str, object], field: dataclasses.Field[object], choices: int) -> str:
     """The value of each choice, those that agree together."""
-    if not given and of_class is dataclasses.MISSING:
-        return "the catalog's" if choices else ""
+    if not given and field.default_factory is not dataclasses.MISSING:
+        return f"`{shown(field.default_factory())}`"
+    if not given and field.default is dataclasses.MISSING:
+        return "the catalog's" if choices else "to be given"
     if not given:
-        return f"`{shown(of_class)}`"
+        return f"`{shown(field.default)}`"
     by_value: dict[str, list[str]] = {}
     for name, value in given.items():
         by_value.setdefault(shown(value), []).append(name)

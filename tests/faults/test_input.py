@@ -173,7 +173,7 @@ PLAN = [
     (["+grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),
     (["+grid.overrides=3"], "grid.overrides=3: needs a mapping"),
     (["+grid.overrides={a: 3}"], "grid.overrides.a=3: needs a mapping of settings, for instance {optimizer.lr: ...}"),
-    (["+grid.overrides={a: {optimizer.lr: [1]}}"], "grid.overrides.a=[[1]]: needs names and numbers, not [1]"),
+    (["+grid.overrides={a: {optimizer.lr: [1]}}"], "optimizer.lr=[1]: needs float, not list"),
     (["+grid.search=4"], "grid.search=4: needs a mapping"),
     (["+grid.search={adam: {optimizer.lr: 3}}"], "grid.search.adam.optimizer.lr=3: needs a list of at least one value"),
     (

@@ -77,8 +77,8 @@ def _check_tried(where: str, key: str, tried: object) -> list[object]:
     if not isinstance(tried, list) or not tried:
         raise UserError(f"{where}={tried}: needs a list of at least one value")
     for value in tried:
-        if isinstance(value, Mapping):
-            raise UserError(f"{where}={tried}: needs names, numbers and lists, not {value}")
+        if isinstance(value, Mapping) or "." not in key and not isinstance(value, str | int | float):
+            raise UserError(f"{where}={tried}: needs names and numbers, not {value}")
     check([f"{key}={setting_text(value)}" for value in tried], where)
     return tried
 

@@ -60,14 +60,16 @@ class SweepSpec:
         tuple[str, ...],
         Setting("what tables show, the primary one first, of " + ", ".join(METRICS)),
     ]
-    title: Annotated[str, Setting("of tables and pages")] = ""
+    title: Annotated[str, Setting("of tables and pages; a grid's file has to give it")] = ""
     heading: Annotated[
         str | None, Setting("goes before the title; null: the paper's source, else the name in words")
     ] = None
     paper: Annotated[PaperPart | None, Setting("what of the paper it repeats; null: nothing, it is a study")] = None
     figure: Annotated[str | None, Setting("name of its figures' files")] = None
     selection: Annotated[str, Setting("how the reported epoch and settings are chosen, in words")] = "final epoch"
-    seeds: Annotated[tuple[int, ...], Setting("one run of each combination for each")] = (0,)
+    seeds: Annotated[
+        tuple[int, ...], Setting("one run of each combination for each; a grid's file has to give them")
+    ] = (0,)
     settings: Annotated[tuple[str, ...], Setting("overrides of every run, as on the command line")] = ()
     overrides: Annotated[Mapping[str, Settings], Setting("label in tables to settings off the axes")] = field(
         default_factory=dict
