@@ -240,7 +240,8 @@ def _status(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from adarem.run.directory import RunDir
 
-    RunDir(args.run_dir.absolute()).config()  # a mistake shows at once: torch takes seconds to import, and warns where numpy lacks
+    # A mistake shows at once: torch takes seconds to import, and prints a warning where numpy is missing.
+    RunDir(args.run_dir.absolute()).config()
     from adarem.train.train import train
 
     return train(args.run_dir)
