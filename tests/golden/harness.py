@@ -19,6 +19,8 @@ EXPECTED = GOLDEN / "expected"
 UPDATE = "python -m tests.golden.update"
 TOLERANCE = 1e-4  # relative, of figures that another machine computes
 IMAGES = 1.0  # percent, of images that another machine gets right
+# Steps until another machine's rounding shows: BatchNorm at a large learning rate makes 1e-6 of them 1e-2 in two steps.
+STEPS_ALIKE = {"digits": 2}
 
 # What the report writes: golden name to the path under the results directory. A file that a grid has not is left out.
 OUTPUTS = {
@@ -156,13 +158,21 @@ def check_trained(folder: str, name: str, found: Mapping[str, Any], here: Mappin
     golden = json.loads((EXPECTED / folder / f"{name}.json").read_text())
     if golden.pop("environment") == here:
         differing = _diff(f"{folder}/{name}.json", as_json(golden), as_json(dict(found)))
+    elif name in STEPS_ALIKE:
+        differing = list(_roughly("", _first_steps(golden, name), _first_steps(found, name)))
     else:
         differing = list(_roughly("", golden, found))
     assert not differing, message(differing)
 
 
+def _first_steps(runs: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Of each run what another machine's rounding has not reached."""
+    kept = {run: {k: v for k, v in record.items() if k not in ("val_loss", "result")} for run, record in runs.items()}
+    return {run: record | {"train_loss": record["train_loss"][: STEPS_ALIKE[name]]} for run, record in kept.items()}
+
+
 def _roughly(where: str, old: Any, new: Any) -> Iterable[str]:
-    if where == ".weights":
+    if where.endswith(".weights"):  # a checksum
         return
     if isinstance(old, dict) and isinstance(new, Mapping):
         for key in sorted({*old, *new}):

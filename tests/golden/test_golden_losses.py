@@ -28,3 +28,15 @@ def test_one_bit_is_a_difference() -> None:
     golden[cell]["train_loss"][7] = (loss * 1.001).hex()
     with pytest.raises(AssertionError, match=r"train_loss\[7\]"):
         check_trained("losses", "pydoc", golden, elsewhere)
+
+
+def test_elsewhere_the_first_steps_of_the_digits_are_compared() -> None:
+    golden = json.loads((EXPECTED / "losses" / "digits.json").read_text())
+    elsewhere = golden.pop("environment") | {"cpu": "another"}
+    run = next(iter(golden))
+    losses = golden[run]["train_loss"]
+    losses[2], golden[run]["weights"] = (1.01 * float.fromhex(losses[2])).hex(), "another"
+    check_trained("losses", "digits", golden, elsewhere)
+    losses[1] = (1.001 * float.fromhex(losses[1])).hex()
+    with pytest.raises(AssertionError, match=r"train_loss\[1\]"):
+        check_trained("losses", "digits", golden, elsewhere)
