@@ -68,13 +68,14 @@ def test_a_directory_without_a_config_is_listed(sweep: Path) -> None:
 
 
 def test_a_file_of_the_wrong_shape_spoils_only_its_own_run(sweep: Path) -> None:
-    (sweep / "resnet18-adarem-s0" / "attempts.jsonl").write_text('{"attempt": 1, "start": "noon"}\n')
+    (sweep / "resnet18-adarem-s0" / "config.yaml").write_text("[1, 2]\n")
     assert named(sweep, "resnet18-adarem-s0").state == "unreadable"
     assert named(sweep, "resnet18-sgdm-s0").state == "done"
 
 
 def test_values_that_are_no_numbers_are_not_known(sweep: Path) -> None:
     run = RunDir(sweep / "resnet18-adarem-s0")
+    run.attempts_file.write_text('{"attempt": 1, "start": "noon"}\n')
     run.write_progress({"epoch": 12, "loss": "much", "images_per_s": None, "seconds_left": [1]})
     progress = named(sweep, run.path.name).progress
     assert progress is not None

@@ -130,6 +130,7 @@ def test_preempted_then_a_rank_killed(
     job.ends_as(undisturbed(SHORT), r"interrupted: SIGUSR1 at step \d+", gone)
 
 
+@pytest.mark.slow
 def test_a_rank_is_stopped(
     slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:
