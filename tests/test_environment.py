@@ -61,7 +61,7 @@ PYTHONS = [c.split()[-1] for c in PROJECT["classifiers"] if re.search(r":: 3\.\d
 SOURCE_ONLY = ("antlr4-python3-runtime", "assertpy", "fastargs", "ffcv")  # built where they are installed
 
 
-@pytest.mark.slow
+@pytest.mark.installs
 @pytest.mark.parametrize("version", [PYTHONS[0], PYTHONS[-1]])
 def test_the_pins_have_wheels_for_the_oldest_and_the_newest_python(version: str, tmp_path: Path) -> None:
     """For its first release, as a distribution may have an early one. pip asks its index; nothing is installed."""
