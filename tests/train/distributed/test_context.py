@@ -24,6 +24,7 @@ def test_every_rank_ends_with_the_code_of_the_one_that_failed(
     error: UserError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """srun takes the highest of all: 2 from one rank would keep Slurm from starting a retryable one again."""
+    monkeypatch.setattr("adarem.run.directory.RunDir.config", lambda self: None)  # looked at before torch is loaded
     printed = []
     for rank in (0, 1):
         context = Ranks(rank, 2, rank, torch.device("cpu"), ("n1", "n2"))
