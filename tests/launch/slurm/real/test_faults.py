@@ -116,6 +116,7 @@ class Job:
         assert differences(undisturbed, state_of(self.run)) == []
 
 
+@pytest.mark.slow
 def test_preempted_then_a_rank_killed(
     slurm_cluster: Cluster, digits: list[str], tmp_path: Path, slow_disk: Path, undisturbed: Undisturbed
 ) -> None:

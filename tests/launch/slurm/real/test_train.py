@@ -16,6 +16,7 @@ from tests.support.cluster import Cluster
 pytestmark = pytest.mark.slurm
 
 
+@pytest.mark.slow
 def test_table2_on_two_nodes(slurm_cluster: Cluster, digits: list[str], tmp_path: Path) -> None:
     """AdaRem on 2 nodes x 8 ranks; the other five on 2 x 1, for which two cores are enough. One is preempted."""
     env = os.environ | {k: slurm_cluster.env[k] for k in ("SLURM_CONF", "PATH")}
