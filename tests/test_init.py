@@ -59,4 +59,5 @@ def test_a_type_checker_sees_the_users_mistakes_and_nothing_else(tmp_path: Path)
     assert len(errors) == len(MISTAKES), done.stdout + done.stderr
     first = len(USER.splitlines()) + 1
     for i, (error, message) in enumerate(zip(errors, MISTAKES.values(), strict=True)):
-        assert error.startswith(f"{user}:{first + i}: error: ") and message in error
+        # The cache may know the same text under the path of an earlier test run.
+        assert f"/{user.name}:{first + i}: error: " in error and message in error

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from scripts.torture import differences, torture
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_same_bits(tmp_path: Path) -> None:
     tally = torture(rounds=4, folder=tmp_path, seed=3, runs=[("adarem_s", 3)])
     assert tally.lost == [] and tally.rounds == tally.identical == 4
