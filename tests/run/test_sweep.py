@@ -137,6 +137,8 @@ def test_the_papers_folder_is_for_reproductions_alone() -> None:
 
 def test_run_names_are_safe_file_names() -> None:
     assert run_name("timm:resnet10t", "adarem", 2, {"optimizer.lr": 0.1}) == "timm_resnet10t-adarem-lr=0.1-s2"
+    two = {"model.hidden": 24, "model.dropout.hidden": 0.1}  # of one last word: both stay
+    assert run_name("awd_lstm", "adam", 0, two) == "awd_lstm-adam-hidden=0.1-hidden=24-s0"
     assert "/" not in run_name("a/../b", "$(rm -rf ~)", 0, {"x.y": "a b\n'c'"})
     assert " " not in run_name("a", "b", 0, {"x.y": "a b"})
     long = [run_name("a", "b", 0, {f"x.key{i}": v for i in range(60)}) for v in (1, 2)]

@@ -336,9 +336,8 @@ def compose_run(
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     if imported is not None:
-        raw["optimizer"]["name"] = choice[
-            "optimizer"
-        ]  # by which the report knows it, also where two files name a class
+        # The report knows it by this name, also where two files name one class.
+        raw["optimizer"]["name"] = choice["optimizer"]
         if imported != choice["optimizer"]:
             raw["optimizer"]["class"] = imported
         complete(raw["optimizer"], imported, signature(imported))

@@ -25,8 +25,13 @@ KEY, REST = "key", "rest"
 def nearest(name: str, valid: Iterable[str]) -> str:
     """``did you mean 'x'?`` or the list of valid names, to end an error message with."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else "valid: " + ", ".join(valid)
+    close = closest(name, valid)
+    return f"did you mean '{close}'?" if close is not None else "valid: " + ", ".join(valid)
+
+
+def closest(name: str, valid: Iterable[str]) -> str | None:
+    """The valid name that ``name`` resembles most; None where it resembles none."""
+    return next(iter(difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)), None)
 
 
 def build(cls: type[T], raw: object, prefix: str = "") -> T:

@@ -24,7 +24,7 @@ from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import Lines, append_line, read_json, read_lines, read_yaml, write_atomically
 from adarem.run.identity import config_hash, differing_keys
-from adarem.run.records import JsonRecord, count, number
+from adarem.run.records import JsonRecord, count, number, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,15 +91,15 @@ class RunDir:
             UserError: the directory holds another experiment under the same name.
         """
         self.check(config)
-        text = "# Written by `adarem plan`. `adarem train` reads nothing else.\n" + yaml.safe_dump(
+        written = "# Written by `adarem plan`. `adarem train` reads nothing else.\n" + yaml.safe_dump(
             to_dict(config), sort_keys=False, allow_unicode=True
         )
         if not self.config_file.exists():
-            write_atomically(self.config_file, text)
+            write_atomically(self.config_file, written)
             return True
         old = self.config()
         if old != config:  # only circumstances differ: another partition, another place of the data
-            write_atomically(self.config_file, text)
+            write_atomically(self.config_file, written)
         return False
 
     def check(self, config: RunConfig) -> None:
@@ -156,15 +156,9 @@ class RunDir:
 
     def read_metrics(self) -> Lines:
         """``metrics``, and the number of damaged lines."""
-        records, damaged = read_lines(self.metrics_file)
-        last: dict[tuple[int, str], dict[str, object]] = {}
-        for r in records:
-            epoch, split = count(r, "epoch"), r.get("split")
-            if epoch is None or not isinstance(split, str):
-                damaged += 1
-            else:
-                last[epoch, split] = r
-        return Lines([last[k] for k in sorted(last)], damaged)
+        lines = read_lines(self.metrics_file)
+        kept = [r for r in lines.records if isinstance(r.get("split"), str)]
+        return _newest(Lines(kept, lines.damaged + len(lines.records) - len(kept)))
 
     def append_oscillation(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
@@ -177,14 +171,7 @@ class RunDir:
 
     def read_oscillation(self) -> Lines:
         """``oscillation``, and the number of damaged lines."""
-        records, damaged = read_lines(self.oscillation_file)
-        last: dict[int, dict[str, object]] = {}
-        for r in records:
-            if (epoch := count(r, "epoch")) is None:
-                damaged += 1
-            else:
-                last[epoch] = r
-        return Lines([last[k] for k in sorted(last)], damaged)
+        return _newest(read_lines(self.oscillation_file))
 
     def damaged_lines(self) -> int:
         """Damaged lines of the .jsonl files; reported, never dropped in silence."""
@@ -282,6 +269,18 @@ class RunDir:
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
         return "failed"  # it began, holds no lock and recorded no end: killed
+
+
+def _newest(lines: Lines) -> Lines:
+    """The last record of each epoch and split, in this order; one without an epoch counts as damaged."""
+    last: dict[tuple[int, str], dict[str, object]] = {}
+    damaged = lines.damaged
+    for record in lines.records:
+        if (epoch := count(record, "epoch")) is None:
+            damaged += 1
+        else:
+            last[epoch, text(record, "split")] = record
+    return Lines([last[place] for place in sorted(last)], damaged)
 
 
 def _checksum(record: JsonRecord) -> str:

@@ -210,8 +210,8 @@ _LONGEST_NAME = 180  # characters; wandb and Slurm add their own
 
 def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, object]) -> str:
     """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
-    settings = {k.rsplit(".", 1)[-1]: str(v).strip("[]") for k, v in sorted(overrides.items())}  # betas=0.9_0.99
-    words = [model, optimizer, *(f"{k}={v}" for k, v in settings.items()), f"s{seed}"]
+    settings = [f"{k.rsplit('.', 1)[-1]}={str(v).strip('[]')}" for k, v in sorted(overrides.items())]  # betas=0.9_0.99
+    words = [model, optimizer, *settings, f"s{seed}"]
     name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
     if len(name) <= _LONGEST_NAME:
         return name

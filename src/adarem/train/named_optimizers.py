@@ -17,11 +17,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from adarem.optim import param_groups
-from adarem.run.build import nearest
+from adarem.run.build import closest, nearest
 from adarem.run.config import OptimizerConfig
 from adarem.run.errors import UserError
 from adarem.run.optimizer_names import TIMM, TORCH
-from adarem.train.provenance import commit_of
+from adarem.train.provenance import commit_of, version_of
 
 # What a factory is given next to the settings, where its signature names it.
 GIVEN_TO_FACTORIES = ("lr", "weight_decay", "steps_per_epoch", "total_steps")
@@ -120,9 +120,8 @@ def _of_timm(name: str, own: str) -> tuple[Callable[..., object], Mapping[str, o
 def _nearest(name: str, valid: Iterable[str]) -> str:
     """Without regard to case; the list where it is short."""
     by_lower = {v.lower(): v for v in valid}
-    hint = nearest(name.lower(), by_lower)
-    if hint.startswith("did you mean"):
-        return f"did you mean '{by_lower[hint.split(chr(39))[1]]}'?"
+    if (close := closest(name.lower(), by_lower)) is not None:
+        return f"did you mean '{by_lower[close]}'?"
     return "name one that it has" if len(by_lower) > 30 else f"valid: {', '.join(sorted(by_lower.values()))}"
 
 
@@ -219,20 +218,17 @@ def source_of(config: OptimizerConfig) -> Source | None:
     top = (module.__name__ if module else "").partition(".")[0]
     names = importlib.metadata.packages_distributions().get(top, [])
     distribution = names[0] if names else None
+    version = version_of(distribution) if distribution else None
     try:
         file = Path(inspect.getsourcefile(made) or "")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except (OSError, TypeError):
         return Source(
-            name=config.imported, distribution=distribution, version=_version(distribution), file=None, sha256=None,
+            name=config.imported, distribution=distribution, version=version, file=None, sha256=None,
             commit=None, dirty=None,
         )  # fmt: skip
     commit = commit_of(file.parent)
     return Source(
-        name=config.imported, distribution=distribution, version=_version(distribution), file=file.name, sha256=digest,
+        name=config.imported, distribution=distribution, version=version, file=file.name, sha256=digest,
         commit=commit.hash, dirty=commit.dirty,
     )  # fmt: skip
-
-
-def _version(distribution: str | None) -> str | None:
-    return importlib.metadata.version(distribution) if distribution else None

@@ -80,7 +80,7 @@ class Provenance:
             command=shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
             commit=commit.hash,
             dirty=commit.dirty,
-            versions={"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
+            versions={"python": platform.python_version(), **{p: version_of(p) for p in _PACKAGES}},
             host=context.hosts[0],
             hosts=sorted(set(context.hosts)),
             device=torch.cuda.get_device_name(context.device) if cuda else "cpu",
@@ -97,7 +97,8 @@ class Provenance:
         return asdict(self)
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed version of a package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

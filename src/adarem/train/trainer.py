@@ -58,9 +58,8 @@ class Trainer:
     ) -> None:
         self.config, self.run, self.context, self.task = config, run, context, task
         self.model, self.optimizer = model, optimizer
-        self._base_lrs = [
-            float(group["lr"]) for group in optimizer.param_groups
-        ]  # as built: a checkpoint's is scheduled
+        # As built: those of a checkpoint are scheduled.
+        self._base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
         self.state = TrainingState()
         self.total_steps = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from adarem.data.fingerprint import SPLITS
 from adarem.data.ownership import check_same
 from adarem.run.errors import UserError
 
 SIDE = 64  # pixels
 TRAIN, VAL = 1437, 360
-SPLITS = ("train", "val")
 _MARK = ".digits-1"  # in the root when the tree is complete; raise the number when the images change
 
 
