@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from adarem.run.build import LATER
 from adarem.run.directory import RunDir
-from adarem.run.identity import config_hash, differing_keys, hash_of, identity
+from adarem.run.identity import _unset, config_hash, differing_keys, hash_of, identity
 from tests.support import ROOT
 from tests.support.sweeps import make_config
 
@@ -29,3 +30,18 @@ def test_the_hash_is_that_of_earlier_versions() -> None:
     for settings, expected in hashes.items():
         config = RunDir(runs / f"awd_lstm-sgdm-{settings}-s0").config()
         assert config_hash(config) == hash_of(identity(config)) == expected
+
+
+def test_a_later_setting_counts_only_where_it_is_set() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Inner:
+        old: int = 1
+        new: float = dataclasses.field(default=0.0, metadata={LATER: True})
+
+    @dataclasses.dataclass(frozen=True)
+    class Outer:
+        inner: Inner
+        later: str | None = dataclasses.field(default=None, metadata={LATER: True})
+
+    assert list(_unset(Outer(Inner()), "")) == ["inner.new", "later"]
+    assert list(_unset(Outer(Inner(new=0.5), "x"), "")) == []

@@ -18,8 +18,9 @@ from adarem.run.setting import Setting
 
 T = TypeVar("T")
 
-# Metadata of a field: its key in the file, where that is not its name; and that it takes all keys that are no field's.
-KEY, REST = "key", "rest"
+# Metadata of a field: its key in the file, where that is not its name; that it takes all keys that are no field's; that
+# it came after version 0.1, so that a config of before is one with its default (see ``identity``).
+KEY, REST, LATER = "key", "rest", "later"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
