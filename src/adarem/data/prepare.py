@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import io
 import shutil
 import sys
 import zlib
@@ -131,7 +132,7 @@ def _make(work: _Pass, staged: Staged | None, skip_bad: bool) -> BadFiles:
     """See `_write`. With ``skip_bad``, files that cannot be read are left out in a second pass."""
     bad = _write(work, staged)
     if bad and skip_bad and staged:
-        _say(f"{work.source.folder}: leaving out {listed(bad)}, which cannot be read")
+        _say(f"{work.source.place}: leaving out {listed(bad)}, which cannot be read")
         rest = _Pass(work.data, work.split, work.source.without(bad), work.workers, work.progress)
         bad = _write(rest, staged, skipped=list(bad))
     return bad
@@ -211,8 +212,9 @@ def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
     needed, share = 0.0, jpeg_share(data.write)
     for source in sources:
         pixels = []
-        for name in source.files[:: max(1, len(source) // 200)]:
-            with contextlib.suppress(Exception), Image.open(source.folder / name) as image:  # bad files: reported later
+        for stored in source.images[:: max(1, len(source) // 200)]:
+            # Of bad files nothing: they are reported later.
+            with contextlib.suppress(Exception), Image.open(io.BytesIO(stored.read())) as image:
                 height, width = stored_size(image.height, image.width, data.write.max_side)
                 pixels.append(height * width)
         if pixels:
@@ -231,7 +233,7 @@ def _warn_counts(data: DataConfig, sources: Mapping[str, Source]) -> None:
         found = len(sources[split])
         if expected is not None and found != expected:
             _say(
-                f"warning: {sources[split].folder} holds {found:,} images, the full {data.label} {expected:,}: "
+                f"warning: {sources[split].place} holds {found:,} images, the full {data.label} {expected:,}: "
                 "results are not comparable with published ones"
             )
 

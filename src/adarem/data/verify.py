@@ -61,7 +61,7 @@ def _verify_source(
                 bad[name] = image.problem
     if not bad and digest.hexdigest() != found["source_hash"]:
         raise UserError(
-            f"{source.folder}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
+            f"{source.place}: its images changed since {fingerprint.fingerprint_path(data, split)} was written; "
             "move that file away and run `adarem prepare` again"
         )
     return bad

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 
 from adarem.data import fingerprint
 from adarem.data.ffcv import beton, encode
+from adarem.data.images.source import Source, scan
 from adarem.data.prepare import prepare
 from adarem.run.config import WriteConfig
 from tests.support.imagenet_tree import make_imagenet_tree, photograph
@@ -64,3 +66,26 @@ def test_oddities_of_imagenet_are_converted_as_torchvision_does(tmp_path):
         assert stored == theirs[k][0].tobytes() and label == index.labels[k]
         assert names[k] == f"train/{Path(path).parent.name}/{Path(path).name}"
     assert {("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB")} <= modes
+
+
+class Held(NamedTuple):
+    """An image that is in no file."""
+
+    payload: bytes | None
+
+    def read(self) -> bytes:
+        if self.payload is None:
+            raise OSError("nothing is held")
+        return self.payload
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_come_from_wherever_the_source_has_them(photo_root: Path, workers: int) -> None:
+    files = scan(photo_root, "val")
+    held = [Held(image.read()) for image in files.images]
+    held[7] = Held(None)
+    elsewhere = Source(Path("memory"), files.classes, files.files, files.labels, files.sizes, held)
+    assert elsewhere.listing_hash == files.listing_hash
+    ours, theirs = (list(encode.encode_all(s, None, workers)) for s in (elsewhere, files))
+    assert ours[7].problem == "nothing is held" and not theirs[7].problem
+    assert ours[:7] + ours[8:] == theirs[:7] + theirs[8:]

@@ -31,9 +31,7 @@ def test_our_loader_reads_stock_ffcvs_files(photos, tmp_path):
 
     data = photos(write=WriteConfig("raw", 400, 90, 0.5))
     source = scan(Path(data.root), "val")
-    images = [
-        (decode_rgb((source.folder / f).read_bytes()), int(y)) for f, y in zip(source.files, source.labels, strict=True)
-    ]
+    images = [(decode_rgb(image.read()), int(y)) for image, y in zip(source.images, source.labels, strict=True)]
     path = tmp_path / "val.beton"
     fields = {"image": RGBImageField(write_mode="raw", max_resolution=400), "label": IntField()}
     DatasetWriter(str(path), fields, num_workers=2).from_indexed_dataset(images, chunksize=3)

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -21,7 +21,7 @@ import numpy as np
 
 from adarem.data.ffcv import beton
 from adarem.data.images.sampling import stored_size
-from adarem.data.images.source import Source, decode_rgb
+from adarem.data.images.source import Source, Stored, decode_rgb
 from adarem.run.config import WriteConfig
 from adarem.run.errors import UserError
 
@@ -79,12 +79,11 @@ def _unreadable(problem: str) -> Encoded:
     return Encoded(beton.RAW, 0, 0, b"", problem=problem)
 
 
-def _encode_task(paths: list[str], write: WriteConfig | None) -> list[Encoded]:
+def _encode_task(task: Sequence[Stored], write: WriteConfig | None) -> list[Encoded]:
     results = []
-    for path in paths:
+    for image in task:
         try:
-            with open(path, "rb") as f:
-                file = f.read()
+            file = image.read()
         except OSError as e:
             results.append(_unreadable("no such file" if isinstance(e, FileNotFoundError) else e.strerror or str(e)))
             continue
@@ -96,7 +95,7 @@ def _encode_task(paths: list[str], write: WriteConfig | None) -> list[Encoded]:
 
 
 def _work(tasks: Connection, parent: int, write: WriteConfig | None) -> None:
-    """A worker process: answers every list of paths with its images, in order, until the parent closes the pipe."""
+    """A worker process: answers every list of images, in order, until the parent closes the pipe."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the parent, however it dies
     if os.getppid() != parent:
         os._exit(1)
@@ -116,8 +115,7 @@ def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Gener
     Raises:
         UserError: a worker process died.
     """
-    paths = [os.path.join(source.folder, name) for name in source.files]
-    tasks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    tasks = [source.images[i : i + CHUNK] for i in range(0, len(source), CHUNK)]
     if workers == 1:
         for task in tasks:
             yield from _encode_task(task, write)
@@ -144,7 +142,7 @@ def encode_all(source: Source, write: WriteConfig | None, workers: int) -> Gener
                 images: list[Encoded] = pipes[i % len(pipes)].recv()
             except (EOFError, OSError):
                 raise UserError(
-                    f"{source.folder}: a worker process of prepare died (killed, or out of memory); "
+                    f"{source.place}: a worker process of prepare died (killed, or out of memory); "
                     "run `adarem prepare` again with fewer workers"
                 ) from None
             yield from images

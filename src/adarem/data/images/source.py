@@ -1,14 +1,14 @@
-"""The source of a data set: a folder in ImageNet's layout, ``<split>/<class>/<image>``."""
+"""The source of a data set: which images it has and where their bytes are; a folder ``<split>/<class>/<image>``."""
 
 import hashlib
 import io
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +23,39 @@ _UNFIT = re.compile("[\n\ud800-\udfff]")  # for a text file with a name a line
 BadFiles = Mapping[str, str]  # name of a file that cannot be read, relative to its split's folder -> why not
 
 
+class Stored(Protocol):
+    """One image file, wherever it is stored. Small and picklable: a worker process gets it and reads it."""
+
+    def read(self) -> bytes:
+        """The bytes of the image file.
+
+        Raises:
+            OSError: they cannot be read; its text stands behind the image's name.
+        """
+        ...
+
+
+class File(NamedTuple):
+    """An image that is a file of a folder."""
+
+    folder: str
+    name: str  # relative to folder
+
+    def read(self) -> bytes:
+        with open(os.path.join(self.folder, self.name), "rb") as f:
+            return f.read()
+
+
 @dataclass(frozen=True)
 class Source:
     """One split, in torchvision's order: classes sorted by name, files sorted by name within a class."""
 
-    folder: Path  # <root>/<split>
+    place: Path  # the folder or archive that messages name
     classes: tuple[str, ...]
-    files: list[str]  # relative to folder
+    files: list[str]  # <class>/<file>
     labels: NDArray[np.int64]  # [n]
     sizes: NDArray[np.int64]  # [n], bytes
+    images: Sequence[Stored]  # [n]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -55,8 +79,9 @@ class Source:
         labels = self.labels[keep]
         empty = sorted(set(range(len(self.classes))) - set(labels.tolist()))
         if empty:
-            raise UserError(f"{self.folder}: class {self.classes[empty[0]]} has no readable image left; fix its files")
-        return Source(self.folder, self.classes, [self.files[i] for i in keep], labels, self.sizes[keep])
+            raise UserError(f"{self.place}: class {self.classes[empty[0]]} has no readable image left; fix its files")
+        files, images = [self.files[i] for i in keep], [self.images[i] for i in keep]
+        return Source(self.place, self.classes, files, labels, self.sizes[keep], images)
 
 
 def class_hash(classes: tuple[str, ...] | list[str]) -> str:
@@ -105,21 +130,22 @@ def scan(root: Path, split: str) -> Source:
         raise UserError(
             f"{folder}: no images in {len(empty)} classes: {names}{more}; add images, or remove these folders"
         )
-    return Source(folder, classes, files, np.array(labels, np.int64), np.array(sizes, np.int64))
+    images = [File(str(folder), name) for name in files]
+    return Source(folder, classes, files, np.array(labels, np.int64), np.array(sizes, np.int64), images)
 
 
 def same_classes(train: Source, val: Source, num_classes: int) -> None:
     """Raises UserError unless both splits hold the same classes, ``num_classes`` of them."""
     differing = sorted(set(train.classes) ^ set(val.classes))
     if differing:
-        where = train.folder if differing[0] in train.classes else val.folder
+        where = train.place if differing[0] in train.classes else val.place
         raise UserError(
             f"{where}: {len(differing)} classes are in one of train and val only, the first is {differing[0]}; "
             "both need the same class folders"
         )
     if len(train.classes) != num_classes:
         raise UserError(
-            f"{train.folder}: holds {len(train.classes)} classes, data.num_classes is {num_classes}; "
+            f"{train.place}: holds {len(train.classes)} classes, data.num_classes is {num_classes}; "
             "correct data.root or data.num_classes"
         )
 
@@ -143,7 +169,7 @@ def unreadable(found: Iterable[BadSplit]) -> UserError:
     problems, listings = [], []
     for source, bad, listing in found:
         write_atomically(listing, "".join(f"{name} ({why})\n" for name, why in bad.items()))
-        problems.append(f"{source.folder}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
+        problems.append(f"{source.place}: {len(bad)} of {len(source)} images cannot be read: {listed(bad)}")
         listings.append(str(listing))
     return UserError(
         f"{'; '.join(problems)}; replace or remove them (all in {' and '.join(listings)}), "
