@@ -51,8 +51,8 @@ class ChildProcess:
             child.stdin.flush()
             if not select.select([child.stdout], [], [], self._limit)[0]:
                 raise UserError(
-                    f"{named}: no answer within {self._limit:g} seconds of the process that tries it; see what it waits "
-                    "for"
+                    f"{named}: no answer within {self._limit:g} seconds of the process that tries it; see what it "
+                    "waits for"
                 )
             line = child.stdout.readline()
         except BrokenPipeError:
