@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from adarem.plan.check_optimizer import OptimizerChecks, Signature, complete
+from adarem.plan.child_process import ChildProcess
 from adarem.plan.plan import make_plan
 from adarem.run.config import from_dict, to_dict
 from adarem.run.errors import UserError
@@ -108,8 +109,8 @@ def test_two_optimizers_that_a_table_could_not_tell_apart_are_refused() -> None:
 
 def test_a_module_in_the_current_folder_is_not_found_without_pythonpath(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH")
-    with OptimizerChecks() as checks, pytest.raises(UserError, match="install it, or set PYTHONPATH to the folder"):
-        checks.signature("own_to_plan:Mine")
+    with ChildProcess() as child, pytest.raises(UserError, match="install it, or set PYTHONPATH to the folder"):
+        OptimizerChecks(child).signature("own_to_plan:Mine")
 
 
 @pytest.mark.parametrize(

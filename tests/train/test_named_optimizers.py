@@ -10,7 +10,7 @@ from torch import nn
 
 from adarem.run.config import OptimizerConfig, Value
 from adarem.run.errors import UserError
-from adarem.train.named_optimizers import build_named, load_named, source_of
+from adarem.train.named_optimizers import build_named, load_named, source_of_optimizer
 from tests.support.optimizers import write_module
 
 
@@ -125,7 +125,7 @@ def test_a_factory_that_returns_no_optimizer_is_one_line(own: Path) -> None:
 
 def test_where_an_optimizer_comes_from_is_recorded(own: Path) -> None:
     def of(name: str) -> dict[str, object]:
-        return cast(dict[str, object], source_of(OptimizerConfig(name, "Mine", 0.1, 0.0, {})))
+        return cast(dict[str, object], source_of_optimizer(OptimizerConfig(name, "Mine", 0.1, 0.0, {})))
 
     mine = of("own_of_this_test:Mine")
     assert mine["file"] == own.name and mine["sha256"] == hashlib.sha256(own.read_bytes()).hexdigest()
@@ -133,4 +133,4 @@ def test_where_an_optimizer_comes_from_is_recorded(own: Path) -> None:
     library = of("torch:NAdam")
     assert (library["distribution"], library["file"]) == ("torch", "nadam.py")
     assert str(library["version"]).split("+")[0] == torch.__version__.split("+")[0]
-    assert source_of(OptimizerConfig("sgdm", "SGDM", 0.1, 0.0, {})) is None
+    assert source_of_optimizer(OptimizerConfig("sgdm", "SGDM", 0.1, 0.0, {})) is None

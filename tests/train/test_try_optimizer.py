@@ -1,17 +1,13 @@
 """The child process of `adarem plan`: what it says of a signature, and of an optimizer that does not work."""
 
 import copy
-import io
-import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
-from adarem.train.try_optimizer import describe, main, try_config
+from adarem.train.try_optimizer import describe, try_config
 from tests.support.optimizers import write_module
 from tests.support.sweeps import make_config
 
@@ -66,20 +62,3 @@ def test_what_does_not_work_is_one_line(name: str, hparams: dict[str, object], l
     with pytest.raises(UserError, match=rf"^optimizer={name}: {line}") as error:
         try_config(config(name, **hparams))
     assert "\n" not in str(error.value)
-
-
-def test_a_line_of_json_in_and_one_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Also where imported code prints."""
-    (tmp_path / "prints_at_once.py").write_text("import torch\nprint('hello')\nOwn = torch.optim.SGD\n")
-    asked = [{"describe": "prints_at_once:Own"}, {"try": to_dict(config("own_to_try:Flat"))}]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in asked)))
-    saved, (reader, writer) = os.dup(1), os.pipe()
-    try:
-        os.dup2(writer, 1)
-        main()
-    finally:
-        os.dup2(saved, 1)
-        os.close(writer)
-    with os.fdopen(reader) as answers:
-        first, second = map(json.loads, answers)
-    assert "momentum" in first["names"] and second["error"].startswith("optimizer=own_to_try:Flat: takes")

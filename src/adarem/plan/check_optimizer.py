@@ -1,16 +1,9 @@
-"""Optimizers that are imported by name, checked before anything is written.
+"""Optimizers that are imported by name, checked in a child process before anything is written."""
 
-In a child process, since plan loads no torch.
-"""
-
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
 
+from adarem.plan.child_process import ChildProcess
 from adarem.run.build import nearest
 from adarem.run.config import RunConfig, to_dict
 from adarem.run.errors import UserError
@@ -28,28 +21,16 @@ class Signature:
 
 
 class OptimizerChecks:
-    """The child process, which starts with the first question and ends with this context."""
+    """What the child process finds out, each thing once."""
 
-    def __init__(self) -> None:
-        self._child: subprocess.Popen[str] | None = None
-        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody empties would stop the child
+    def __init__(self, child: ChildProcess) -> None:
+        self._child = child
         self._signatures: dict[str, Signature] = {}
-
-    def __enter__(self) -> "OptimizerChecks":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-        self._stderr.close()
 
     def signature(self, name: str) -> Signature:
         """Raises UserError for an optimizer that cannot be imported, is none, or needs a closure."""
         if name not in self._signatures:
-            found = self._ask({"describe": name}, name)
+            found = self._child.ask({"describe": name}, f"optimizer={name}")
             names, required, defaults = found["names"], found["required"], found["defaults"]
             assert isinstance(names, list) and isinstance(required, list) and isinstance(defaults, dict)
             self._signatures[name] = Signature(
@@ -67,36 +48,7 @@ class OptimizerChecks:
             parts = [raw["optimizer"], raw["model"], raw["data"]]
             if parts not in seen:
                 seen.append(parts)
-                self._ask({"try": raw}, config.optimizer.imported)
-
-    def _ask(self, request: Mapping[str, object], name: str) -> dict[str, object]:
-        child = self._started()
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(json.dumps(request) + "\n")
-            child.stdin.flush()
-            line = child.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            child.wait()
-            self._stderr.seek(0)
-            last = (self._stderr.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-            raise UserError(f"optimizer={name}: ends the process that tries it ({last}); correct it")
-        answer = json.loads(line)
-        assert isinstance(answer, dict)
-        if "error" in answer:
-            raise UserError(str(answer["error"]))
-        return answer
-
-    def _started(self) -> subprocess.Popen[str]:
-        if self._child is None:
-            # -P: like a job on a cluster, which does not find a module because it lies in the current folder.
-            command = [sys.executable, "-P", "-m", "adarem.train.try_optimizer"]
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True
-            )
-        return self._child
+                self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
 
 
 def complete(optimizer: dict[str, object], name: str, signature: Signature) -> None:

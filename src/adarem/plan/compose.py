@@ -27,7 +27,7 @@ from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
-from adarem.run.optimizer_names import check_form, default_label, is_imported
+from adarem.run.imported_names import check_form, default_label, is_imported
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml

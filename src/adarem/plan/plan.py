@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adarem.plan.check_optimizer import OptimizerChecks
+from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import compose_grid, compose_run, composing, labels, line_of, parse, values
 from adarem.plan.grid import checked_seeds, places, spec_of
 from adarem.plan.selection import Selection, selected_settings
@@ -100,7 +101,8 @@ def make_plan(overrides: list[str]) -> Plan:
         UserError: one line that names the key and the nearest valid name.
     """
     given = parse(overrides)
-    with composing(), OptimizerChecks() as checks:
+    with composing(), ChildProcess() as child:
+        checks = OptimizerChecks(child)
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}

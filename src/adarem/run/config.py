@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
-from adarem.run.optimizer_names import check_form, is_imported
+from adarem.run.imported_names import check_form, is_imported
 from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Setting
 
 Scalar: TypeAlias = str | int | float | bool

@@ -9,7 +9,7 @@ from adarem.run.errors import RankLost, UserError
 from adarem.train.console import RunConsole, append_to_log, print_line
 from adarem.train.distributed.context import RankContext, on_main_rank
 from adarem.train.distributed.watchdog import Watchdog
-from adarem.train.named_optimizers import source_of
+from adarem.train.named_optimizers import source_of_optimizer
 from adarem.train.provenance import Provenance, slurm_job
 
 
@@ -33,7 +33,7 @@ class Attempt:
         def start() -> int:
             self.console = stack.enter_context(RunConsole(self._run, self._run_name, slurm_job()))
             record = Provenance.of(self._context).to_record()
-            if (source := source_of(self._config.optimizer)) is not None:
+            if (source := source_of_optimizer(self._config.optimizer)) is not None:
                 record["optimizer"] = source
             return self._run.start_attempt(record)
 

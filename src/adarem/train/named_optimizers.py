@@ -4,24 +4,20 @@ Only parameters that a signature names are settings. Most classes of some librar
 setting would pass unnoticed.
 """
 
-import hashlib
 import importlib
-import importlib.metadata
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TypedDict
 
 from torch import nn
 from torch.optim import Optimizer
 
 from adarem.optim import param_groups
-from adarem.run.build import closest, nearest
+from adarem.run.build import nearest
 from adarem.run.config import OptimizerConfig
 from adarem.run.errors import UserError
-from adarem.run.optimizer_names import TIMM, TORCH
-from adarem.train.provenance import commit_of, version_of
+from adarem.run.imported_names import TIMM, TORCH
+from adarem.train.imported import Source, imported, nearest_of, source_of
 
 # What a factory is given next to the settings, where its signature names it.
 GIVEN_TO_FACTORIES = ("lr", "weight_decay", "steps_per_epoch", "total_steps")
@@ -40,18 +36,6 @@ class NamedOptimizer:
     fixed: Mapping[str, object] = field(default_factory=dict)  # what a library's name stands for next to the class
 
 
-class Source(TypedDict):
-    """What a run records of where its optimizer comes from; None where it is not known."""
-
-    name: str
-    distribution: str | None
-    version: str | None
-    file: str | None  # the file's name
-    sha256: str | None
-    commit: str | None  # of the checkout in which the file lies
-    dirty: bool | None
-
-
 def load_named(name: str) -> NamedOptimizer:
     """The optimizer that ``name`` says, unbuilt.
 
@@ -62,7 +46,7 @@ def load_named(name: str) -> NamedOptimizer:
     if head == TIMM:
         found, fixed = _of_timm(name, own)
     else:
-        found, fixed = _attribute(name, "torch.optim" if head == TORCH else head, own), {}
+        found, fixed = imported("optimizer", name, "torch.optim" if head == TORCH else head, own, Optimizer), {}
     if inspect.isclass(found):
         if not issubclass(found, Optimizer) or found is Optimizer:
             raise UserError(f"optimizer={name}: {found.__name__} is no subclass of torch.optim.Optimizer; name one")
@@ -81,29 +65,6 @@ def load_named(name: str) -> NamedOptimizer:
     return NamedOptimizer(name, found, is_factory, settings, fixed)
 
 
-def _attribute(name: str, module_name: str, own: str) -> Callable[..., object]:
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        if e.name and (module_name == e.name or module_name.startswith(f"{e.name}.")):
-            raise UserError(
-                f"optimizer={name}: no module {e.name} can be imported; install it, or set PYTHONPATH to the folder "
-                "that holds it"
-            ) from None
-        raise UserError(f"optimizer={name}: {module_name} needs the module {e.name}; install it") from None
-    except Exception as e:
-        first = (str(e).splitlines() or [""])[0]
-        raise UserError(
-            f"optimizer={name}: importing {module_name} fails ({type(e).__name__}: {first}); correct it"
-        ) from e
-    if not hasattr(module, own):
-        optimizers = [k for k, v in vars(module).items() if inspect.isclass(v) and issubclass(v, Optimizer)]
-        names = optimizers or [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-        raise UserError(f"optimizer={name}: {module_name} has no {own}; {_nearest(own, names)}")
-    found: Callable[..., object] = getattr(module, own)
-    return found
-
-
 def _of_timm(name: str, own: str) -> tuple[Callable[..., object], Mapping[str, object]]:
     """timm's own names, with what they stand for next to the class: ``sgd`` is SGD with Nesterov's momentum."""
     try:
@@ -112,17 +73,9 @@ def _of_timm(name: str, own: str) -> tuple[Callable[..., object], Mapping[str, o
         raise UserError(f"optimizer={name}: no module timm can be imported; install it, pip install timm") from None
     known: list[str] = factory.list_optimizers()
     if own not in known:
-        raise UserError(f"optimizer={name}: timm has no {own}; {_nearest(own, known)}")
+        raise UserError(f"optimizer={name}: timm has no {own}; {nearest_of(own, known)}")
     made: Callable[..., object] = factory.get_optimizer_class(own, bind_defaults=False)
     return made, dict(factory.get_optimizer_info(own).defaults or {})
-
-
-def _nearest(name: str, valid: Iterable[str]) -> str:
-    """Without regard to case; the list where it is short."""
-    by_lower = {v.lower(): v for v in valid}
-    if (close := closest(name.lower(), by_lower)) is not None:
-        return f"did you mean '{by_lower[close]}'?"
-    return "name one that it has" if len(by_lower) > 30 else f"valid: {', '.join(sorted(by_lower.values()))}"
 
 
 def _wants_closure(cls: type) -> bool:
@@ -219,26 +172,6 @@ def check_settings(named: NamedOptimizer, hparams: Mapping[str, object]) -> None
             raise UserError(f"optimizer.{key}: {named.name} names no such setting; {nearest(key, named.settings)}")
 
 
-def source_of(config: OptimizerConfig) -> Source | None:
+def source_of_optimizer(config: OptimizerConfig) -> Source | None:
     """Where a run's optimizer comes from; None for those of the catalog."""
-    if config.imported is None:
-        return None
-    made = load_named(config.imported).make
-    module = inspect.getmodule(made)
-    top = (module.__name__ if module else "").partition(".")[0]
-    names = importlib.metadata.packages_distributions().get(top, [])
-    distribution = names[0] if names else None
-    version = version_of(distribution) if distribution else None
-    try:
-        file = Path(inspect.getsourcefile(made) or "")
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return Source(
-            name=config.imported, distribution=distribution, version=version, file=None, sha256=None,
-            commit=None, dirty=None,
-        )  # fmt: skip
-    commit = commit_of(file.parent)
-    return Source(
-        name=config.imported, distribution=distribution, version=version, file=file.name, sha256=digest,
-        commit=commit.hash, dirty=commit.dirty,
-    )  # fmt: skip
+    return None if config.imported is None else source_of(config.imported, load_named(config.imported).make)

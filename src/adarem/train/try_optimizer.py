@@ -1,23 +1,14 @@
-"""``python -m adarem.train.try_optimizer``: the child process in which `adarem plan` tries optimizers that it imports.
-
-A line of JSON in, a line of JSON out. ``{"describe": NAME}`` answers with the settings of the signature and their
-defaults; ``{"try": CONFIG}``, a run's config as in config.yaml, builds its optimizer and takes two steps. An ``error``
-in the answer is the user's line.
-"""
+"""Optimizers that are imported, tried by the child process of `adarem plan`: the settings of a signature, two steps."""
 
 import inspect
 import io
-import json
 import math
-import os
-import sys
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from adarem.run.config import DataConfig, ModelConfig, RunConfig, from_dict
+from adarem.run.config import DataConfig, ModelConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.models.awd_lstm import AwdLstm
 from adarem.train.models.library import build_model
@@ -141,27 +132,3 @@ def _network(config: RunConfig) -> nn.Module:
         return build_model(m.name, d.num_classes, config.seed)
     assert not isinstance(d, DataConfig)
     return AwdLstm(d.vocabulary, embedding=m.embedding, hidden=m.hidden, layers=m.layers)
-
-
-def _answer(request: Mapping[str, object]) -> dict[str, object]:
-    try:
-        if "describe" in request:
-            return describe(str(request["describe"]))
-        config = request["try"]
-        assert isinstance(config, dict)
-        try_config(from_dict(config))
-        return {}
-    except UserError as e:
-        return {"error": str(e)}
-
-
-def main() -> None:
-    """Answers until its input ends. What imported code prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()

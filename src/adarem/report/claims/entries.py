@@ -17,7 +17,7 @@ from adarem.run.build import build, nearest
 from adarem.run.catalog import NETWORKS, OPTIMIZERS
 from adarem.run.config import ScaleConfig, ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
-from adarem.run.optimizer_names import is_imported
+from adarem.run.imported_names import is_imported
 
 Relation = Literal["higher", "lower", "equal", "about", "above", "grows_as_models_shrink"]
 

@@ -9,8 +9,8 @@ from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
+from adarem.run.imported_names import NOT_STATED
 from adarem.run.labels import readable
-from adarem.run.optimizer_names import NOT_STATED
 from adarem.run.records import number
 from adarem.run.reproduction import has_papers_setting
 from adarem.run.stated import Stated

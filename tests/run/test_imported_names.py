@@ -4,7 +4,7 @@ import pytest
 
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.errors import UserError
-from adarem.run.optimizer_names import check_form, default_label, is_imported
+from adarem.run.imported_names import check_form, default_label, is_imported
 
 
 def test_names_of_the_catalog_are_not_imported() -> None:
