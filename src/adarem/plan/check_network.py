@@ -1,18 +1,19 @@
 """Networks that are imported or of a library, checked in a child process before anything is written."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adarem.plan.child_process import ChildProcess
-from adarem.run.build import nearest
+from adarem.run.build import KEY, REST, nearest
 from adarem.run.catalog import NETWORKS
-from adarem.run.config import DataConfig, RunConfig, to_dict
+from adarem.run.config import DataConfig, ModelConfig, RunConfig, to_dict
 from adarem.run.errors import UserError
 
 # What a network is called with, by the kind of its data; no settings. The first in any case, others where it names
 # them.
 GIVEN: Mapping[str, tuple[str, ...]] = {"images": ("num_classes",)}
-_OWN_KEYS = ("name", "label", "kind", "class")  # of a config's section
+_OWN_KEYS = [f.metadata.get(KEY, f.name) for f in dataclasses.fields(ModelConfig) if not f.metadata.get(REST)]
 
 # Side in pixels up to which the catalog's networks for images end in maps of one pixel, on which BatchNorm of a single
 # image has nothing to normalise over. At any other size and batch they fit.

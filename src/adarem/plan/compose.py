@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from adarem.plan.check_network import NetworkChecks, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.resources import config_dirs, config_files, config_groups
-from adarem.run.build import nearest
+from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
@@ -41,9 +41,11 @@ _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
-# Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.
-_OF_CATALOG = (
+# Keys that need not be in a file of configs/, since the catalog or the config's own default says them: an override of
+# one adds it.
+_IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
+    *later_keys(RunConfig),
 )  # fmt: skip
 
 
@@ -329,7 +331,7 @@ def compose_run(
             lines = [s for s in lines if s not in own[group]]
         elif source is not None:  # a file may leave out any setting that has a default
             lines = [f"++{s.lstrip('+')}" if _key(s).startswith(f"{group}.") and s[0] != "~" else s for s in lines]
-    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in lines])
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in lines])
     for group, of_group in own.items():
         _with_own_settings(cfg, group, choice[group], of_group)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
