@@ -21,6 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adarem.data.images.own_folder import FolderReading, is_left_open
 from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import nearest
@@ -34,13 +35,14 @@ OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epoch
 
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
-_NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers")
+_NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers", "data.name", "data.label", "data.num_classes")
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
-# Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.
+# Keys that configs/ leaves to the catalog or to their defaults, so that they are in no file: an override of one adds it.
 _OF_CATALOG = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
+    "data.val_folder", "data.val_share", "data.split_seed",
 )  # fmt: skip
 
 
@@ -297,6 +299,7 @@ def compose_run(
     shared: list[str],
     off_axes: list[Override],
     signature: Callable[[str], Signature],
+    folders: FolderReading,
 ) -> RunConfig:
     """One run's config, checked.
 
@@ -306,6 +309,7 @@ def compose_run(
         shared: overrides that all runs have, as Hydra reads them.
         off_axes: those of them that the user gave, which join the run's name.
         signature: of an optimizer that is imported by name.
+        folders: looks into the folder of images where the config of the data leaves to it what is there.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
@@ -330,7 +334,7 @@ def compose_run(
         _with_own_settings(cfg, imported, of_optimizer)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
-            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
+            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name or 'images'}, or take "
             f"data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
         )
     with _one_line():
@@ -341,10 +345,11 @@ def compose_run(
         if imported != choice["optimizer"]:
             raw["optimizer"]["class"] = imported
         complete(raw["optimizer"], imported, signature(imported))
+    _set_path(raw["data"], "root")
+    if isinstance(raw["data"], dict) and is_left_open(raw["data"]):
+        folders.complete(raw["data"])
+    _set_path(raw["data"], "beton_dir")
     with_catalog(raw)
-    for key in {"root", "beton_dir"} & set(raw["data"] or ()):
-        _need_path(f"data.{key}", raw["data"][key])
-        raw["data"][key] = os.path.abspath(raw["data"][key])
     in_name = {
         key_of(o): o.get_value_element_as_str()
         for o in off_axes
@@ -357,6 +362,13 @@ def compose_run(
         raw.pop(key)
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
     return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+
+
+def _set_path(data: object, key: str) -> None:
+    """Makes a folder of a composed ``data`` section absolute, in place."""
+    if isinstance(data, dict) and key in data:
+        _need_path(f"data.{key}", data[key])
+        data[key] = os.path.abspath(data[key])
 
 
 def with_catalog(raw: Mapping[str, object]) -> None:
