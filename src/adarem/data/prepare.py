@@ -6,6 +6,7 @@ import importlib.util
 import io
 import shutil
 import sys
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +21,16 @@ from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.digits import write_digits
 from adarem.data.images.open_source import folder_name, listing_of, open_source, source_is_there
 from adarem.data.images.sampling import stored_size
-from adarem.data.images.source import BadFiles, BadSplit, Source, class_hash, listed, same_classes, unreadable
+from adarem.data.images.source import (
+    BadFiles,
+    BadSplit,
+    Source,
+    class_hash,
+    left_out_lines,
+    listed,
+    same_classes,
+    unreadable,
+)
 from adarem.data.ownership import check_own
 from adarem.data.prepared import check_split
 from adarem.data.progress import with_progress
@@ -95,6 +105,8 @@ def prepare(
             sources = open_source(data)
             same_classes(sources["train"], sources["val"], data.num_classes)
             _check_listing(data, sources)
+            for line in (line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
+                _say(line)
             _warn_counts(data, sources)
         todo = {s: source for s, source in sources.items() if not _same(present[s], source)}
         if data.backend == "ffcv":
@@ -134,8 +146,8 @@ def _check_listing(data: DataConfig, sources: Mapping[str, Source]) -> None:
     if data.listing is not None and listing_of(sources) != data.listing:
         raise UserError(
             f"data.root={data.root}: holds other images ({len(sources['train']):,} + {len(sources['val']):,}) than when "
-            f"the run was planned ({data.expected_train:,} + {data.expected_val:,}); put the old ones back, or plan anew "
-            "with another data.name"
+            f"planned ({data.expected_train:,} + {data.expected_val:,}); put the old ones back, or plan anew with "
+            "another data.name"
         )
 
 
@@ -174,6 +186,7 @@ def _write(work: _Pass, staged: Staged | None, skipped: _Skipped | None = None) 
     path = fingerprint.beton_path(data, split)
     out = BetonFile(staged, path, len(source), data.write.max_side) if staged and data.backend == "ffcv" else None
     bad: dict[str, str] = {}
+    warned: dict[str, str] = {}
     content, sources = hashlib.sha256(), hashlib.sha256()
     jpegs = payload = 0
     images = encode_all(source, data.write if out else None, work.workers)
@@ -186,12 +199,16 @@ def _write(work: _Pass, staged: Staged | None, skipped: _Skipped | None = None) 
                     staged.close()
                     out = None
                 continue
+            if image.warning:
+                warned[name] = image.warning
             sources.update(image.source_digest)
             content.update(content_record(label, image.mode, image.height, image.width, image.digest))
             jpegs += image.mode == beton.JPG
             payload += len(image.payload)
             if out is not None:
                 out.append(image, label)
+    if warned and not skipped:  # else a first pass has said it
+        _say(f"{source.place}: Pillow warns about {len(warned)} images: {listed(warned)}")
     if bad or staged is None:
         return bad
     record: Fingerprint = {
@@ -237,7 +254,8 @@ def _need_space(data: DataConfig, sources: Iterable[Source]) -> None:
         pixels = []
         for stored in source.images[:: max(1, len(source) // 200)]:
             # Of bad files nothing: they are reported later.
-            with contextlib.suppress(Exception), Image.open(io.BytesIO(stored.read())) as image:
+            with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):
+                image = Image.open(io.BytesIO(stored.read()))
                 height, width = stored_size(image.height, image.width, data.write.max_side)
                 pixels.append(height * width)
         if pixels:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from adarem.data.images.own_folder import FolderReading, is_left_open
 from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
-from adarem.run.build import nearest
+from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
@@ -39,10 +39,11 @@ _NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers", "data.name",
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
-# Keys that configs/ leaves to the catalog or to their defaults, so that they are in no file: an override of one adds it.
-_OF_CATALOG = (
+# Keys that need not be in a file of configs/, since the catalog or the config's own default says them: an override of
+# one adds it.
+_IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
-    "data.val_folder", "data.val_share", "data.split_seed",
+    *later_keys(RunConfig),
 )  # fmt: skip
 
 
@@ -329,13 +330,13 @@ def compose_run(
         lines = [s for s in lines if s not in of_optimizer]
     elif imported is not None:  # a file may leave out any setting that has a default
         lines = [f"++{s.lstrip('+')}" if _key(s).startswith("optimizer.") and s[0] != "~" else s for s in lines]
-    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in lines])
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in lines])
     if imported == choice["optimizer"]:
         _with_own_settings(cfg, imported, of_optimizer)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
-            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name or 'images'}, or take "
-            f"data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
+            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name or 'images'}, or "
+            f"take data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -135,7 +135,9 @@ def make_plan(overrides: list[str]) -> Plan:
         for choice in choices:
             selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
             overridden = [*settled, *selected, *shared]
-            configs += [compose_run(choice, seed, overridden, off_axes, checks.signature, folders) for seed in spec.seeds]
+            configs += [
+                compose_run(choice, seed, overridden, off_axes, checks.signature, folders) for seed in spec.seeds
+            ]
         _check_labels(configs)
         checks.try_runs(configs)
         spec = replace(spec, labels=_labels(spec, configs))

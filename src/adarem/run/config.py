@@ -5,13 +5,15 @@ run directory is opened: an unknown key or an impossible value is an error, in o
 """
 
 import dataclasses
+import functools
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from adarem.run.build import KEY, LATER, REST, as_float, build, nearest
+from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported
@@ -73,7 +75,8 @@ class DataConfig:
         default="val", metadata={LATER: True}
     )
     val_share: Annotated[
-        float | None, Setting("of each class, for validation, where root itself holds the class folders", INSIDE_0_AND_1)
+        float | None,
+        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
     ] = field(default=None, metadata={LATER: True})
     split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
         default=0, metadata={LATER: True}
@@ -161,6 +164,9 @@ class OptimizerConfig:
     source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
         field(default=None, metadata={KEY: "class"})
     )
+    no_decay: Annotated[
+        tuple[Literal["bias", "norm", "embedding"], ...], Setting("kinds of parameters without weight decay")
+    ] = field(default=(), metadata={LATER: True})
 
     @property
     def imported(self) -> str | None:
@@ -172,10 +178,14 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run."""
 
-    name: Annotated[Literal["cosine", "step", "constant"], Setting("cosine to 0, factors at milestones, or constant")]
+    name: Annotated[Literal["cosine", "step", "constant"], Setting("cosine, factors at milestones, or constant")]
     warmup_epochs: Annotated[float, Setting("linear rise to the base rate, before scale.epochs", AT_LEAST_0, "epochs")]
     milestones: Annotated[tuple[int, ...], Setting("for step: where the rate is multiplied", unit="epochs")]
     gamma: Annotated[float, Setting("for step: the factor at each milestone, above 0")]
+    min_lr: Annotated[
+        float,
+        Setting("for cosine: the base rate that it ends at, as optimizer.lr; groups' own rates fall alike", AT_LEAST_0),
+    ] = field(default=0.0, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,7 @@ class TrainConfig:
     deterministic: Annotated[bool, Setting("bit-identical reruns on a GPU, slower; the CPU path always is")]
     label_smoothing: Annotated[float, Setting("of the cross-entropy; images alone", SHARE_BELOW_1)]
     decay_norm_and_bias: Annotated[
-        bool, Setting("weight decay on normalisation's parameters and biases too, for every optimizer alike")
+        bool, Setting("false: parameters of at most one dimension have no weight decay, for every optimizer alike")
     ]
     eval_every: Annotated[int, Setting("between evaluations; the last epoch is always evaluated", AT_LEAST_1, "epochs")]
     checkpoint_every: Annotated[
@@ -213,6 +223,13 @@ class TrainConfig:
     watched_steps: Annotated[
         int, Setting("of a trajectory: the run's first, middle and last, at most a third each", AT_LEAST_0, "steps")
     ] = 2000
+    clip_grad_norm: Annotated[
+        float | None,
+        Setting(
+            "largest norm of the complete gradient; 0 clips nothing; null: the network's recipe, model.clip or 0",
+            AT_LEAST_0,
+        ),
+    ] = field(default=None, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -383,9 +400,23 @@ def _check(c: RunConfig) -> None:
         c.schedule.name != "step" or (len(c.schedule.milestones) > 0 and c.schedule.gamma > 0),
         "schedule.milestones, schedule.gamma: a step schedule needs milestones and a positive gamma",
     )
+    _check_recipe(c)
     _check_model(c)
     _check_world_size(s.global_batch_size, c.cluster.world_size)
     _check_optimizer(c.optimizer)
+
+
+def _check_recipe(c: RunConfig) -> None:
+    s, o = c.schedule, c.optimizer
+    _require(s.min_lr <= o.lr, f"schedule.min_lr={s.min_lr}: larger than optimizer.lr={o.lr}; lower it")
+    _require(
+        not s.min_lr or s.name == "cosine",
+        f"schedule.min_lr={s.min_lr}: the {s.name} schedule has no such end; leave it out, or take schedule=cosine",
+    )
+    _require(
+        not o.no_decay or c.train.decay_norm_and_bias,
+        f"optimizer.no_decay={list(o.no_decay)}: train.decay_norm_and_bias=false is another such rule; leave one out",
+    )
 
 
 def _check_world_size(global_batch_size: int, world_size: int) -> None:
@@ -409,9 +440,15 @@ def from_dict(raw: Mapping[str, object]) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, object]:
-    """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
+    """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``.
+
+    Settings that came after version 0.1 are left out while they have their default.
+    """
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
     if (source := raw["optimizer"].pop("source")) is not None:
         raw["optimizer"]["class"] = source
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))
+    for key in unset(config):
+        *sections, leaf = key.split(".")
+        del functools.reduce(operator.getitem, sections, raw)[leaf]
     return {"cell" if key == "run_name" else key: value for key, value in raw.items()}

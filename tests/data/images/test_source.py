@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adarem.data.loaders import open_eval, open_train
 from adarem.data.prepare import prepare
 from adarem.run.config import WriteConfig
 from adarem.run.errors import UserError
-from tests.support.imagenet_tree import make_imagenet_tree
-from tests.support.photos import TRAIN, data_config
+from tests.support.imagenet_tree import make_imagenet_tree, photograph
+from tests.support.photos import TRAIN, data_config, file_states
 
 
 def test_links_to_nowhere_are_among_the_bad_files(photo_root):
@@ -105,6 +106,67 @@ def test_wrong_layout_is_one_line(photo_root, damage, message):
     with pytest.raises(UserError, match=message) as error:
         prepare(data, workers=1, progress=False)
     assert "\n" not in str(error.value)
+
+
+JUNK = (".DS_Store", "._cat.JPEG", "Thumbs.db", "desktop.ini", ".nfs0000000000a", "x.JPEG.part", "y.jpg~")
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_what_programs_leave_behind_is_left_out_and_counted(photo_root, backend, capsys):
+    data = data_config(photo_root, backend=backend)
+    clean = prepare(data, workers=1, progress=False)
+    capsys.readouterr()
+    a_class = sorted((photo_root / "train").iterdir())[2]
+    image = sorted(a_class.iterdir())[0]
+    for folder in (photo_root, photo_root / "train", a_class):
+        for name in JUNK:
+            (folder / name).write_bytes(image.read_bytes())
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "#recycle", "lost+found", ".Trash-1000"):
+            (folder / name).mkdir()
+            shutil.copy(image, folder / name / "copy.JPEG")
+    states = file_states(photo_root / "ffcv")
+    assert prepare(data, workers=1, verify=True, progress=False) == clean
+    assert file_states(photo_root / "ffcv") == states  # nothing is written anew
+    said = capsys.readouterr().err
+    assert said == (
+        f"{photo_root}/train: 26 files or folders that programs leave behind are left out: #recycle, .DS_Store, "
+        ".Trash-1000 and 23 more\n"
+    )
+
+
+def test_what_is_no_image_is_left_out_and_named(photo_root, capsys):
+    a_class = sorted((photo_root / "val").iterdir())[0]
+    (a_class / "notes.txt").write_text("")
+    (a_class / ".JPEG").write_text("")
+    (photo_root / "val" / "labels.csv").write_text("")
+    shutil.copy(sorted(a_class.glob("*.JPEG"))[0], photo_root / "val" / "loose.JPEG")
+    (photo_root / "val" / ".hidden").mkdir()
+    prepare(data_config(photo_root), workers=1, progress=False)
+    assert capsys.readouterr().err == (
+        f"{photo_root}/val: 5 files or folders that are no image of a class, by place and name, are left out: "
+        f".hidden/, labels.csv, loose.JPEG and 2 more\n"
+    )
+
+
+def test_pillows_warnings_carry_the_names_of_the_files(photo_root, capsys):
+    files = sorted((photo_root / "train").glob("*/*"))
+    palette = Image.fromarray(photograph(40, 30, seed=1)).quantize(16)
+    for file in files[4:11]:
+        palette.save(file, "PNG", transparency=bytes(range(5)))
+    data = data_config(photo_root)
+    prepare(data, workers=2, progress=False)
+    names = [f"{f.parent.name}/{f.name}" for f in files[4:7]]
+    said = capsys.readouterr().err
+    why = "(Palette images with Transparency expressed in bytes should be converted to RGBA images)"
+    assert said == (
+        f"{photo_root}/train: Pillow warns about 7 images: {'; '.join(f'{n} {why}' for n in names)} and 4 more\n"
+    )
+
+
+def test_a_decompression_bomb_is_a_bad_file(photo_root, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80 * 80)
+    with pytest.raises(UserError, match=r"cannot be read: .*\(DecompressionBombError: Image size"):
+        prepare(data_config(photo_root), workers=1, progress=False)
 
 
 def test_skip_bad_does_not_empty_a_class(photo_root):

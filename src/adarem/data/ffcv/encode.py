@@ -11,9 +11,10 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import warnings
 import zlib
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -41,6 +42,7 @@ class Encoded:
     digest: bytes = b""  # SHA-256 of payload
     checksum: int = 0  # Adler-32 of payload
     problem: str = ""  # why the file cannot be read; then nothing else is set
+    warning: str = ""  # what Pillow says of a file that it reads all the same
 
 
 def jpeg_share(write: WriteConfig) -> float:
@@ -88,7 +90,11 @@ def _encode_task(task: Sequence[Stored], write: WriteConfig | None) -> list[Enco
             results.append(_unreadable("no such file" if isinstance(e, FileNotFoundError) else e.strerror or str(e)))
             continue
         try:
-            results.append(_check_only(file) if write is None else encode(file, write))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                encoded = _check_only(file) if write is None else encode(file, write)
+            said = "; ".join(dict.fromkeys(" ".join(str(w.message).split()) for w in caught))
+            results.append(replace(encoded, warning=said) if said else encoded)
         except Exception as e:  # whatever PIL raises
             results.append(_unreadable(f"{type(e).__name__}: {e}".splitlines()[0] if file else "empty file"))
     return results

@@ -1,4 +1,4 @@
-"""The two splits of a data set's source: train/ and a folder next to it, or one folder of classes that is split here."""
+"""Both splits of a data set's source: train/ and a folder next to it, or one folder of classes that is split here."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,8 @@ def open_source(data: DataConfig) -> dict[str, Source]:
 def split_classes(both: Source, val_share: float, seed: int) -> dict[str, Source]:
     """Cuts one folder of classes into train and val, class by class.
 
-    Each class gives ``val_share`` of its images to val, rounded, at least one, and keeps at least one. Which ones: those
-    whose hash of seed and name is smallest, so that the split depends on nothing else, and an image that is added moves
-    few others.
+    Each class gives ``val_share`` of its images to val, rounded, at least one, and keeps at least one: those whose hash
+    of seed and name is smallest. So the split depends on nothing else, and an image that is added moves few others.
 
     Raises:
         UserError: a class has a single image.

@@ -93,8 +93,8 @@ def _read(root: Path, val_folder: str | None, share: float | None, seed: int) ->
         val_folder = next((name for name in VAL_FOLDERS if (root / name).is_dir()), None)
         if val_folder is None:
             raise UserError(
-                f"data.root={root}: has train/ and none of {', '.join(f'{name}/' for name in VAL_FOLDERS)}; add one, or "
-                f"let a part of each class validate: data.root={root / 'train'}"
+                f"data.root={root}: has train/ and none of {'/, '.join(VAL_FOLDERS)}/; add one, or let a part of each "
+                f"class validate: data.root={root / 'train'}"
             )
     if val_folder is None:
         share = VAL_SHARE if share is None else share

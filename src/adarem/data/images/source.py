@@ -4,15 +4,15 @@ import hashlib
 import io
 import os
 import re
-import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adarem.data.images.junk import is_junk
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 
@@ -46,6 +46,13 @@ class File(NamedTuple):
             return f.read()
 
 
+class LeftOut(NamedTuple):
+    """Names of what lies among the images of a split and is no image; folders with all that is in them count once."""
+
+    junk: tuple[str, ...] = ()  # see adarem.data.images.junk
+    no_images: tuple[str, ...] = ()  # no image by the file's name, or an image outside the class folders
+
+
 @dataclass(frozen=True)
 class Source:
     """One split, in torchvision's order: classes sorted by name, files sorted by name within a class."""
@@ -56,6 +63,7 @@ class Source:
     labels: NDArray[np.int64]  # [n]
     sizes: NDArray[np.int64]  # [n], bytes
     images: Sequence[Stored]  # [n]
+    left_out: LeftOut = LeftOut()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -81,12 +89,123 @@ class Source:
         if empty:
             raise UserError(f"{self.place}: class {self.classes[empty[0]]} has no readable image left; fix its files")
         files, images = [self.files[i] for i in keep], [self.images[i] for i in keep]
-        return Source(self.place, self.classes, files, labels, self.sizes[keep], images)
+        return replace(self, files=files, labels=labels, sizes=self.sizes[keep], images=images)
 
 
 def class_hash(classes: tuple[str, ...] | list[str]) -> str:
     """Hash of the class names in the order of their labels."""
     return hashlib.sha256("\n".join(classes).encode()).hexdigest()
+
+
+class _Found(NamedTuple):
+    size: int  # bytes
+    image: Stored
+
+
+class Listing:
+    """What lies in the folder of a split, added in any order; images are kept, anything else is left out and counted.
+
+    Folders and archives go through here, so that the same files are the same source wherever they are stored.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.classes: dict[str, dict[str, _Found]] = {}
+        self.loose: dict[str, _Found] = {}  # images next to the class folders
+        self.junk: list[str] = []
+        self.no_images: list[str] = []
+
+    def add_folder(self, name: str) -> bool:
+        """A folder next to the other classes; returns whether it is a class."""
+        if is_junk(name, folder=True):
+            self.junk.append(name)
+        elif name.startswith("."):
+            self.no_images.append(f"{name}/")
+        else:
+            self.classes.setdefault(name, {})
+            return True
+        return False
+
+    def add_file(self, folder: str, name: str, size: int, image: Stored) -> None:
+        """A file of the class ``folder``, or of none (""). Of two with one name the last counts, as in unpacking.
+
+        Raises:
+            UserError: a name that no list of names can hold.
+        """
+        path = f"{folder}/{name}" if folder else name
+        if is_junk(name, folder=False):
+            self.junk.append(path)
+        elif name.startswith(".") or not name.lower().endswith(EXTENSIONS):
+            self.no_images.append(path)
+        elif _UNFIT.search(path):
+            raise UserError(f"{self.place / path}: a name with a line feed, or not in UTF-8; rename it")
+        else:
+            (self.classes[folder] if folder else self.loose)[name] = _Found(size, image)
+
+    def add_folder_in_class(self, folder: str, name: str) -> None:
+        """A folder in the class ``folder``. Raises UserError unless it is junk."""
+        if not is_junk(name, folder=True):
+            raise UserError(
+                f"{self.place / folder / name}: a folder inside a class folder; images lie directly in <class>/"
+            )
+        self.junk.append(f"{folder}/{name}")
+
+    def source(self) -> Source:
+        """The split. Raises UserError where a class has no image."""
+        names = tuple(sorted(self.classes))
+        files: list[str] = []
+        labels: list[int] = []
+        sizes: list[int] = []
+        images: list[Stored] = []
+        for label, name in enumerate(names):
+            for file, found in sorted(self.classes[name].items()):
+                files.append(f"{name}/{file}")
+                labels.append(label)
+                sizes.append(found.size)
+                images.append(found.image)
+        empty = [name for name in names if not self.classes[name]]
+        if empty:
+            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            raise UserError(
+                f"{self.place}: no images in {len(empty)} classes: {', '.join(empty[:5])}{more}; add images, or remove "
+                "these folders"
+            )
+        left_out = LeftOut(tuple(self.junk), tuple([*self.no_images, *self.loose]))
+        return Source(self.place, names, files, np.array(labels, np.int64), np.array(sizes, np.int64), images, left_out)
+
+
+def list_folder(folder: Path) -> Listing:
+    """What lies in ``<folder>/<class>/`` and next to the class folders; no image is opened.
+
+    Raises:
+        UserError: a folder inside a class that is not junk, a name that no list can hold.
+    """
+    listing = Listing(folder)
+    for entry in os.scandir(folder):
+        if not _is_folder(entry):
+            listing.add_file("", entry.name, _size(entry), File(str(folder), entry.name))
+        elif listing.add_folder(entry.name):
+            for inner in os.scandir(entry):
+                if _is_folder(inner):
+                    listing.add_folder_in_class(entry.name, inner.name)
+                else:
+                    image = File(str(folder), f"{entry.name}/{inner.name}")
+                    listing.add_file(entry.name, inner.name, _size(inner), image)
+    return listing
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a link to nowhere: one of the files that cannot be read, and reported with them
+        return 0
 
 
 def scan(root: Path, split: str) -> Source:
@@ -98,40 +217,10 @@ def scan(root: Path, split: str) -> Source:
     folder = Path(root) / split
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; data.root needs {split}/<class>/<image>.JPEG")
-    classes = tuple(sorted(e.name for e in os.scandir(folder) if os.path.isdir(e) and not e.name.startswith(".")))
-    if not classes:
+    listing = list_folder(folder)
+    if not listing.classes:
         raise UserError(f"{folder}: holds no class folders; data.root needs {split}/<class>/<image>.JPEG")
-    files: list[str] = []
-    labels: list[int] = []
-    sizes: list[int] = []
-    empty: list[str] = []
-    for label, name in enumerate(classes):
-        found = []
-        for entry in os.scandir(folder / name):
-            try:
-                mode, size = entry.stat().st_mode, entry.stat().st_size
-            except OSError:  # a link to nowhere: one of the files that cannot be read, and reported with them
-                mode, size = stat.S_IFREG, 0
-            if stat.S_ISDIR(mode):
-                raise UserError(f"{entry.path}: a folder inside a class folder; images lie directly in <class>/")
-            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-                if _UNFIT.search(f"{name}/{entry.name}"):
-                    raise UserError(f"{entry.path}: a name with a line feed, or not in UTF-8; rename it")
-                found.append((entry.name, size))
-        if not found:
-            empty.append(name)
-        for file, size in sorted(found):
-            files.append(f"{name}/{file}")
-            labels.append(label)
-            sizes.append(size)
-    if empty:
-        more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
-        names = ", ".join(empty[:5])
-        raise UserError(
-            f"{folder}: no images in {len(empty)} classes: {names}{more}; add images, or remove these folders"
-        )
-    images = [File(str(folder), name) for name in files]
-    return Source(folder, classes, files, np.array(labels, np.int64), np.array(sizes, np.int64), images)
+    return listing.source()
 
 
 def same_classes(train: Source, val: Source, num_classes: int) -> None:
@@ -162,6 +251,20 @@ def listed(bad: BadFiles) -> str:
     """The first of the files that cannot be read, each with the reason, and how many more there are."""
     first = "; ".join(f"{name} ({why})" for name, why in list(bad.items())[:3])
     return first + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+
+
+def left_out_lines(source: Source) -> list[str]:
+    """What `prepare` says of the files that it leaves out: how many, and the first of them."""
+    lines = []
+    for names, what in (
+        (source.left_out.junk, "that programs leave behind"),
+        (source.left_out.no_images, "that are no image of a class, by place and name,"),
+    ):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            first = ", ".join(sorted(names)[:3])
+            lines.append(f"{source.place}: {len(names)} files or folders {what} are left out: {first}{more}")
+    return lines
 
 
 def unreadable(found: Iterable[BadSplit]) -> UserError:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adarem.data.fingerprint import read_fingerprint
-from adarem.data.prepared import check_listing
 from adarem.data.loaders import open_eval, open_train
+from adarem.data.prepared import check_listing
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
