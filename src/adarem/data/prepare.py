@@ -145,7 +145,7 @@ def _present(data: DataConfig, split: str) -> Fingerprint | None:
 def _check_listing(data: DataConfig, sources: Mapping[str, Source]) -> None:
     if data.listing is not None and listing_of(sources) != data.listing:
         raise UserError(
-            f"data.root={data.root}: holds other images ({len(sources['train']):,} + {len(sources['val']):,}) than when "
+            f"data.root={data.root}: holds other images ({len(sources['train']):,} + {len(sources['val']):,}) than "
             f"planned ({data.expected_train:,} + {data.expected_val:,}); put the old ones back, or plan anew with "
             "another data.name"
         )

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,7 +21,6 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adarem.data.images.own_folder import FolderReading, is_left_open
 from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import later_keys, nearest
@@ -30,6 +29,9 @@ from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, default_label, is_imported
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
+
+if TYPE_CHECKING:
+    from adarem.data.images.own_folder import FolderReading
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
 
@@ -294,13 +296,31 @@ def _with_own_settings(cfg: DictConfig, name: str, lines: list[str]) -> None:
         cfg.optimizer = OmegaConf.create({"name": name, **given})
 
 
+class Folders:
+    """Fills in what configs leave to the images in a folder, of which each is listed once."""
+
+    def __init__(self) -> None:
+        self._reading: FolderReading | None = None
+
+    def complete(self, data: object) -> None:
+        """Adds to a composed ``data`` section, in place, what it leaves open; see `FolderReading.complete`."""
+        if not isinstance(data, dict) or data.get("kind", "images") != "images":
+            return
+        if any(key in data and data[key] is None for key in ("name", "num_classes", "val_folder")):
+            if self._reading is None:
+                from adarem.data.images.own_folder import FolderReading  # needs numpy
+
+                self._reading = FolderReading()
+            self._reading.complete(data)
+
+
 def compose_run(
     choice: Mapping[str, str],
     seed: int,
     shared: list[str],
     off_axes: list[Override],
     signature: Callable[[str], Signature],
-    folders: FolderReading,
+    folders: Folders,
 ) -> RunConfig:
     """One run's config, checked.
 
@@ -347,8 +367,7 @@ def compose_run(
             raw["optimizer"]["class"] = imported
         complete(raw["optimizer"], imported, signature(imported))
     _set_path(raw["data"], "root")
-    if isinstance(raw["data"], dict) and is_left_open(raw["data"]):
-        folders.complete(raw["data"])
+    folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
     with_catalog(raw)
     in_name = {

@@ -8,10 +8,9 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adarem.data.images.own_folder import FolderReading
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
-from adarem.plan.compose import compose_grid, compose_run, composing, labels, line_of, parse, values
+from adarem.plan.compose import Folders, compose_grid, compose_run, composing, labels, line_of, parse, values
 from adarem.plan.grid import checked_seeds, places, spec_of
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
@@ -115,7 +114,7 @@ def make_plan(overrides: list[str]) -> Plan:
     """
     given = parse(overrides)
     with composing(), ChildProcess() as child:
-        checks, folders = OptimizerChecks(child), FolderReading()
+        checks, folders = OptimizerChecks(child), Folders()
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}

@@ -279,8 +279,8 @@ def _check_same_images(config_file: Path, old: DataConfig, new: DataConfig) -> N
     if None not in (old.listing, new.listing) and old.listing != new.listing:
         raise UserError(
             f"{config_file}: planned on other images ({old.root}, {old.expected_train:,} + {old.expected_val:,}; now "
-            f"{new.root}, {new.expected_train:,} + {new.expected_val:,}); for these give another data.name or runs_dir, "
-            "or put the old ones back"
+            f"{new.root}, {new.expected_train:,} + {new.expected_val:,}); for these give another data.name or "
+            "runs_dir, or put the old ones back"
         )
 
 

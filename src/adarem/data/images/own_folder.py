@@ -5,18 +5,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from adarem.data.fingerprint import SPLITS
 from adarem.data.images.open_source import listing_of, split_classes
 from adarem.data.images.source import Source, same_classes, scan
+from adarem.run.build import coerce
 from adarem.run.catalog import DATA_SETS
 from adarem.run.errors import UserError
+from adarem.run.setting import AT_LEAST_0, INSIDE_0_AND_1, Setting
 
 VAL_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there counts
 VAL_SHARE = 0.2  # of a folder that is split here, where nobody says
 
-# The settings that are found where a config leaves them empty.
-FOUND = ("name", "num_classes", "val_folder")
+_SHARE, _SEED = Setting("", INSIDE_0_AND_1), Setting("", AT_LEAST_0)
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,6 @@ class _Found:
     listing: str
     val_folder: str
     val_share: float | None
-
-
-def is_left_open(data: Mapping[str, object]) -> bool:
-    """Whether the composed ``data`` section of a config leaves to plan what its folder holds."""
-    return data.get("kind", "images") == "images" and any(key in data and data[key] is None for key in FOUND)
 
 
 class FolderReading:
@@ -47,12 +44,13 @@ class FolderReading:
                 counts than those that are given.
         """
         root = Path(str(data["root"]))
-        val_folder, share, seed = data.get("val_folder"), data.get("val_share"), data.get("split_seed", 0)
-        if not (share is None or isinstance(share, float) and 0 < share < 1) or type(seed) is not int or seed < 0:
-            return  # the checks of every config name it
+        val_folder = coerce(data.get("val_folder"), str | None, "data.val_folder")
+        share = coerce(data.get("val_share"), Annotated[float | None, _SHARE], "data.val_share")
+        seed = coerce(data.get("split_seed", 0), Annotated[int, _SEED], "data.split_seed")
+        assert isinstance(val_folder, str | None) and isinstance(share, float | None) and isinstance(seed, int)
         key = (root, val_folder, share, seed)
         if key not in self._found:
-            self._found[key] = _read(root, str(val_folder) if val_folder is not None else None, share, seed)
+            self._found[key] = _read(root, val_folder, share, seed)
         found = self._found[key]
         own = safe_name(root.name)
         data["name"] = data.get("name") or own
