@@ -274,9 +274,14 @@ def problems(sweep: Sweep) -> list[str]:
 
 
 def missing(sweep: Sweep) -> list[str]:
-    """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
+    """The runs that were planned and whose directory is gone, one line each.
+
+    A grid.yaml of before names no runs: a run of its axes is then there with any settings off the axes.
+    """
     spec = sweep.spec
     held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
+    if spec.runs:
+        return [_gone(sweep, name) for name in spec.runs if name not in held]
     read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
     gone = []
     for model, optimizer, seed in itertools.product(spec.models, spec.optimizers, spec.seeds):
@@ -284,4 +289,8 @@ def missing(sweep: Sweep) -> list[str]:
         start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
         if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
             gone.append(name)
-    return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]
+    return [_gone(sweep, name) for name in gone]
+
+
+def _gone(sweep: Sweep, name: str) -> str:
+    return f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again"
