@@ -72,8 +72,14 @@ def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
     assert [a["optimizer"]["name"] for a in broken.attempts()] == [optimizer, optimizer]
 
 
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["ScheduleFreeSGD", pytest.param("ScheduleFreeAdamW", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [
+        ("ScheduleFreeSGD", 1),
+        pytest.param("ScheduleFreeSGD", 2, marks=pytest.mark.slow),
+        pytest.param("ScheduleFreeAdamW", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
     name: str, ranks: int, tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:
@@ -87,7 +93,7 @@ def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
         return torchrun(ranks, run.path, looks).returncode
 
     assert train(whole) == exitcodes.OK
-    for looks in (2, 4):
+    for looks in (2, 3):  # one step later on several ranks
         train(broken, looks)
         assert broken.status() == "interrupted" and "evaluated" not in final_state(broken)
     assert train(broken) == exitcodes.OK
