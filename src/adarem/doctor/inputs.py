@@ -43,9 +43,10 @@ def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:
     if isinstance(data, TextConfig):
         return Check("data", False, problem, f"data.root=... with the files of {data.label}")
     from adarem.data import fingerprint
+    from adarem.data.images.open_source import folder_name
 
-    for split in fingerprint.SPLITS:
-        folder = Path(data.root) / split
+    for split in () if data.listing else fingerprint.SPLITS:  # plan has just looked where it made a listing
+        folder = Path(data.root) / folder_name(data, split)
         classes = sum(p.is_dir() for p in folder.iterdir()) if folder.is_dir() else 0
         if classes != data.num_classes:
             found_here = f"{classes} class folders" if folder.is_dir() else "no such folder"

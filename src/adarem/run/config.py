@@ -17,7 +17,16 @@ from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported
-from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Setting
+from adarem.run.setting import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    INSIDE_0_AND_1,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    Range,
+    Setting,
+)
 
 Scalar: TypeAlias = str | int | float | bool
 # Of an optimizer's setting: betas are a tuple, and some classes take a tuple of them.
@@ -42,7 +51,7 @@ class DataConfig:
 
     name: Annotated[str, Setting("of the data set; goes into the names of sweeps")]
     label: Annotated[str, Setting("as printed")]
-    root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*")]
+    root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*, or with <class>/* alone (val_share)")]
     beton_dir: Annotated[str, Setting("folder of train.beton and val.beton")]
     backend: Annotated[
         Literal["ffcv", "folder"], Setting("FFCV's files, or plain torchvision loading: slower, FFCV's control")
@@ -62,6 +71,19 @@ class DataConfig:
     workers: Annotated[int, Setting("loader threads (ffcv) or processes (folder) per rank", AT_LEAST_1)]
     write: WriteConfig
     kind: Literal["images"] = "images"
+    val_folder: Annotated[str, Setting("folder of the validation images, next to train; data=folder finds it")] = field(
+        default="val", metadata={LATER: True}
+    )
+    val_share: Annotated[
+        float | None,
+        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
+    ] = field(default=None, metadata={LATER: True})
+    split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
+        default=0, metadata={LATER: True}
+    )
+    listing: Annotated[str | None, Setting("hash of the names and sizes of the images that plan found")] = field(
+        default=None, metadata={LATER: True}
+    )
 
 
 @dataclass(frozen=True)
@@ -310,6 +332,10 @@ def _check_images(d: DataConfig) -> None:
     for key, pair, low in (("data.crop_area", d.crop_area, 0.0), ("data.crop_aspect", d.crop_aspect, 0.0)):
         _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
     _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
+    _require(
+        d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
+        f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
+    )
     _require(
         len(d.mean) == 3 and len(d.std) == 3 and min(d.std) > 0, "data.mean, data.std: need three values, std above 0"
     )
