@@ -19,6 +19,7 @@ from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
+from adarem.run.schedules import schedules
 from adarem.run.stated import read_stated
 from adarem.run.sweep import (
     SweepLabels,
@@ -88,11 +89,14 @@ class Plan:
             )
         first = next((p for p in self.runs if p.standing.kind == "rehearsal"), self.runs[0])
         c = first.config
+        found = schedules(planned.config for planned in self.runs)
+        schedule = found.common.schedule.name
         head = [
             f"{self.spec.name}: {self.spec.title}",
-            f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
+            f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {schedule} "
             f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
         ]
+        head += [f"own schedule: {label}: {text}" for label, text in found.own.items()]
         if isinstance(c.data, DataConfig) and c.data.listing is not None:
             head.append(_images_of(c.data))
         if first.standing.kind == "rehearsal":

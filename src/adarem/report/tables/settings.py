@@ -13,6 +13,7 @@ from adarem.run.imported_names import NOT_STATED
 from adarem.run.labels import readable
 from adarem.run.records import number
 from adarem.run.reproduction import has_papers_setting
+from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
 from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
 
@@ -98,21 +99,21 @@ def _on_text(table: Table, search: Search | None) -> str:
     return OF_TEXT.format(source)
 
 
-def _row(run: Run, stated: Stated | None, label: str, tried: str) -> list[str]:
+def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules: Mapping[str, str]) -> list[str]:
     """``stated``: what the paper states; None where no paper is behind the grid."""
-    o, s = run.config.optimizer, run.config.scale
+    o, s, schedule = run.config.optimizer, run.config.scale, run.config.schedule
     known = OPTIMIZERS.get(o.name)
 
     def of_paper(name: str, value: object) -> bool:
         return stated is not None and stated.is_paper(run.config.data.kind, o.name, name, value)
 
-    lr, clip = f"{o.lr:g}", run.config.train.clip_grad_norm
+    lr = f"{o.lr:g}"
     if stated is not None:
         lr += f" ({'paper' if of_paper('lr', o.lr) else 'ours'})"
     if s.lr_factor != 1:
         lr += f" × {s.lr_factor:g}"
-    if run.config.schedule.min_lr:
-        lr += f", falls to {run.config.schedule.min_lr:g}"
+    if o.label in own_schedules or schedule.min_lr or run.config.train.clip_grad_norm is not None:
+        lr += f"; {schedule_text(run.config)}"
     decay = known.decay if known else f"how: {NOT_STATED}"
     if o.no_decay:
         decay += f"; none on {', '.join(o.no_decay)}"
@@ -122,8 +123,6 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str) -> list[str]:
         if k not in ("dampening", "nesterov") or v
         if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
     ]
-    if clip is not None:
-        rest.append(f"gradient clipped to norm {clip:g}" if clip else "gradient not clipped")
     return [
         label,
         lr,
@@ -150,6 +149,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     runs, search = table.sweep.runs, search_of(table)
     study = table.sweep.spec.paper is None
     stated = None if study else table.paper.stated
+    own_schedules = schedules(r.config for r in runs).own if runs else {}
     rows: list[list[str]] = []
     most = 0
     for o in table.columns:
@@ -158,7 +158,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             seen.setdefault(r.overrides, r)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
-        rows += [_row(r, stated, table.labels.cell(o, r.overrides), tried) for r in seen.values()]
+        rows += [_row(r, stated, table.labels.cell(o, r.overrides), tried, own_schedules) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."
