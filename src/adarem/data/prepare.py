@@ -18,6 +18,7 @@ from adarem.data.ffcv.encode import content_record, encode_all, jpeg_share
 from adarem.data.ffcv.writer import BetonFile
 from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.digits import write_digits
+from adarem.data.images.imagenet import Downloads, check_unpacked, is_there
 from adarem.data.images.sampling import stored_size
 from adarem.data.images.source import (
     BadFiles,
@@ -90,11 +91,15 @@ def prepare(
         for partial in (p for split in fingerprint.SPLITS for p in partial_files(folder, split)):
             partial.unlink(missing_ok=True)  # left by a killed prepare: under the lock no other one runs
         present = {split: _present(data, split) for split in fingerprint.SPLITS}
-        if not (root / "train").is_dir() and all(present.values()):
+        if not is_there(root, "train") and all(present.values()):
             _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
             sources: dict[str, Source] = {}
         else:
-            sources = {split: scan(root, split) for split in fingerprint.SPLITS}
+            downloads = Downloads(root)
+            sources = {split: downloads.source(split, wanted=data.name == "imagenet") for split in fingerprint.SPLITS}
+            if data.backend == "folder":
+                for split, source in sources.items():
+                    check_unpacked(source, root, split)
             same_classes(sources["train"], sources["val"], data.num_classes)
             for line in (line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
                 _say(line)
