@@ -3,9 +3,9 @@
     python -m benchmarks.archives [--images 20000] [--rounds 3] [--out benchmarks/results]
 
 Small generated JPEGs (96 x 72 pixels, about 4 kB) in 1,000 classes are written to a temporary folder as train/<wnid>/,
-as image-net.org's tar of tars and as Kaggle's zip, each next to the same val/. A process of its own lists a layout (an index
-of all members; no image is read), another prepares it with one worker; rounds are interleaved. Files are in the page cache.
-Small images make the share of the archive large: of ImageNet's, 25 times larger, decoding takes more.
+as image-net.org's tar of tars and as Kaggle's zip, each next to the same val/. A process of its own lists a layout (an
+index of all members; no image is read), another prepares it with one worker; rounds are interleaved. Files are in the
+page cache. Small images make the archive's share large: ImageNet's are 25 times larger, and decoding takes more time.
 """
 
 import argparse
@@ -49,10 +49,11 @@ def make_data(work: Path, images: int) -> None:
 
 def measure(work: Path, layout: str, part: Part) -> dict[str, float | str]:
     """Wall and CPU seconds, MiB of memory added at the peak, and what came out."""
+    from tests.support.photos import data_config
+
     from adarem.data.images.open_source import open_source
     from adarem.data.prepare import prepare
     from adarem.run.config import WriteConfig
-    from tests.support.photos import data_config
 
     out = Path(tempfile.mkdtemp(dir=work))
     write = WriteConfig("proportion", 500, 90, 0.5)
@@ -95,10 +96,15 @@ def main() -> None:
                     found.setdefault((layout, part), []).append(one)
                     print(layout, part, one, file=sys.stderr, flush=True)
     assert all(len(r) == 1 for r in results.values()), "the layouts are not the same source"
-    lines = ["| what | wall s | CPU s | CPU, ratio to folders | memory added, MiB |", "| --- | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| what | wall s | CPU s | CPU, ratio to folders | memory added, MiB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for part in parts:
         for layout, what in LAYOUTS.items():
-            wall, cpu, memory = (statistics.median(r[k] for r in found[layout, part]) for k in ("wall", "cpu", "memory"))
+            wall, cpu, memory = (
+                statistics.median(r[k] for r in found[layout, part]) for k in ("wall", "cpu", "memory")
+            )
             ratio = cpu / statistics.median(r["cpu"] for r in found["folders", part])
             lines.append(f"| {part}, {what} | {wall:.2f} | {cpu:.2f} | {ratio:.2f} | {memory:.0f} |")
     with open("/proc/cpuinfo") as f:
@@ -107,8 +113,8 @@ def main() -> None:
         f"# Archives, {datetime.date.today()}\n\n"
         f"`python -m benchmarks.archives --images {args.images} --rounds {args.rounds}` on {os.cpu_count()} cores of "
         f"{model}, one worker, load average at the end {os.getloadavg()[0]:.1f}; medians of {args.rounds} interleaved "
-        f"rounds; {args.images:,} + {VAL:,} generated JPEGs of 96 x 72 pixels in {CLASSES:,} classes; files in the page "
-        "cache. All layouts gave the same listing and content hashes.\n\n" + "\n".join(lines) + "\n"
+        f"rounds; {args.images:,} + {VAL:,} generated JPEGs of 96 x 72 pixels in {CLASSES:,} classes; files in the "
+        "page cache. All layouts gave the same listing and content hashes.\n\n" + "\n".join(lines) + "\n"
     )
     print(text)
     if args.out:

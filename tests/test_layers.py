@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "resources": {"run"},
     "dependencies": set(),
     "data": {"run"},
-    "plan": {"run", "resources"},
+    "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
     "doctor": {"run", "dependencies", "data", "launch"},
     "train": {"run", "dependencies", "data", "optim", "tracking"},

@@ -3,11 +3,13 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import Tensor, fx, nn
 
 from adarem.optim import param_groups, scale_invariant
+from adarem.optim.groups import kinds_of_parameters
 
 SIX = {
     "resnet18": lambda: torchvision.models.resnet18(),
@@ -108,3 +110,44 @@ def test_groups_cover_each_parameter_once_and_name_it() -> None:
 def test_without_example_input_no_group_is_marked() -> None:
     (group,) = param_groups(nn.Linear(2, 2), weight_decay=0.1)
     assert "spherical" not in group and group["weight_decay"] == 0.1
+
+
+def test_kinds_go_by_module_and_name_and_not_by_dimensions() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(5, 4)
+            self.pos_embed = nn.Parameter(torch.zeros(1, 3, 4))
+            self.norm = nn.LayerNorm((3, 4))
+            self.scale = nn.Parameter(torch.ones(4))
+            self.lstm = nn.LSTM(4, 4)
+            self.attention = nn.MultiheadAttention(4, 2)
+            self.normed = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+            self.out = nn.Linear(4, 5)
+            self.out.weight = self.words.weight
+
+    model = Own()
+    kinds = kinds_of_parameters(model)
+    assert kinds.keys() == dict(model.named_parameters()).keys()
+    found = {kind: {n for n, of in kinds.items() if kind in of} for kind in ("norm", "bias", "embedding")}
+    assert found == {
+        "norm": {"norm.weight", "norm.bias"},
+        "bias": {
+            "norm.bias", "lstm.bias_ih_l0", "lstm.bias_hh_l0", "attention.in_proj_bias", "attention.out_proj.bias",
+            "normed.bias", "out.bias",
+        },
+        "embedding": {"words.weight", "pos_embed"},
+    }  # fmt: skip
+    for no_decay in (["bias"], ["norm", "embedding"]):
+        groups = param_groups(model, weight_decay=0.1, no_decay=no_decay)
+        free = {n for g in groups if g["weight_decay"] == 0.0 for n in g["param_names"]}
+        assert free == set().union(*(found[kind] for kind in no_decay)) and len(groups) == 2
+
+
+def test_kinds_in_networks_of_libraries() -> None:
+    """A normalisation's class is known by its name where it is none of torch's; a layer's gain is neither."""
+    model = timm.create_model("convnextv2_atto", num_classes=3)
+    kinds = kinds_of_parameters(model)
+    assert kinds["stages.0.blocks.0.mlp.grn.weight"] == {"norm"}
+    assert kinds["stages.0.blocks.0.norm.bias"] == {"norm", "bias"}
+    assert kinds["stages.0.blocks.0.conv_dw.weight"] == set()

@@ -68,6 +68,14 @@ def test_round_trip_through_yaml(raw: dict) -> None:
         ("data.write.jpeg_quality", 101, "data.write.jpeg_quality=101: needs 1 to 100"),
         ("data.write", None, "data.write=None: needs a mapping"),
         ("schedule.warmup_epochs", 12, "schedule.warmup_epochs=12.0: needs 0 up to scale.epochs=10"),
+        ("schedule.min_lr", 1.0, "schedule.min_lr=1.0: larger than optimizer.lr=0.4; lower it"),
+        (
+            "schedule",
+            {"name": "constant", "warmup_epochs": 0, "milestones": [], "gamma": 0.1, "min_lr": 0.1},
+            "schedule.min_lr=0.1: the constant schedule has no such end; leave it out, or",
+        ),
+        ("train.clip_grad_norm", -1.0, "train.clip_grad_norm=-1.0: needs 0 or more"),
+        ("optimizer.no_decay", ["biases"], r"optimizer.no_decay[0]=biases: did you mean 'bias'?"),
         ("train.label_smoothing", 1.0, "train.label_smoothing=1.0: needs 0 or more, below 1"),
     ],
 )

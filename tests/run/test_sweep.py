@@ -120,7 +120,7 @@ def test_a_spec_cannot_be_changed() -> None:
         ("digits", "rehearsal", "table2-digits"),
         ("digits", "smoke", "table2-digits-smoke"),
         ("pydoc", "rehearsal_text", "table2-pydoc"),
-        ("mine", "rehearsal", "table2-mine"),
+        ("mine", "small", "table2-mine"),
         ("mine", "paper", "table2-mine-paper"),
     ],
 )

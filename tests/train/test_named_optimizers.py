@@ -58,6 +58,17 @@ def test_norms_and_biases_can_be_left_undecayed(own: Path) -> None:
     }
 
 
+def test_kinds_of_parameters_without_decay(own: Path) -> None:
+    model = network()
+    optimizer = build("own_of_this_test:Mine", model, no_decay=["bias"])
+    free = {id(p) for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert free == {id(p) for n, p in model.named_parameters() if n.endswith("bias")}
+    with pytest.raises(UserError, match="own_of_this_test:make is a function, which makes its groups itself; leave it"):
+        build("own_of_this_test:make", model, no_decay=["bias"])
+    with pytest.raises(UserError, match="own_of_this_test:Flat names no weight_decay; leave it out"):
+        build("own_of_this_test:Flat", model, no_decay=["bias"])
+
+
 def test_a_factory_sets_groups_and_rates_of_its_own(own: Path) -> None:
     optimizer = build("own_of_this_test:make", network(), {"share": 0.25})
     assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.025]

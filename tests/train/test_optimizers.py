@@ -82,6 +82,14 @@ def test_groups_are_the_same_for_all(name):
         assert decays[id(p)] == (1e-3 if p.dim() > 1 else 0.0)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_kinds_of_parameters_without_decay(name):
+    model = network()
+    optimizer = build(name, model, no_decay=["bias"])
+    free = {id(p) for g in optimizer.param_groups if g["weight_decay"] == 0 for p in g["params"]}
+    assert free == {id(p) for n, p in model.named_parameters() if n.endswith("bias")}
+
+
 def test_settings_reach_the_optimizer():
     model = network()
     o = build("adarem_s", model, hparams={"beta": 0.8, "lam": 0.9, "eps": 1e-6, "scope": "model", "sphere": "tensor"})

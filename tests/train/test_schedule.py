@@ -46,3 +46,8 @@ def test_warmup_rises_to_the_base_rate_and_the_rest_follows() -> None:
     assert found[8] == 0.4
     assert all(a > b for a, b in zip(found[8:], found[9:], strict=False))
     assert rates("constant", 10, 2) == [0.4] * 10
+
+
+def test_cosine_to_a_least_rate_is_torchs() -> None:
+    expected = from_torch(50, lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, T_max=50, eta_min=0.1))
+    assert rates("cosine", 50, 5, min_factor=0.25) == pytest.approx(expected, abs=1e-12)

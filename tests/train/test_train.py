@@ -20,6 +20,8 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.train import metrics as meters
 from adarem.train.checkpoint import find_newest, load
+from adarem.train.tasks.base import Batch
+from adarem.train.trainer import Trainer
 from tests.support.optimizers import write_module
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
@@ -66,6 +68,39 @@ def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
     first, *others = (group["lr"] for group in state["optimizer"]["param_groups"])
     assert 0 < first < 0.01 and all(lr == pytest.approx(0.1 * first) for lr in others)  # the factory's share
     assert [a["optimizer"]["name"] for a in broken.attempts()] == [optimizer, optimizer]
+
+
+def test_a_recipes_settings_reach_the_steps(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The complete gradient is clipped, the cosine ends at min_lr in every group alike, and norms do not decay."""
+    write_module(tmp_path, "own_to_train")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen: list[tuple[list[float], float]] = []
+    stepped = Trainer._step
+
+    def step(trainer: Trainer, network: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        totals = stepped(trainer, network, batch)
+        norm = torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm()
+        seen.append(([g["lr"] for g in trainer.optimizer.param_groups], norm.item()))
+        return totals
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    recipe = ("train.clip_grad_norm=0.01", "schedule.min_lr=0.004")
+    assert run_here(tiny_run("optimizer=own_to_train:make", "optimizer.lr=0.01", *recipe)) == exitcodes.OK
+    rates, norms = zip(*seen, strict=True)
+    assert norms == pytest.approx([0.01] * 8, rel=1e-3)
+    first, last = np.array(rates[0]), np.array(rates[7])
+    assert first[1] == pytest.approx(0.1 * first[0])  # the factory's share
+    assert last / first == pytest.approx([0.4 + 0.6 * 0.5 * (1 + np.cos(np.pi * 7 / 8))] * 2)
+    seen.clear()
+    plain = RunDir(tiny_run("optimizer=sgdm", "optimizer.no_decay=[norm]", folder="plain"))
+    assert run_here(plain.path) == exitcodes.OK
+    assert max(norm for _, norm in seen) > 0.1
+    decays = [group["weight_decay"] for group in final_state(plain)["optimizer"]["param_groups"]]
+    assert sorted(decays) == [0.0, 1e-4]
+    assert plain.config().optimizer.no_decay == ("norm",) and "clip_grad_norm" not in plain.config_file.read_text()
 
 
 def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:

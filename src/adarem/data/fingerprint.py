@@ -35,6 +35,8 @@ class Fingerprint(_OfEverySplit, total=False):
 
     classes: list[str]  # in the order of their labels
     skipped: list[str]  # source files left out because they cannot be read
+    complete_listing_hash: str  # listing_hash with those; where there are any
+    split_by: dict[str, object]  # val_share and split_seed, where train and val are parts of one folder
     # of a .beton file only
     write: dict[str, object]  # the settings data.write
     file_bytes: int

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from adarem.data import fingerprint
 from adarem.data.ffcv import beton
@@ -18,7 +19,7 @@ from adarem.data.ffcv.encode import content_record, encode_all, jpeg_share
 from adarem.data.ffcv.writer import BetonFile
 from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.digits import write_digits
-from adarem.data.images.imagenet import Downloads, check_unpacked, is_there
+from adarem.data.images.open_source import folder_name, listing_of, open_source, source_is_there
 from adarem.data.images.sampling import stored_size
 from adarem.data.images.source import (
     BadFiles,
@@ -28,7 +29,6 @@ from adarem.data.images.source import (
     left_out_lines,
     listed,
     same_classes,
-    scan,
     unreadable,
 )
 from adarem.data.ownership import check_own
@@ -52,6 +52,13 @@ class _Pass:
     source: Source
     workers: int  # processes
     progress: bool  # whether a progress bar is shown
+
+
+class _Skipped(NamedTuple):
+    """Files that are left out since they cannot be read."""
+
+    names: list[str]
+    complete_listing_hash: str  # of the source with them
 
 
 def prepare(
@@ -79,7 +86,7 @@ def prepare(
     if data.name == "digits":
         write_digits(root)
     if not root.is_dir() and not folder.is_dir():
-        scan(root, "train")  # raises: the source is missing, and no folder is made for it
+        open_source(data)  # raises: the source is missing, and no folder is made for it
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -91,17 +98,14 @@ def prepare(
         for partial in (p for split in fingerprint.SPLITS for p in partial_files(folder, split)):
             partial.unlink(missing_ok=True)  # left by a killed prepare: under the lock no other one runs
         present = {split: _present(data, split) for split in fingerprint.SPLITS}
-        if not is_there(root, "train") and all(present.values()):
+        if not source_is_there(data) and all(present.values()):
             _say(f"{root}: source is not there any more; {folder} is complete and stays as it is")
             sources: dict[str, Source] = {}
         else:
-            downloads = Downloads(root)
-            sources = {split: downloads.source(split, wanted=data.name == "imagenet") for split in fingerprint.SPLITS}
-            if data.backend == "folder":
-                for split, source in sources.items():
-                    check_unpacked(source, root, split)
+            sources = open_source(data)
             same_classes(sources["train"], sources["val"], data.num_classes)
-            for line in (line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
+            _check_listing(data, sources)
+            for line in dict.fromkeys(line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
                 _say(line)
             _warn_counts(data, sources)
         todo = {s: source for s, source in sources.items() if not _same(present[s], source)}
@@ -138,6 +142,15 @@ def _present(data: DataConfig, split: str) -> Fingerprint | None:
         return None
 
 
+def _check_listing(data: DataConfig, sources: Mapping[str, Source]) -> None:
+    if data.listing is not None and listing_of(sources) != data.listing:
+        raise UserError(
+            f"data.root={data.root}: holds other images ({len(sources['train']):,} + {len(sources['val']):,}) than "
+            f"planned ({data.expected_train:,} + {data.expected_val:,}); put the old ones back, or plan anew with "
+            "another data.name"
+        )
+
+
 def _same(found: Fingerprint | None, source: Source) -> bool:
     return (
         found is not None
@@ -152,16 +165,16 @@ def _make(work: _Pass, staged: Staged | None, skip_bad: bool) -> BadFiles:
     if bad and skip_bad and staged:
         _say(f"{work.source.place}: leaving out {listed(bad)}, which cannot be read")
         rest = _Pass(work.data, work.split, work.source.without(bad), work.workers, work.progress)
-        bad = _write(rest, staged, skipped=list(bad))
+        bad = _write(rest, staged, _Skipped(list(bad), work.source.listing_hash))
     return bad
 
 
-def _write(work: _Pass, staged: Staged | None, skipped: list[str] | None = None) -> BadFiles:
+def _write(work: _Pass, staged: Staged | None, skipped: _Skipped | None = None) -> BadFiles:
     """Decodes every image of the source, and puts the split's new files into ``staged`` once all of them decoded.
 
     Args:
         staged: None only checks the images.
-        skipped: names for the fingerprint, of files that the source leaves out.
+        skipped: for the fingerprint, where the source leaves files out.
 
     Returns:
         The files that cannot be read. The first of them ends the writing, not the checking: then ``staged`` is empty.
@@ -220,9 +233,13 @@ def _write(work: _Pass, staged: Staged | None, skipped: list[str] | None = None)
         record["jpeg_images"] = jpegs
         record["image_bytes"] = payload
     if skipped:
-        record["skipped"] = skipped
+        record["skipped"] = skipped.names
+        record["complete_listing_hash"] = skipped.complete_listing_hash
+    if data.val_share is not None:
+        record["split_by"] = {"val_share": data.val_share, "split_seed": data.split_seed}
     record["classes"] = list(source.classes)
-    names = "".join(f"{split}/{name}\n" for name in source.files)
+    prefix = f"{folder}/" if (folder := folder_name(data, split)) else ""
+    names = "".join(f"{prefix}{name}\n" for name in source.files)
     staged.write(fingerprint.files_path(data, split), names.encode())
     staged.write(fingerprint.fingerprint_path(data, split), fingerprint.text(record).encode())
     return bad

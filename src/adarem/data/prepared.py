@@ -1,9 +1,11 @@
 """Is a data set prepared? The one answer that `prepare`, `launch` and `doctor` share. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from adarem.data import fingerprint
 from adarem.data.fingerprint import Fingerprint
+from adarem.data.images.open_source import combined_listing
 from adarem.data.text.corpus import read_corpus
 from adarem.run.config import DataConfig, TextConfig
 from adarem.run.errors import UserError
@@ -23,8 +25,19 @@ def check_prepared(data: DataConfig | TextConfig) -> None:
     if isinstance(data, TextConfig):
         read_corpus(data)
         return
-    for split in fingerprint.SPLITS:
-        check_split(data, split)
+    check_listing(data, {split: check_split(data, split) for split in fingerprint.SPLITS})
+
+
+def check_listing(data: DataConfig, found: Mapping[str, Fingerprint]) -> None:
+    """Raises UserError where plan counted other images in data.root than the prepared files, by split, were made of."""
+    if data.listing is None:
+        return
+    hashes = {s: (f.get("complete_listing_hash", f["listing_hash"]), f["class_hash"]) for s, f in found.items()}
+    if combined_listing(hashes) != data.listing:
+        raise UserError(
+            f"{data.beton_dir}: made of other images than data.root={data.root} held when the run was planned; run "
+            "`adarem launch` as before, which prepares them again"
+        )
 
 
 def check_split(data: DataConfig, split: str) -> Fingerprint:

@@ -1,6 +1,8 @@
 """Parameter groups: which parameters are scale-invariant, which decay; made here for every optimizer alike."""
 
 import copy
+import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -73,12 +75,43 @@ def _tensor(output: Any) -> Tensor:
     return output
 
 
+def kinds_of_parameters(model: nn.Module) -> dict[str, set[str]]:
+    """What each parameter is, by the module that holds it and by its own name; its number of dimensions does not count.
+
+    ``norm``: of a module whose class is called so or derives from one: BatchNorm2d, RMSNorm. ``bias``: its name has the
+    word bias (in_proj_bias, bias_hh_l0). ``embedding``: of torch's embeddings, or its name has embed (pos_embed). A
+    parameter that several modules share is all that it is in any of them.
+
+    Returns:
+        dict[str, set[str]]: by the names of ``model.named_parameters()``; empty sets for what is of no such kind.
+    """
+    kinds: dict[int, set[str]] = {}
+    for module in model.modules():
+        for name, p in module.named_parameters(recurse=False):
+            kinds.setdefault(id(p), set()).update(_kinds(module, name))
+        # torch's parametrizations hold a weight as `parametrizations.weight.original0`.
+        for name, parametrization in getattr(module, "parametrizations", {}).items():
+            for p in parametrization.parameters():
+                kinds.setdefault(id(p), set()).update(_kinds(module, name))
+    return {name: kinds[id(p)] for name, p in model.named_parameters()}
+
+
+def _kinds(module: nn.Module, name: str) -> Iterator[str]:
+    if any(re.search(r"Norm(?![a-z])", cls.__name__) for cls in type(module).__mro__):
+        yield "norm"
+    if "bias" in name.split("_"):
+        yield "bias"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag) or "embed" in name:
+        yield "embedding"
+
+
 def param_groups(
     model: nn.Module,
     example_input: Tensor | None = None,
     *,
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
+    no_decay: Collection[str] = (),
 ) -> list[dict[str, object]]:
     """Parameter groups for an optimizer: spherical or not, decayed or not. Every trainable parameter is in one group.
 
@@ -89,6 +122,8 @@ def param_groups(
         weight_decay (float, optional): of the groups that decay. (default: 0)
         decay_norm_and_bias (bool, optional): False gives parameters with at most one dimension (norm weights, biases)
             a weight decay of 0. (default: True)
+        no_decay (Collection[str], optional): of "bias", "norm" and "embedding": the kinds of parameters that get a
+            weight decay of 0, see ``kinds_of_parameters``. (default: none)
 
     Returns:
         list[dict]: non-empty groups with ``params``, ``param_names`` (which parameters they are), ``weight_decay`` and,
@@ -97,8 +132,9 @@ def param_groups(
     spherical = set() if example_input is None else set(scale_invariant(model, example_input))
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    kinds = kinds_of_parameters(model) if no_decay else {}
     for name, p in trainable:
-        decays = decay_norm_and_bias or p.dim() > 1
+        decays = (decay_norm_and_bias or p.dim() > 1) and not kinds.get(name, set()) & set(no_decay)
         key = (name in spherical, decays)
         group = groups.setdefault(
             key, {"params": [], "param_names": [], "weight_decay": weight_decay if decays else 0.0}

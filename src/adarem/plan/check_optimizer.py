@@ -60,7 +60,7 @@ def complete(optimizer: dict[str, object], name: str, signature: Signature) -> N
     Raises:
         UserError: no learning rate, an unknown setting, one that is missing.
     """
-    own = [k for k in optimizer if k not in ("name", "label", "class", "lr", "weight_decay")]
+    own = [k for k in optimizer if k not in ("name", "label", "class", "lr", "weight_decay", "no_decay")]
     for key in own:
         if key not in signature.names:
             raise UserError(f"optimizer.{key}: {name} names no such setting; {nearest(key, signature.names)}")

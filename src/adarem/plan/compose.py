@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -23,24 +23,29 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
-from adarem.run.build import nearest
+from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, default_label, is_imported
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
 
+if TYPE_CHECKING:
+    from adarem.data.images.own_folder import FolderReading
+
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
 
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
-_NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers")
+_NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers", "data.name", "data.label", "data.num_classes")
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
-# Keys that configs/ leaves to the catalog, so that they are in no file: an override of one adds it.
-_OF_CATALOG = (
+# Keys that need not be in a file of configs/, since the catalog or the config's own default says them: an override of
+# one adds it.
+_IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
+    *later_keys(RunConfig),
 )  # fmt: skip
 
 
@@ -291,12 +296,31 @@ def _with_own_settings(cfg: DictConfig, name: str, lines: list[str]) -> None:
         cfg.optimizer = OmegaConf.create({"name": name, **given})
 
 
+class Folders:
+    """Fills in what configs leave to the images in a folder, of which each is listed once."""
+
+    def __init__(self) -> None:
+        self._reading: FolderReading | None = None
+
+    def complete(self, data: object) -> None:
+        """Adds to a composed ``data`` section, in place, what it leaves open; see `FolderReading.complete`."""
+        if not isinstance(data, dict) or data.get("kind", "images") != "images":
+            return
+        if any(key in data and data[key] is None for key in ("name", "num_classes", "val_folder")):
+            if self._reading is None:
+                from adarem.data.images.own_folder import FolderReading  # needs numpy
+
+                self._reading = FolderReading()
+            self._reading.complete(data)
+
+
 def compose_run(
     choice: Mapping[str, str],
     seed: int,
     shared: list[str],
     off_axes: list[Override],
     signature: Callable[[str], Signature],
+    folders: Folders,
 ) -> RunConfig:
     """One run's config, checked.
 
@@ -306,6 +330,7 @@ def compose_run(
         shared: overrides that all runs have, as Hydra reads them.
         off_axes: those of them that the user gave, which join the run's name.
         signature: of an optimizer that is imported by name.
+        folders: looks into the folder of images where the config of the data leaves to it what is there.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
@@ -325,13 +350,13 @@ def compose_run(
         lines = [s for s in lines if s not in of_optimizer]
     elif imported is not None:  # a file may leave out any setting that has a default
         lines = [f"++{s.lstrip('+')}" if _key(s).startswith("optimizer.") and s[0] != "~" else s for s in lines]
-    cfg = _compose([f"++{s}" if s.split("=")[0] in _OF_CATALOG else s for s in lines])
+    cfg = _compose([f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in lines])
     if imported == choice["optimizer"]:
         _with_own_settings(cfg, imported, of_optimizer)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
-            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name}, or take "
-            f"data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
+            f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name or 'images'}, or "
+            f"take data={'pydoc' if cfg.data.get('kind') == 'text' else 'digits'}"
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -341,10 +366,10 @@ def compose_run(
         if imported != choice["optimizer"]:
             raw["optimizer"]["class"] = imported
         complete(raw["optimizer"], imported, signature(imported))
+    _set_path(raw["data"], "root")
+    folders.complete(raw["data"])
+    _set_path(raw["data"], "beton_dir")
     with_catalog(raw)
-    for key in {"root", "beton_dir"} & set(raw["data"] or ()):
-        _need_path(f"data.{key}", raw["data"][key])
-        raw["data"][key] = os.path.abspath(raw["data"][key])
     in_name = {
         key_of(o): o.get_value_element_as_str()
         for o in off_axes
@@ -357,6 +382,13 @@ def compose_run(
         raw.pop(key)
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
     return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+
+
+def _set_path(data: object, key: str) -> None:
+    """Makes a folder of a composed ``data`` section absolute, in place."""
+    if isinstance(data, dict) and key in data:
+        _need_path(f"data.{key}", data[key])
+        data[key] = os.path.abspath(data[key])
 
 
 def with_catalog(raw: Mapping[str, object]) -> None:

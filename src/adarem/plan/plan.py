@@ -10,12 +10,12 @@ from pathlib import Path
 
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
-from adarem.plan.compose import compose_grid, compose_run, composing, labels, line_of, parse, values
+from adarem.plan.compose import Folders, compose_grid, compose_run, composing, labels, line_of, parse, values
 from adarem.plan.grid import checked_seeds, places, spec_of
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.catalog import NETWORKS
-from adarem.run.config import RunConfig
+from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
@@ -81,6 +81,8 @@ class Plan:
             f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
             f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
         ]
+        if isinstance(c.data, DataConfig) and c.data.listing is not None:
+            head.append(_images_of(c.data))
         if first.standing.kind == "rehearsal":
             head.append(f"REHEARSAL: {first.standing.reason}")
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
@@ -88,6 +90,16 @@ class Plan:
             head.append(f"selection: {self.spec.selection}")
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
+
+
+def _images_of(data: DataConfig) -> str:
+    split = f"val/ is {data.val_folder}/"
+    if data.val_share is not None:
+        split = f"{data.val_share:g} of each class validates, split_seed {data.split_seed}"
+    return (
+        f"{data.root}: {data.num_classes} classes, {data.expected_train:,} images for training, {data.expected_val:,} "
+        f"for validation ({split}); prepared files go to {data.beton_dir}"
+    )
 
 
 def make_plan(overrides: list[str]) -> Plan:
@@ -102,7 +114,7 @@ def make_plan(overrides: list[str]) -> Plan:
     """
     given = parse(overrides)
     with composing(), ChildProcess() as child:
-        checks = OptimizerChecks(child)
+        checks, folders = OptimizerChecks(child), Folders()
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
@@ -116,13 +128,15 @@ def make_plan(overrides: list[str]) -> Plan:
         )
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
-        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, checks.signature)
+        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, checks.signature, folders)
         selection = _selection(spec.settings_from, base.runs_dir, first)
         configs = []
         for choice in choices:
             selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
             overridden = [*settled, *selected, *shared]
-            configs += [compose_run(choice, seed, overridden, off_axes, checks.signature) for seed in spec.seeds]
+            configs += [
+                compose_run(choice, seed, overridden, off_axes, checks.signature, folders) for seed in spec.seeds
+            ]
         _check_labels(configs)
         checks.try_runs(configs)
         spec = replace(spec, labels=_labels(spec, configs))

@@ -10,7 +10,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Annotated, Literal, TypeVar
 
 from adarem.run.errors import UserError
@@ -73,6 +73,7 @@ class _Field(typing.NamedTuple):
     hint: object
     required: bool
     rest: bool
+    later: bool
 
 
 @functools.cache  # the same dozen classes are asked for with every run that is read
@@ -82,10 +83,36 @@ def _fields(cls: Hashable) -> dict[str, _Field]:
     hints, none = typing.get_type_hints(cls, include_extras=True), dataclasses.MISSING
     return {
         f.metadata.get(KEY, f.name): _Field(
-            f.name, hints[f.name], f.default is none and f.default_factory is none, bool(f.metadata.get(REST))
+            f.name,
+            hints[f.name],
+            f.default is none and f.default_factory is none,
+            bool(f.metadata.get(REST)),
+            bool(f.metadata.get(LATER)),
         )
         for f in dataclasses.fields(cls)
     }
+
+
+def later_keys(cls: type, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of all settings that came after version 0.1, which a file may leave out."""
+    for key, f in _fields(typing.cast(Hashable, cls)).items():
+        if f.later:
+            yield f"{prefix}{key}"
+        else:
+            inner = (f.hint, *typing.get_args(f.hint))
+            for hint in (h for h in inner if isinstance(h, type) and dataclasses.is_dataclass(h)):
+                yield from later_keys(hint, f"{prefix}{key}.")
+
+
+def unset(section: object, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of the settings of later versions that have their default."""
+    assert dataclasses.is_dataclass(section)
+    for f in dataclasses.fields(section):
+        key, value = f"{prefix}{f.metadata.get(KEY, f.name)}", getattr(section, f.name)
+        if f.metadata.get(LATER) and value == f.default:
+            yield key
+        elif dataclasses.is_dataclass(value):
+            yield from unset(value, f"{key}.")
 
 
 def coerce(value: object, hint: object, key: str) -> object:

@@ -185,4 +185,4 @@ SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε
 
 def default_scale(data: str) -> str:
     """The scale at which a data set is used where the user names none; any other goes into a sweep's name."""
-    return DATA_SETS[data].default_scale if data in DATA_SETS else "rehearsal"
+    return DATA_SETS[data].default_scale if data in DATA_SETS else "small"

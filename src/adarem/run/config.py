@@ -5,17 +5,28 @@ run directory is opened: an unknown key or an impossible value is an error, in o
 """
 
 import dataclasses
+import functools
 import json
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias
 
-from adarem.run.build import KEY, REST, as_float, build, nearest
+from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported
-from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Setting
+from adarem.run.setting import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    INSIDE_0_AND_1,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    Range,
+    Setting,
+)
 
 Scalar: TypeAlias = str | int | float | bool
 # Of an optimizer's setting: betas are a tuple, and some classes take a tuple of them.
@@ -40,7 +51,7 @@ class DataConfig:
 
     name: Annotated[str, Setting("of the data set; goes into the names of sweeps")]
     label: Annotated[str, Setting("as printed")]
-    root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*")]
+    root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*, or with <class>/* alone (val_share)")]
     beton_dir: Annotated[str, Setting("folder of train.beton and val.beton")]
     backend: Annotated[
         Literal["ffcv", "folder"], Setting("FFCV's files, or plain torchvision loading: slower, FFCV's control")
@@ -60,6 +71,19 @@ class DataConfig:
     workers: Annotated[int, Setting("loader threads (ffcv) or processes (folder) per rank", AT_LEAST_1)]
     write: WriteConfig
     kind: Literal["images"] = "images"
+    val_folder: Annotated[str, Setting("folder of the validation images, next to train; data=folder finds it")] = field(
+        default="val", metadata={LATER: True}
+    )
+    val_share: Annotated[
+        float | None,
+        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
+    ] = field(default=None, metadata={LATER: True})
+    split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
+        default=0, metadata={LATER: True}
+    )
+    listing: Annotated[str | None, Setting("hash of the names and sizes of the images that plan found")] = field(
+        default=None, metadata={LATER: True}
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +164,9 @@ class OptimizerConfig:
     source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
         field(default=None, metadata={KEY: "class"})
     )
+    no_decay: Annotated[
+        tuple[Literal["bias", "norm", "embedding"], ...], Setting("kinds of parameters without weight decay")
+    ] = field(default=(), metadata={LATER: True})
 
     @property
     def imported(self) -> str | None:
@@ -151,10 +178,14 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the run."""
 
-    name: Annotated[Literal["cosine", "step", "constant"], Setting("cosine to 0, factors at milestones, or constant")]
+    name: Annotated[Literal["cosine", "step", "constant"], Setting("cosine, factors at milestones, or constant")]
     warmup_epochs: Annotated[float, Setting("linear rise to the base rate, before scale.epochs", AT_LEAST_0, "epochs")]
     milestones: Annotated[tuple[int, ...], Setting("for step: where the rate is multiplied", unit="epochs")]
     gamma: Annotated[float, Setting("for step: the factor at each milestone, above 0")]
+    min_lr: Annotated[
+        float,
+        Setting("for cosine: the base rate that it ends at, as optimizer.lr; groups' own rates fall alike", AT_LEAST_0),
+    ] = field(default=0.0, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -181,7 +212,7 @@ class TrainConfig:
     deterministic: Annotated[bool, Setting("bit-identical reruns on a GPU, slower; the CPU path always is")]
     label_smoothing: Annotated[float, Setting("of the cross-entropy; images alone", SHARE_BELOW_1)]
     decay_norm_and_bias: Annotated[
-        bool, Setting("weight decay on normalisation's parameters and biases too, for every optimizer alike")
+        bool, Setting("false: parameters of at most one dimension have no weight decay, for every optimizer alike")
     ]
     eval_every: Annotated[int, Setting("between evaluations; the last epoch is always evaluated", AT_LEAST_1, "epochs")]
     checkpoint_every: Annotated[
@@ -192,6 +223,13 @@ class TrainConfig:
     watched_steps: Annotated[
         int, Setting("of a trajectory: the run's first, middle and last, at most a third each", AT_LEAST_0, "steps")
     ] = 2000
+    clip_grad_norm: Annotated[
+        float | None,
+        Setting(
+            "largest norm of the complete gradient; 0 clips nothing; null: the network's recipe, model.clip or 0",
+            AT_LEAST_0,
+        ),
+    ] = field(default=None, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -295,6 +333,10 @@ def _check_images(d: DataConfig) -> None:
         _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
     _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
     _require(
+        d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
+        f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
+    )
+    _require(
         len(d.mean) == 3 and len(d.std) == 3 and min(d.std) > 0, "data.mean, data.std: need three values, std above 0"
     )
 
@@ -358,9 +400,23 @@ def _check(c: RunConfig) -> None:
         c.schedule.name != "step" or (len(c.schedule.milestones) > 0 and c.schedule.gamma > 0),
         "schedule.milestones, schedule.gamma: a step schedule needs milestones and a positive gamma",
     )
+    _check_recipe(c)
     _check_model(c)
     _check_world_size(s.global_batch_size, c.cluster.world_size)
     _check_optimizer(c.optimizer)
+
+
+def _check_recipe(c: RunConfig) -> None:
+    s, o = c.schedule, c.optimizer
+    _require(s.min_lr <= o.lr, f"schedule.min_lr={s.min_lr}: larger than optimizer.lr={o.lr}; lower it")
+    _require(
+        not s.min_lr or s.name == "cosine",
+        f"schedule.min_lr={s.min_lr}: the {s.name} schedule has no such end; leave it out, or take schedule=cosine",
+    )
+    _require(
+        not o.no_decay or c.train.decay_norm_and_bias,
+        f"optimizer.no_decay={list(o.no_decay)}: train.decay_norm_and_bias=false is another such rule; leave one out",
+    )
 
 
 def _check_world_size(global_batch_size: int, world_size: int) -> None:
@@ -384,9 +440,15 @@ def from_dict(raw: Mapping[str, object]) -> RunConfig:
 
 
 def to_dict(config: RunConfig) -> dict[str, object]:
-    """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``."""
+    """The plain-dict form, as written to config.yaml: ``from_dict(to_dict(c)) == c``.
+
+    Settings that came after version 0.1 are left out while they have their default.
+    """
     raw = json.loads(json.dumps(dataclasses.asdict(config)))
     if (source := raw["optimizer"].pop("source")) is not None:
         raw["optimizer"]["class"] = source
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))
+    for key in unset(config):
+        *sections, leaf = key.split(".")
+        del functools.reduce(operator.getitem, sections, raw)[leaf]
     return {"cell" if key == "run_name" else key: value for key, value in raw.items()}

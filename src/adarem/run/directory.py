@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from adarem.run import locks
-from adarem.run.config import RunConfig, from_dict, to_dict
+from adarem.run.config import DataConfig, RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import Lines, append_line, read_json, read_lines, read_yaml, write_atomically
@@ -97,8 +97,9 @@ class RunDir:
         if not self.config_file.exists():
             write_atomically(self.config_file, written)
             return True
-        old = self.config()
-        if old != config:  # only circumstances differ: another partition, another place of the data
+        # Where only circumstances differ, another partition, another place of the data, the run goes on with the new
+        # ones. A finished run's config says with which it was made.
+        if self.config() != config and self.status() not in FINISHED:
             write_atomically(self.config_file, written)
         return False
 
@@ -112,6 +113,8 @@ class RunDir:
             return
         old = self.config()
         if config_hash(old) != config_hash(config):
+            if isinstance(old.data, DataConfig) and isinstance(config.data, DataConfig):
+                _check_same_images(self.config_file, old.data, config.data)
             raise UserError(
                 f"{self.config_file}: planned before with other settings ({'; '.join(differing_keys(old, config))}); "
                 "use another runs_dir, or remove that run"
@@ -269,6 +272,16 @@ class RunDir:
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
             return "running"
         return "failed"  # it began, holds no lock and recorded no end: killed
+
+
+def _check_same_images(config_file: Path, old: DataConfig, new: DataConfig) -> None:
+    """Raises UserError where plan found other images in a folder than it had when it wrote the config."""
+    if None not in (old.listing, new.listing) and old.listing != new.listing:
+        raise UserError(
+            f"{config_file}: planned on other images ({old.root}, {old.expected_train:,} + {old.expected_val:,}; now "
+            f"{new.root}, {new.expected_train:,} + {new.expected_val:,}); for these give another data.name or "
+            "runs_dir, or put the old ones back"
+        )
 
 
 def _newest(lines: Lines) -> Lines:

@@ -1,11 +1,9 @@
 """Which configs compute the same thing: the part of a config that decides the result, its hash, and differences."""
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from adarem.run.build import KEY, LATER
 from adarem.run.config import RunConfig, to_dict
 
 # What may differ between two starts of one run without changing its result: where data lie, who computes, who watches.
@@ -15,31 +13,19 @@ _CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.worke
 def identity(config: RunConfig) -> dict[str, object]:
     """The part of a config that decides the run's result, flattened to dotted keys.
 
-    Settings that came after version 0.1 are left out while they have their default, so that runs of before keep their
-    hash, and their checkpoints fit.
+    Settings that came after version 0.1 are left out while they have their default, as ``to_dict`` does, so that runs
+    of before keep their hash, and their checkpoints fit.
     """
-    unset = set(_unset(config, ""))
 
     def flatten(node: Mapping[str, object], prefix: str) -> dict[str, object]:
         flat: dict[str, object] = {}
         for k, v in node.items():
-            if f"{prefix}{k}" in _CIRCUMSTANCES or f"{prefix}{k}" in unset:
+            if f"{prefix}{k}" in _CIRCUMSTANCES:
                 continue
             flat |= flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
         return flat
 
     return flatten(to_dict(config), "")
-
-
-def _unset(section: object, prefix: str) -> Iterator[str]:
-    """Dotted keys of the settings of later versions that have their default."""
-    assert dataclasses.is_dataclass(section)
-    for f in dataclasses.fields(section):
-        key, value = f"{prefix}{f.metadata.get(KEY, f.name)}", getattr(section, f.name)
-        if f.metadata.get(LATER) and value == f.default:
-            yield key
-        elif dataclasses.is_dataclass(value):
-            yield from _unset(value, f"{key}.")
 
 
 def config_hash(config: RunConfig) -> str:

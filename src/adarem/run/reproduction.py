@@ -105,6 +105,8 @@ def has_papers_setting(config: RunConfig) -> bool:
     d, s, known = config.data, config.scale, DATA_SETS.get(config.data.name)
     if d.embedded or known is None or known.paper_scale is None:
         return False
+    if isinstance(d, DataConfig) and (d.val_share, d.listing) != (None, None):
+        return False  # a split of the user's own, images of the user's own
     paper = known.paper_scale
     scale_is = (s.epochs, s.global_batch_size, s.lr_factor) == (
         paper.epochs,

@@ -6,7 +6,7 @@ setting would pass unnoticed.
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -120,6 +120,7 @@ def build_named(
     steps_per_epoch: int,
     total_steps: int,
     decay_norm_and_bias: bool = True,
+    no_decay: Collection[str] = (),
 ) -> Optimizer:
     """Builds it over the trainable parameters of ``model``.
 
@@ -130,12 +131,21 @@ def build_named(
         total_steps: of the run; like ``steps_per_epoch`` for factories that name it.
         decay_norm_and_bias: False gives a class's parameters of at most one dimension a weight decay of 0. A factory
             sees to that itself.
+        no_decay: kinds of a class's parameters with a weight decay of 0, see ``optim.param_groups``.
 
     Raises:
-        UserError: an unknown setting, with the nearest valid one; the factory returned no optimizer.
+        UserError: an unknown setting, with the nearest valid one; ``no_decay`` for a factory or a class without weight
+            decay; the factory returned no optimizer.
         Exception: whatever the class or the factory raises.
     """
     check_settings(named, hparams)
+    if no_decay and named.is_factory:
+        raise UserError(
+            f"optimizer.no_decay={list(no_decay)}: {named.name} is a function, which makes its groups itself; leave it "
+            "out, and give these groups a weight_decay of 0 in the function"
+        )
+    if no_decay and "weight_decay" not in named.settings:
+        raise UserError(f"optimizer.no_decay={list(no_decay)}: {named.name} names no weight_decay; leave it out")
     given = {"lr": lr, "weight_decay": weight_decay, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
     passed = GIVEN_TO_FACTORIES if named.is_factory else ("lr", "weight_decay")
     keywords = {**named.fixed, **{k: given[k] for k in passed if k in named.settings}, **hparams}
@@ -147,8 +157,8 @@ def build_named(
             )
         return made
     groups: object = [p for p in model.parameters() if p.requires_grad]
-    if not decay_norm_and_bias and "weight_decay" in named.settings:
-        own = param_groups(model, weight_decay=weight_decay, decay_norm_and_bias=False)
+    if (no_decay or not decay_norm_and_bias) and "weight_decay" in named.settings:
+        own = param_groups(model, weight_decay=weight_decay, decay_norm_and_bias=decay_norm_and_bias, no_decay=no_decay)
         groups = [{"params": group["params"], "weight_decay": group["weight_decay"]} for group in own]
     optimizer = named.make(groups, **keywords)
     assert isinstance(optimizer, Optimizer)

@@ -1,6 +1,6 @@
 """Builds an optimizer of ``adarem.run.catalog`` over a network's parameters, from the settings of a config."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ def build_optimizer(
     steps_per_epoch: int,
     example_input: Tensor | None = None,
     decay_norm_and_bias: bool = True,
+    no_decay: Collection[str] = (),
 ) -> Optimizer:
     """Builds an optimizer of the catalog over the trainable parameters of ``model``.
 
@@ -39,6 +40,7 @@ def build_optimizer(
         example_input (Tensor, optional): a batch of the shape that training has; adarem_s needs it to find the
             scale-invariant parameters.
         decay_norm_and_bias (bool, optional): False exempts parameters of at most one dimension from weight decay.
+        no_decay (Collection[str], optional): kinds of parameters without weight decay, see ``optim.param_groups``.
 
     Raises:
         UserError: an unknown name or setting, with the nearest valid one; a missing setting.
@@ -63,6 +65,7 @@ def build_optimizer(
         example_input if name == "adarem_s" else None,
         weight_decay=weight_decay,
         decay_norm_and_bias=decay_norm_and_bias,
+        no_decay=no_decay,
     )
     devices = {p.device.type for group in groups for p in group["params"]}
     floating = all(p.is_floating_point() for group in groups for p in group["params"])

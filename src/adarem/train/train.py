@@ -148,6 +148,7 @@ def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model:
             steps_per_epoch=task.info.steps_per_epoch,
             total_steps=config.scale.epochs * task.info.steps_per_epoch,
             decay_norm_and_bias=config.train.decay_norm_and_bias,
+            no_decay=o.no_decay,
         )
     return build_optimizer(
         o.name,
@@ -158,6 +159,7 @@ def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model:
         steps_per_epoch=task.info.steps_per_epoch,
         example_input=task.example_input().to(context.device),
         decay_norm_and_bias=config.train.decay_norm_and_bias,
+        no_decay=o.no_decay,
     )
 
 

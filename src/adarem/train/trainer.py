@@ -60,6 +60,8 @@ class Trainer:
         self.model, self.optimizer = model, optimizer
         # As built: those of a checkpoint are scheduled.
         self._base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        of_config = config.train.clip_grad_norm
+        self._clip_norm = task.info.clip_norm if of_config is None else of_config
         self.state = TrainingState()
         self.total_steps = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
@@ -167,9 +169,9 @@ class Trainer:
         torch.autograd.backward(self.scaler.scale(loss))
         if self._tracker is not None:
             self._tracker.see_gradients()
-        if self.task.info.clip_norm:
+        if self._clip_norm:
             self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.task.info.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.state.step += 1
@@ -279,6 +281,7 @@ class Trainer:
             warmup_epochs=s.warmup_epochs,
             milestones=s.milestones,
             gamma=s.gamma,
+            min_factor=s.min_lr / self.config.optimizer.lr,
         )
 
     def _record(self, epoch: int, split: str, metrics: Mapping[str, float | int]) -> None:

@@ -88,6 +88,7 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
     optimizer = build_named(
         named, network, lr=o.lr * config.scale.lr_factor, weight_decay=o.weight_decay, hparams=o.hparams,
         steps_per_epoch=10, total_steps=10 * config.scale.epochs, decay_norm_and_bias=config.train.decay_norm_and_bias,
+        no_decay=o.no_decay,
     )  # fmt: skip
     _check_groups(named, optimizer, network)
     if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):

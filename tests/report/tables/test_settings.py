@@ -126,3 +126,15 @@ def test_no_verdict_on_settings_off_the_grid(dirs, table2_runs):
     assert ("warmup_epochs=5", "—") in verdicts and len(verdicts) == 2
     md = tables.markdown(t)
     assert "No verdict on rows with settings off the grid's own (warmup epochs 5): the paper's value is not of" in md
+
+
+def test_a_recipes_settings_show_where_they_are_set(dirs):
+    folder, recipe = write_grid(dirs[0]), {"min_lr": 0.001}
+    changed = {"schedule": recipe, "optimizer": {"no_decay": ["bias", "norm"]}, "train": {"clip_grad_norm": 1.0}}
+    finish(folder, make_config("resnet18", "sgdm", changed=changed), 70.0)
+    finish(folder, make_config("resnet18", "adam"), 69.0)
+    header, rows, notes = fairness_sheet(table(folder, dirs[1]))
+    adam, sgdm = sorted((dict(zip(header, row, strict=True)) for row in rows if row[0] in ("SGDM", "Adam")), key=str)
+    assert sgdm["lr"] == "0.4 (paper), falls to 0.001" and adam["lr"] == "0.004 (paper)"
+    assert sgdm["Weight decay"].endswith("; none on bias, norm") and "none" not in adam["Weight decay"]
+    assert "gradient clipped to norm 1" in sgdm["Other settings"] and "clipped" not in adam["Other settings"]

@@ -116,8 +116,11 @@ def test_perplexity_counts_each_token_once_with_the_state_carried(
     assert final["val_perplexity"] == pytest.approx(math.exp(evaluation.loss))
 
 
-def test_rate_follows_the_length_and_the_gradient_is_clipped(text_run: Callable[..., Path]) -> None:
-    run = RunDir(text_run("optimizer=sgd", "optimizer.lr=2.0", "optimizer.weight_decay=0", "model.clip=1e-3"))
+@pytest.mark.parametrize("clip", [("model.clip=1e-3",), ("model.clip=0.25", "train.clip_grad_norm=1e-3")])
+def test_rate_follows_the_length_and_the_gradient_is_clipped(
+    clip: tuple[str, ...], text_run: Callable[..., Path]
+) -> None:
+    run = RunDir(text_run("optimizer=sgd", "optimizer.lr=2.0", "optimizer.weight_decay=0", *clip))
     trainer = _build(run, run.config(), ALONE)
     with trainer.task.batches(0, 0) as batches:
         for batch in list(batches)[:4]:

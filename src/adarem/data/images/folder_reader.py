@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
 from adarem.data import fingerprint
+from adarem.data.images.open_source import folder_name
 from adarem.data.images.sampling import INDEX_MASK, CentreCrop, View, stored_size
 from adarem.data.images.source import decode_rgb
 from adarem.run.config import DataConfig
@@ -89,11 +90,13 @@ class FolderReader:
                 f"{path}: {found['num_classes']} classes, data.num_classes is {data.num_classes}; set it to that"
             )
         names = {name: label for label, name in enumerate(found["classes"])}
-        labels = np.array([names[file.split(b"/")[1].decode()] for file in files], np.int64)
-        first = Path(data.root) / files[0].decode()
+        files = np.array([b"/".join(file.split(b"/")[-2:]) for file in files.tolist()])  # <class>/<file>
+        labels = np.array([names[file.split(b"/")[0].decode()] for file in files.tolist()], np.int64)
+        folder = Path(data.root) / folder_name(data, split)
+        first = folder / files[0].decode()
         if not first.exists():
             raise UserError(f"{first}: no such file; correct data.root")
-        self.samples = _Samples(Path(data.root), files, labels, view, data.write.max_side)
+        self.samples = _Samples(folder, files, labels, view, data.write.max_side)
         self.num_images = len(files)
         self.workers = data.workers
 

@@ -35,15 +35,10 @@ class _Truth(NamedTuple):
     classes: Mapping[str, str]  # an image's name without its ending -> its class
 
 
-def _places(root: Path, split: str) -> list[Path]:
-    """Where images of a split may be other than in ``<root>/<split>``; those that are there."""
+def archives(root: Path, split: str) -> list[Path]:
+    """What may hold images of a split other than ``<root>/<split>``, and is there."""
     places = (root / f"ILSVRC2012_img_{split}.tar", root / _KAGGLE_FOLDER / split, root / ZIP)
     return [place for place in places if place.exists()]
-
-
-def is_there(root: Path, split: str) -> bool:
-    """Whether there is a folder or an archive that may hold images of a split."""
-    return (root / split).is_dir() or bool(_places(root, split))
 
 
 class Downloads:
@@ -64,12 +59,12 @@ class Downloads:
                 `Listing` raises.
         """
         folder = self.root / split
-        places = _places(self.root, split)
+        packed = archives(self.root, split)
         listing: Listing | None = None
         if folder.is_dir():
             listing = list_folder(folder)
             add_class_tars(listing)
-        for place in places:
+        for place in packed:
             if listing is None or not (listing.classes or listing.loose):
                 listing = self._list(place, split)
         if listing is not None and not listing.classes and listing.loose and split == "val":
@@ -77,7 +72,7 @@ class Downloads:
         if listing is None or not listing.classes:
             problem = f"{folder}: no such folder" if listing is None else f"{listing.place}: holds no class folders"
             more = f", or ILSVRC2012_img_{split}.tar from {PAGE}, or {ZIP} from `{KAGGLE} -p {self.root}`"
-            known = wanted or bool(places) or any(_places(self.root, other) for other in ("train", "val"))
+            known = wanted or bool(packed) or any(archives(self.root, other) for other in ("train", "val"))
             raise UserError(f"{problem}; data.root needs {split}/<class>/<image>.JPEG{more if known else ''}")
         return listing.source()
 

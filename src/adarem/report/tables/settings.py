@@ -105,20 +105,27 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
     def of_paper(name: str, value: object) -> bool:
         return stated.is_paper(run.config.data.kind, o.name, name, value)
 
-    lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})"
+    lr, clip = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})", run.config.train.clip_grad_norm
     if s.lr_factor != 1:
         lr += f" × {s.lr_factor:g}"
+    if run.config.schedule.min_lr:
+        lr += f", falls to {run.config.schedule.min_lr:g}"
+    decay = known.decay if known else f"how: {NOT_STATED}"
+    if o.no_decay:
+        decay += f"; none on {', '.join(o.no_decay)}"
     rest = [
         readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
         for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
         if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
     ]
+    if clip is not None:
+        rest.append(f"gradient clipped to norm {clip:g}" if clip else "gradient not clipped")
     return [
         label,
         lr,
         f"{effective_lr(o.lr * s.lr_factor, o.hparams):g}" if known else NOT_STATED,
-        f"{o.weight_decay:g}, {known.decay if known else f'how: {NOT_STATED}'}",
+        f"{o.weight_decay:g}, {decay}",
         ", ".join(rest) or "—",
         str(s.epochs),
         str(s.global_batch_size),

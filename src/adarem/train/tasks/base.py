@@ -21,7 +21,7 @@ class TaskInfo:
     unit: Literal["images", "tokens"]  # what is counted
     totals: tuple[str, ...]  # columns of the running totals; the sum of losses first, the count last
     primary_metric: str  # by which the best epoch is found: a key of Evaluation.metrics and of catalog.METRICS
-    clip_norm: float  # largest norm of the whole gradient; 0 clips nothing
+    clip_norm: float  # of the network's recipe: largest norm of the complete gradient; 0 clips nothing
     steps_per_epoch: int
     fingerprint: Mapping[str, JsonRecord]  # of each split's data; the keys are those of the data's JSON file
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from adarem.data.fingerprint import read_fingerprint
 from adarem.data.loaders import open_eval, open_train
+from adarem.data.prepared import check_listing
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
@@ -30,6 +31,7 @@ class ImageTask:
         self.config, self.context, self._data = config, context, config.data
         data, self._global_batch_size = config.data, config.scale.global_batch_size
         fingerprint = {split: read_fingerprint(data, split) for split in ("train", "val")}
+        check_listing(data, fingerprint)
         self.train_loader = open_train(
             data,
             global_batch_size=self._global_batch_size,
