@@ -31,6 +31,7 @@ from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network, plain
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
+from adarem.run.text_models import default_gpt_label
 
 if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
@@ -442,6 +443,8 @@ def with_catalog(raw: Mapping[str, object]) -> None:
         part = raw.get(group)
         if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
             continue
+        if group == "model" and name == "gpt":
+            part.setdefault("label", default_gpt_label(part.get("layers"), part.get("width")))
         part.setdefault("label", known[name].label if name in known else default_label(name, group))
         if group == "model":
             _check_network_label(name, str(part["label"]))

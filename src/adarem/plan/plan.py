@@ -147,7 +147,8 @@ def make_plan(overrides: list[str]) -> Plan:
         selection = _selection(spec.settings_from, base.runs_dir, first)
         configs = []
         for choice in choices:
-            selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
+            of_search = selection.overrides(choice["model"], choice["optimizer"])
+            selected = [s for s in of_search if s.split("=")[0] not in given]
             overridden = [*settled, *selected, *shared]
             configs += [compose_run(choice, seed, overridden, off_axes, lookups) for seed in spec.seeds]
         _check_labels(configs)
@@ -162,7 +163,7 @@ def make_plan(overrides: list[str]) -> Plan:
     runs = [RunDir(folder / name) for name in names]
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
-    how_selected = "; ".join(filter(None, [spec.selection, selection.how]))
+    how_selected = "; ".join(filter(None, [spec.selection, selection.how_for(spec.models)]))
     spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected, runs=tuple(names))
     settings = find_paper_file("settings.yaml", base.results_dir)
     stated = read_stated(settings) if settings and spec.paper else None

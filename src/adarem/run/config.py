@@ -29,6 +29,7 @@ from adarem.run.setting import (
     Setting,
     Value,
 )
+from adarem.run.text_models import GptConfig, LmConfig, check_gpt
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -291,7 +292,7 @@ class RunConfig:
     run_name: str = field(metadata={KEY: "cell"})  # the name of its folder
     seed: int
     data: DataConfig | TextConfig  # chosen by kind
-    model: ModelConfig | LstmConfig
+    model: ModelConfig | LstmConfig | GptConfig | LmConfig  # by kind, and of one kind by name
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     scale: ScaleConfig
@@ -353,16 +354,19 @@ def _check_images(d: DataConfig) -> None:
 
 def _check_model(c: RunConfig) -> None:
     m, d = c.model, c.data
-    if isinstance(m, ModelConfig):
+    if isinstance(m, ModelConfig | LmConfig):
         _check_network(m)
-    else:
+    elif isinstance(m, LstmConfig):
         _check_lstm(m)
+    else:
+        check_gpt(m)
+    if m.kind == "text":
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
     other = "model=awd_lstm, or grid=table3" if d.kind == "text" else "data=ptb or data=pydoc"
     _require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
 
 
-def _check_network(m: ModelConfig) -> None:
+def _check_network(m: ModelConfig | LmConfig) -> None:
     if m.imported is not None:  # its settings are known where it can be imported, as an optimizer's
         check_form("model", m.imported, "model")
         if m.source is not None:
@@ -371,8 +375,8 @@ def _check_network(m: ModelConfig) -> None:
         return
     if is_imported(m.name):
         check_form("model.name", m.name, "model")
-    elif m.name not in IMAGE_NETWORKS:
-        hint = nearest(m.name, IMAGE_NETWORKS)
+    elif m.kind == "text" or m.name not in IMAGE_NETWORKS:
+        hint = nearest(m.name, [name for name, known in NETWORKS.items() if known.kind == m.kind])
         raise UserError(
             f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME, MODULE:NAME of a function)"
         )

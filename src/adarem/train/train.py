@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from adarem.run import exitcodes
-from adarem.run.config import DataConfig, RunConfig, TextConfig
+from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash, identity
@@ -32,6 +32,7 @@ from adarem.train.state import CheckpointRecord
 from adarem.train.tasks.base import Evaluation, FinalResult, Task
 from adarem.train.tasks.image import ImageTask
 from adarem.train.tasks.language import LanguageTask
+from adarem.train.tasks.windows import WindowTask
 from adarem.train.trainer import Diverged, Interrupted, Trainer, content_hashes
 
 # Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
@@ -201,7 +202,9 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
 
 
 def _build_task(config: RunConfig, context: RankContext) -> Task:
-    return LanguageTask(config, context) if isinstance(config.data, TextConfig) else ImageTask(config, context)
+    if not isinstance(config.data, TextConfig):
+        return ImageTask(config, context)
+    return LanguageTask(config, context) if isinstance(config.model, LstmConfig) else WindowTask(config, context)
 
 
 def _restore(trainer: Trainer) -> list[str]:
