@@ -61,7 +61,7 @@ def test_table3_is_the_papers(tmp_path: Path) -> None:
 
 def test_every_optimizer_and_model_file_composes() -> None:
     optimizers = sorted(p.stem for p in (shipped_configs() / "optimizer").glob("*.yaml"))
-    models = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml") if p.stem != "awd_lstm")
+    models = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml") if p.stem not in ("awd_lstm", "gpt"))
     plan = make_plan(["data=digits", f"optimizer={','.join(optimizers)}", f"model={','.join(models)}"])
     assert len(plan.runs) == len(optimizers) * len(models)
     for schedule in ("cosine", "step", "constant"):
