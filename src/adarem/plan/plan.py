@@ -11,7 +11,7 @@ from pathlib import Path
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import Folders, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of, widened
+from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.catalog import NETWORKS
@@ -142,6 +142,7 @@ def make_plan(overrides: list[str]) -> Plan:
             axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
+        check_compared(spec, file)
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
         first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, checks.signature, folders)
