@@ -110,24 +110,30 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
         *([Fact("Own schedule", "; ".join(f"{label}: {text}" for label, text in own.items()))] if own else []),
-        *_imported_optimizers(runs),
+        *_imported(runs, "optimizer"),
+        *_imported(runs, "network"),
     ]
 
 
-def _imported_optimizers(runs: Sequence[Run]) -> list[Fact]:
-    """Where the optimizers that are not built in come from, by what their runs' attempts recorded."""
+def _label(run: Run, part: str) -> str:
+    """Of a run's ``part``, optimizer or network."""
+    return run.config.optimizer.label if part == "optimizer" else run.config.model.label
+
+
+def _imported(runs: Sequence[Run], part: str) -> list[Fact]:
+    """Where the optimizers or networks that are not built in come from, by what their runs' attempts recorded."""
     found: dict[str, None] = {}
     for r in runs:
-        for source in _sources(r):
-            found[f"{r.config.optimizer.label} from {source}"] = None
-    return [Fact("Imported optimizers", "; ".join(found))] if found else []
+        for source in _sources(r, part):
+            found[f"{_label(r, part)} from {source}"] = None
+    return [Fact(f"Imported {part}s", "; ".join(found))] if found else []
 
 
-def _sources(run: Run) -> list[str]:
+def _sources(run: Run, part: str) -> list[str]:
     """``torch:NAdam, torch 2.14.1, nadam.py 3f2a…`` of every attempt."""
     found = []
     for attempt in run.attempts:
-        if not (source := section(attempt, "optimizer")):
+        if not (source := section(attempt, part)):
             continue
         distribution, file = text(source, "distribution"), text(source, "file")
         parts = [
@@ -206,12 +212,13 @@ def warnings(sweep: Sweep) -> list[str]:
         "Cells were trained with different versions of torch",
         (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
     )
-    for label in dict.fromkeys(r.config.optimizer.label for r in started):
-        own = [r for r in started if r.config.optimizer.label == label]
-        differ(
-            f"Cells of {label} were made by different code",
-            (Valued(v, r.dir.path.name) for r in own for v in _sources(r)),
-        )
+    for part in ("optimizer", "network"):
+        for label in dict.fromkeys(_label(r, part) for r in started):
+            own = [r for r in started if _label(r, part) == label]
+            differ(
+                f"Cells of {label} were made by different code",
+                (Valued(v, r.dir.path.name) for r in own for v in _sources(r, part)),
+            )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
         Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned
@@ -286,9 +293,14 @@ def problems(sweep: Sweep) -> list[str]:
 
 
 def missing(sweep: Sweep) -> list[str]:
-    """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
+    """The runs that were planned and whose directory is gone, one line each.
+
+    A grid.yaml of before names no runs: a run of its axes is then there with any settings off the axes.
+    """
     spec = sweep.spec
     held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
+    if spec.runs:
+        return [_gone(sweep, name) for name in spec.runs if name not in held]
     read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
     gone = []
     for model, optimizer, seed in itertools.product(spec.models, spec.optimizers, spec.seeds):
@@ -296,4 +308,8 @@ def missing(sweep: Sweep) -> list[str]:
         start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
         if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
             gone.append(name)
-    return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]
+    return [_gone(sweep, name) for name in gone]
+
+
+def _gone(sweep: Sweep, name: str) -> str:
+    return f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again"

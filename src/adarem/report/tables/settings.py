@@ -7,6 +7,7 @@ from typing import NamedTuple
 from adarem.report.load import Run
 from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
+from adarem.run.config import ModelConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.imported_names import NOT_STATED
@@ -99,14 +100,17 @@ def _on_text(table: Table, search: Search | None) -> str:
     return OF_TEXT.format(source)
 
 
-def _row(run: Run, stated: Stated, label: str, tried: str, own_schedules: Mapping[str, str]) -> list[str]:
+def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules: Mapping[str, str]) -> list[str]:
+    """``stated``: what the paper states; None where no paper is behind the grid."""
     o, s, schedule = run.config.optimizer, run.config.scale, run.config.schedule
     known = OPTIMIZERS.get(o.name)
 
     def of_paper(name: str, value: object) -> bool:
-        return stated.is_paper(run.config.data.kind, o.name, name, value)
+        return stated is not None and stated.is_paper(run.config.data.kind, o.name, name, value)
 
-    lr = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})"
+    lr = f"{o.lr:g}"
+    if stated is not None:
+        lr += f" ({'paper' if of_paper('lr', o.lr) else 'ours'})"
     if s.lr_factor != 1:
         lr += f" × {s.lr_factor:g}"
     if o.label in own_schedules or schedule.min_lr or run.config.train.clip_grad_norm is not None:
@@ -132,6 +136,14 @@ def _row(run: Run, stated: Stated, label: str, tried: str, own_schedules: Mappin
     ]
 
 
+def _network(run: Run) -> str:
+    """Where an imported network comes from, with the settings of its signature that no axis varies."""
+    m = run.config.model
+    assert isinstance(m, ModelConfig)
+    own = {k: v for k, v in m.settings.items() if f"model.{k}" not in run.config.overrides}
+    return ", ".join(filter(None, [m.imported, readable(own)])) if m.imported else ""
+
+
 class FairnessSheet(NamedTuple):
     """What each optimizer was given: one row per optimizer and settings off the axes."""
 
@@ -144,6 +156,8 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     """See FairnessSheet."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
     runs, search = table.sweep.runs, search_of(table)
+    study = table.sweep.spec.paper is None
+    stated = None if study else table.paper.stated
     own_schedules = schedules(r.config for r in runs).own if runs else {}
     rows: list[list[str]] = []
     most = 0
@@ -153,9 +167,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             seen.setdefault(r.overrides, r)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
-        rows += [
-            _row(r, table.paper.stated, table.labels.cell(o, r.overrides), tried, own_schedules) for r in seen.values()
-        ]
+        rows += [_row(r, stated, table.labels.cell(o, r.overrides), tried, own_schedules) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."
@@ -167,17 +179,24 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             f"Imported by name: {named}. Its settings are those of its signature, those that are off or None left out; "
             "what its lr means and how it applies weight decay is not stated."
         )
-    if runs and runs[0].config.data.kind == "text":
+    networks = {r.config.model.label: _network(r) for r in runs if isinstance(r.config.model, ModelConfig)}
+    if named_networks := [f"{label} is {text}" for label, text in networks.items() if text]:
+        notes.append(f"Networks imported by name: {'; '.join(named_networks)}.")
+    if study:
+        notes.append(NOT_TUNED if most < 2 else ALL_SHOWN)
+    elif runs and runs[0].config.data.kind == "text":
         notes.append(_on_text(table, search))
     else:
         notes.append(OF_IMAGES + (NOT_TUNED if most < 2 else ALL_SHOWN))
     if runs and runs[0].config.scale.lr_factor != 1:
         factor = runs[0].config.scale.lr_factor
-        notes.append(f"Every base rate is multiplied by {factor:g} at this scale, whose batch is not the paper's.")
+        why = " (scale.lr_factor)" if study else ", whose batch is not the paper's"
+        notes.append(f"Every base rate is multiplied by {factor:g} at this scale{why}.")
     if runs:
         c = runs[0].config
         t, d = c.train, c.data
-        alike = f"Ours, alike for all: precision {c.scale.precision}, label smoothing {t.label_smoothing:g}, "
+        alike = f"{'Alike' if study else 'Ours, alike'} for all: precision {c.scale.precision}, "
+        alike += f"label smoothing {t.label_smoothing:g}, "
         alike += f"weight decay on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}"
         if d.kind == "images":
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
