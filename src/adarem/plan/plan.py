@@ -52,8 +52,21 @@ class Plan:
     spec: SweepSpec
     runs: list[PlannedRun]
 
+    def check_data(self) -> None:
+        """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
+        finished = [(p.run, p.config) for p in self.runs if p.run.result_file.exists()]
+        if finished:
+            from adarem.data.unchanged import check_unchanged  # needs numpy
+
+            check_unchanged(finished)
+
     def write(self) -> None:
-        """Freezes every run's config in its directory, and writes grid.yaml next to these directories."""
+        """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
+
+        Raises:
+            UserError: as `check_data`; nothing is written then.
+        """
+        self.check_data()
         write_sweep(self.folder, self.spec)
         for planned in self.runs:
             planned.run.freeze(planned.config)
