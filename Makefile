@@ -31,7 +31,7 @@ TESTS := .own-tests
 endif
 BIN := "$$VENV"/bin
 
-.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 report commit-rehearsal status doctor test test-installs torture lint docs docs-build
+.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 grid report commit-rehearsal status doctor test test-installs torture lint docs docs-build
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -73,6 +73,9 @@ reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under
 
 reproduce-lambda: $(HARNESS) ## AdaRem's λ: multiplied once an epoch, at every step, never; other values
 	@scripts/reproduce.sh lambda
+
+grid: $(HARNESS) ## plan, prepare, launch and report any grid: GRID=mine is configs/grid/mine.yaml
+	@scripts/reproduce.sh "$$GRID" grid
 
 report: $(HARNESS) ## tables, figures and claims again, of all sweeps under runs/
 	@$(BIN)/adarem report

@@ -1,22 +1,47 @@
 #!/usr/bin/env bash
-# make reproduce-GRID: the embedded rehearsal on this machine, or with IMAGENET=/data/imagenet (Table 3: PTB=/data/ptb)
-# the paper's scale, through Slurm where there is sbatch and on this machine's GPUs where there is not.
+# make reproduce-GRID, make grid GRID=...: any grid of configs/grid, on embedded data on this machine, or with
+# IMAGENET=/data/imagenet (a grid on the Penn Treebank: PTB=/data/ptb) at the paper's scale, through Slurm where there is
+# sbatch and on this machine's GPUs where there is not. Other data that the grid's settings or OVERRIDES name are taken.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin
-grid=$1
+grid=${1:-}
+name=${2:-reproduce-$grid}
 
-fail() { echo "reproduce-$grid: $*" >&2; exit 2; }
+fail() { echo "$name: $*" >&2; exit 2; }
 
-case $grid in
-  table3*) variable=PTB; data=ptb; embedded=pydoc; on_slurm=slurm_one
-           holds="ptb.train.txt, ptb.valid.txt and ptb.test.txt" ;;
-  *) variable=IMAGENET; data=imagenet; embedded=digits; on_slurm=slurm
-     holds="train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" ;;
-esac
+[ -n "$grid" ] || fail "GRID: missing; give the name of a file of configs/grid, for instance GRID=table2"
+
+# Which data the run is on: OVERRIDES', else the grid's own, else nothing. A grid that is no file is `adarem launch`'s to refuse.
+data=$("$bin"/python -c '
+import os, shlex, sys
+from adarem.resources import config_files
+from adarem.run.errors import UserError
+import yaml
+try:
+    given = shlex.split(os.environ.get("OVERRIDES", ""))
+except ValueError as e:
+    sys.exit(f"{sys.argv[2]}: OVERRIDES: {e}; quote it as after `adarem launch`")
+settings = []
+try:
+    settings = yaml.safe_load(config_files("grid")[sys.argv[1]].read_text())["settings"]
+except (UserError, KeyError, TypeError, OSError, ValueError, yaml.YAMLError):
+    pass
+named = [f"given:{s}" for s in given] + [str(s) for s in settings if settings]
+print(next((s.replace("data=", "", 1) for s in named if s.removeprefix("given:").startswith("data=")), ""))
+' "$grid" "$name") || exit 2
+
 overrides=("grid=$grid")
-root=${!variable:-}
-if [ -z "$root" ]; then
+case $data in
+  ptb) variable=PTB; embedded=pydoc; on_slurm=slurm_one; holds="ptb.train.txt, ptb.valid.txt and ptb.test.txt" ;;
+  ""|imagenet) variable=IMAGENET; data=imagenet; embedded=digits; on_slurm=slurm
+               holds="train/<wnid>/*.JPEG and val/<wnid>/*.JPEG" ;;
+  *) variable= ;;
+esac
+root=${variable:+${!variable:-}}
+if [ -z "$variable" ]; then
+  :  # as the grid's settings or OVERRIDES say
+elif [ -z "$root" ]; then
   overrides+=("data=$embedded")
 else
   [ -d "$root" ] || fail "$variable=$root: no such folder; it holds $holds"
@@ -25,7 +50,7 @@ else
     overrides+=("cluster=$on_slurm")
   else
     gpus=$( { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU' || true)
-    [ "$gpus" -gt 0 ] || fail "no sbatch and no GPU here; run it on a cluster's login node, or leave $variable out for a rehearsal"
+    [ "$gpus" -gt 0 ] || fail "no sbatch and no GPU here; run it on a cluster's login node, or leave $variable out for embedded data"
     [ "$data" = imagenet ] || gpus=1
     overrides+=(cluster=local cluster.device=cuda "cluster.ranks_per_node=$gpus" cluster.threads_per_rank=0)
   fi
@@ -37,9 +62,5 @@ fi
 # OVERRIDES is split as a shell splits a command line, and nothing in it is executed.
 exec "$bin"/python -c '
 import os, shlex, sys
-try:
-    extra = shlex.split(os.environ.get("OVERRIDES", ""))
-except ValueError as e:
-    print(f"{sys.argv[1]}: OVERRIDES: {e}; quote it as after `adarem launch`", file=sys.stderr)
-    sys.exit(2)
-os.execv(sys.argv[2], [*sys.argv[2:], *extra])' "reproduce-$grid" "$bin"/adarem launch "${overrides[@]}"
+os.execv(sys.argv[1], [*sys.argv[1:], *shlex.split(os.environ.get("OVERRIDES", ""))])
+' "$bin"/adarem launch "${overrides[@]}"

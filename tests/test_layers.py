@@ -54,7 +54,7 @@ LIBRARY = {
     "sklearn": ["data/images/digits.py"],
     "pandas": [],
     "matplotlib": ["report/figures"],
-    "scipy": ["report/stats.py"],
+    "scipy": ["report/stats.py", "data/images/devkit.py"],
     "statsmodels": ["report/stats.py"],
     "jinja2": ["report/page"],
     "rich": ["train", "launch", "data", "report"],

@@ -39,7 +39,17 @@ def test_images(answers: dict[str, Outcome], config: RunConfig, tmp_path: Path) 
             (tmp_path / "digits" / split / str(i)).mkdir(parents=True)
     assert found(real, "data")[0].ok
     (tmp_path / "digits" / "val" / "9").rmdir()
+    (tmp_path / "digits" / "val" / "@eaDir").mkdir()
     assert "val: 9 class folders" in found(real, "data")[0].found
+
+
+def test_images_in_archives(answers: dict[str, Outcome], config: RunConfig, tmp_path: Path) -> None:
+    real = dataclasses.replace(config, data=dataclasses.replace(config.data, root=str(tmp_path / "a"), embedded=False))
+    (tmp_path / "a" / "val").mkdir(parents=True)
+    (tmp_path / "a" / "ILSVRC2012_img_train.tar").touch()
+    assert "val: 0 class folders" in found(real, "data")[0].found
+    (tmp_path / "a" / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
+    assert found(real, "data")[0].ok
 
 
 def test_prepared_images_are_counted(config: RunConfig, digits_root: Path) -> None:

@@ -36,18 +36,23 @@ def make(tmp_path: Path) -> Make:
         (place / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, place / part)
     (place / ".venv" / "bin").mkdir(parents=True)
-    (place / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    python = place / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # a link would not find this environment's packages
     stub = place / ".venv" / "bin" / "adarem"
     stub.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >arguments\nprintf %s "$IMAGENET" >imagenet\n')
     commands = tmp_path / "commands"  # a cluster's login node, so that nothing is asked of this machine
     commands.mkdir()
     (commands / "sbatch").write_text("#!/bin/sh\n")
-    for command in (stub, commands / "sbatch"):
+    for command in (stub, python, commands / "sbatch"):
         command.chmod(0o755)
     (place / ".venv" / ".harness-ready").touch()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        env = {k: v for k, v in os.environ.items() if k not in ("SEEDS", "OVERRIDES", "IMAGENET", "PTB", "MAKEFLAGS")}
+        env = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("SEEDS", "GRID", "OVERRIDES", "IMAGENET", "PTB", "MAKEFLAGS")
+        }
         env["PATH"] = f"{commands}:{env['PATH']}"
         done = subprocess.run(["make", *arguments], cwd=place, env=env, capture_output=True, text=True, timeout=300)
         assert not list(tmp_path.rglob("hacked")), done
@@ -90,6 +95,29 @@ def test_quotes_in_overrides(make: Make, tmp_path: Path) -> None:
     assert done.returncode != 0 and "Traceback" not in done.stderr
 
 
+def test_any_grid(make: Make, tmp_path: Path) -> None:
+    """The data are those of OVERRIDES, else those that the grid's own settings name, else the embedded digits."""
+    configs = tmp_path / "checkout" / "configs" / "grid"
+    configs.mkdir(parents=True)
+    (configs / "plain.yaml").write_text("name: plain\n")
+    (configs / "mine.yaml").write_text("settings: [scale.epochs=2, data=folder, data.root=/my/images]\n")
+    expected = {
+        ("GRID=plain",): ["data=digits"],
+        ("GRID=mine",): [],
+        ("GRID=table3",): ["data=pydoc"],
+        ("GRID=plain", "OVERRIDES=data=pydoc model=awd_lstm"): ["data=pydoc", "model=awd_lstm"],
+        ("GRID=plain", f"IMAGENET={tmp_path}"): ["data=imagenet", "data.root=${oc.env:IMAGENET}", "cluster=slurm"],
+        ("GRID=mine", f"IMAGENET={tmp_path}", "SEEDS=0 1"): ["seeds=[0,1]"],
+        ("GRID=no such grid",): ["data=digits"],  # `adarem launch` says so
+    }
+    for given, words in expected.items():
+        done = make("grid", *given)
+        assert done.returncode == 0, done.stderr
+        assert arguments(tmp_path) == ["launch", f"grid={given[0].removeprefix('GRID=')}", *words]
+    done = make("grid")
+    assert done.returncode != 0 and done.stderr.startswith("grid: GRID: missing; give the name of a file")
+
+
 @pytest.mark.parametrize("seeds", ["0 1 2", " 0\n1\t2 "])
 def test_seeds(seeds: str, make: Make, tmp_path: Path) -> None:
     assert make("reproduce-table2", f"SEEDS={seeds}").returncode == 0
@@ -102,9 +130,9 @@ def test_hostile_seeds_stay_one_word(name: str, make: Make, tmp_path: Path) -> N
     assert arguments(tmp_path)[3:] == [f"seeds=[{','.join(name.split())}]"]
 
 
-@pytest.mark.parametrize("variable", ["IMAGENET", "PTB", "SEEDS", "OVERRIDES", "PYTHON", "ROUNDS"])
+@pytest.mark.parametrize("variable", ["IMAGENET", "PTB", "SEEDS", "GRID", "OVERRIDES", "PYTHON", "ROUNDS"])
 def test_make_executes_nothing(variable: str, make: Make) -> None:
-    for target in ("reproduce-table2", "reproduce-table3", "setup", "torture", "help"):
+    for target in ("reproduce-table2", "reproduce-table3", "grid", "setup", "torture", "help"):
         make("-n", target, f"{variable}=$(shell touch hacked)`touch hacked`$$(touch hacked)")
 
 

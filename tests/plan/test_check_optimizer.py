@@ -75,6 +75,70 @@ def test_a_grid_has_them_on_its_axis_and_in_its_search() -> None:
     assert found == [("sgdm", None, None), (own, (0.9, 0.99), True), (own, (0.8, 0.9), True)]
 
 
+def write_file(name: str, text: str) -> None:
+    file = Path("configs", "optimizer", f"{name}.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_a_file_may_have_a_schedule_and_clipping_of_its_own() -> None:
+    """The frozen config says what happens; what the user gives for every optimizer wins, key by key."""
+    own = "schedule: {name: constant, warmup_epochs: 1}\nclip_grad_norm: 1.0\n"
+    write_file("mine", f"name: own_to_plan:Mine\nlr: 0.02\n{own}")
+    write_file("clipped", f"name: clipped\nclass: torch:NAdam\nlr: 0.02\n{own}")
+    grid = ["data=digits", "optimizer=sgdm,adam,mine"]
+    plan = make_plan(grid)
+    sgdm, _, mine = (r.config for r in plan.runs)
+    assert (sgdm.schedule.name, sgdm.train.clip_grad_norm) == ("cosine", None)
+    assert (mine.schedule.name, mine.schedule.warmup_epochs, mine.train.clip_grad_norm) == ("constant", 1, 1.0)
+    assert not {"schedule", "clip_grad_norm"} & {*mine.optimizer.hparams, *mine.overrides}
+    line = "own schedule: mine: constant learning rate, 1 epochs of warm-up, gradient clipped to norm 1"
+    assert line in plan.describe().splitlines() and ", cosine schedule," in plan.describe()
+    (clipped,) = (r.config for r in make_plan(["data=digits", "optimizer=clipped"]).runs)
+    assert (clipped.schedule.name, clipped.optimizer.imported) == ("constant", "torch:NAdam")
+
+    for given, expected in {
+        "schedule=cosine": ("cosine", 0.0, 1.0),
+        "schedule.warmup_epochs=2": ("constant", 2.0, 1.0),
+        "train.clip_grad_norm=5": ("constant", 1.0, 5.0),
+    }.items():
+        c = make_plan([*grid, given]).runs[2].config
+        assert (c.schedule.name, c.schedule.warmup_epochs, c.train.clip_grad_norm) == expected
+    varied = make_plan([*grid, "schedule=cosine,step"]).runs
+    assert [r.config.schedule.name for r in varied if r.config.optimizer.name == "mine"] == ["cosine", "step"]
+
+
+def test_schedule_free_optimizers_keep_their_rate_unless_told() -> None:
+    names = "sgdm,pytorch_optimizer:ScheduleFreeSGD"
+    grid = ["data=digits", f"optimizer={names}", "optimizer.lr=0.5"]
+    plan = make_plan(grid)
+    assert [r.config.schedule.name for r in plan.runs] == ["cosine", "constant"]
+    assert "own schedule: ScheduleFreeSGD: constant learning rate, no warm-up" in plan.describe()
+    for given in ("schedule=cosine", "schedule.name=cosine"):
+        assert [r.config.schedule.name for r in make_plan([*grid, given]).runs] == ["cosine", "cosine"]
+    write_file("free", f"name: {names[5:]}\nlr: 0.5\nschedule: {{name: cosine, min_lr: 0.1}}\n")
+    free = make_plan(["data=digits", "optimizer=free"]).runs[0].config
+    assert (free.schedule.name, free.schedule.min_lr) == ("cosine", 0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("schedule: {nam: constant}", "optimizer.schedule.nam: no such key; did you mean 'name'?"),
+        ("schedule: {name: constantly}", "optimizer.schedule.name=constantly: did you mean 'constant'?"),
+        ("schedule: {warmup_epochs: -1}", "optimizer.schedule.warmup_epochs=-1.0: needs 0 or more"),
+        ("schedule: constant", "optimizer.schedule=constant: needs a mapping, for instance {name: constant}"),
+        ("clip_grad_norm: -1", "optimizer.clip_grad_norm=-1.0: needs 0 or more"),
+        ("clip_grad_norms: 1", "optimizer.clip_grad_norms: sgdm has no such setting"),
+    ],
+)
+def test_a_schedule_of_its_own_with_a_mistake_is_one_line(text: str, line: str) -> None:
+    write_file("sgdm", f"name: sgdm\nlr: 0.1\nweight_decay: 0.0\nmomentum: 0.9\n{text}\n")
+    with pytest.raises(UserError) as error:
+        make_plan(["data=digits", "optimizer=sgdm"])
+    assert line in str(error.value)
+
+
 @pytest.mark.slow  # each starts a process with torch
 @pytest.mark.parametrize(
     ("overrides", "line"),

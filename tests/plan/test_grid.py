@@ -1,11 +1,13 @@
 """A grid file becomes a typed grid, and its axes, overrides and search become places in it."""
 
+import dataclasses
+
 import pytest
 
 from adarem.plan.compose import composing
-from adarem.plan.grid import checked_seeds, places, spec_of
+from adarem.plan.grid import checked_seeds, places, spec_of, widened
 from adarem.run.errors import UserError
-from adarem.run.sweep import PaperPart, SweepSpec
+from adarem.run.sweep import PaperPart, SweepLabels, SweepSpec
 
 FILE = {
     "name": "mine",
@@ -74,3 +76,23 @@ def test_seeds() -> None:
     for wrong in ([], [1, 1], [True], [1.5], ["x"], [-1], [2**32]):
         with pytest.raises(UserError, match=r"^seeds="):
             checked_seeds(wrong)
+
+
+def test_a_plan_of_a_part_never_narrows_what_was_planned() -> None:
+    file = spec(axes={"model": ["resnet18"], "optimizer": ["adam", "sgdm", "adarem"]}, seeds=[0, 1, 2])
+
+    def part(optimizers: tuple[str, ...], seeds: tuple[int, ...], **more: object) -> SweepSpec:
+        runs = tuple(f"resnet18-{o}-s{s}" for o in optimizers for s in seeds)
+        axes = file.axes | {"optimizer": optimizers}
+        return dataclasses.replace(file, axes=axes, seeds=seeds, runs=runs, **more)  # type: ignore[arg-type]
+
+    before = part(("torch:NAdam", "adarem"), (5, 1), labels=SweepLabels({}, {"torch:NAdam": "NAdam"}, {"lam=0.9": "x"}))
+    now = part(("adam",), (0,), labels=SweepLabels({}, {"adam": "Adam"}, {"": "plain"}))
+    found = widened(now, before, file)
+    assert found.optimizers == ("adam", "adarem", "torch:NAdam")  # the file's order; sgdm was never planned
+    assert found.seeds == (0, 1, 5)
+    assert found.runs == (*before.runs, *now.runs)
+    assert found.labels.optimizer == {"torch:NAdam": "NAdam", "adam": "Adam"}
+    assert list(found.labels.overrides) == ["", "lam=0.9"]
+    assert widened(found, now, file).runs == (*now.runs, *before.runs)
+    assert widened(now, now, file) == now

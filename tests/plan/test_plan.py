@@ -12,6 +12,7 @@ from adarem.resources import shipped_configs
 from adarem.run.config import LstmConfig, TextConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.reproduction import has_papers_setting
+from adarem.run.sweep import read_sweep
 
 
 def names(overrides: list[str]) -> list[str]:
@@ -198,6 +199,21 @@ def test_planning_twice_changes_nothing(tmp_path: Path) -> None:
     assert not any(cell.new for cell in again.runs)
     again.write()
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.rglob("config.yaml")} == before
+
+
+def test_a_part_of_a_grid_never_narrows_its_sweep(tmp_path: Path) -> None:
+    """Neither optimizers nor seeds, whatever the order in which they are asked for; columns keep the grid's order."""
+    common = ["data=digits", f"runs_dir={tmp_path}"]
+    make_plan([*common, "optimizer=adarem,sgdm", "seeds=[1,0]"]).write()
+    make_plan([*common, "optimizer=adam", "seeds=[0]"]).write()
+    plan = make_plan([*common, "optimizer=sgdm", "seeds=[0]"])
+    plan.write()
+    spec = read_sweep(plan.folder)
+    assert spec.optimizers == ("sgdm", "adam", "adarem") and spec.seeds == (0, 1)
+    assert len(spec.runs) == 5 and [p.run.path.name for p in plan.runs] == ["resnet18-sgdm-s0"]
+    (plan.folder / "grid.yaml").write_text("[")  # damaged: planned anew, and what is there stays known
+    plan.write()
+    assert sorted(read_sweep(plan.folder).runs) == sorted(spec.runs)
 
 
 def test_a_changed_config_under_a_known_name_is_refused(tmp_path: Path) -> None:

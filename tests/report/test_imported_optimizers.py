@@ -73,3 +73,26 @@ def test_records_without_it_are_read(tmp_path: Path, record: dict[str, object]) 
     folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
     start(finish(folder, config(NAMES[0]), 90.0), **record)
     assert facts(load_sweep(folder)) and warnings(load_sweep(folder)) is not None
+
+
+def test_a_schedule_of_its_own_is_said_and_no_warning(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    own = to_dict(config(NAMES[0]))
+    own["schedule"] |= {"name": "constant"}
+    own["train"] |= {"clip_grad_norm": 1.0}
+    for run in (make_config("resnet18", "sgdm", data="digits"), make_config("resnet18", "adam", data="digits")):
+        finish(folder, run, 95.0)
+    finish(folder, from_dict(own), 90.0)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    assert found["Own schedule"] == "Own0: constant learning rate, no warm-up, gradient clipped to norm 1"
+    assert found["Scale"].endswith("cosine learning rate, no warm-up")
+    assert not [line for line in warnings(load_sweep(folder)) if "schedule" in line or "clip" in line]
+
+
+def test_a_later_setting_that_only_some_cells_have_is_warned_about(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    finish(folder, make_config("resnet18", "sgdm", data="digits"), 95.0)
+    other = make_config("resnet18", "sgdm", 1, data="digits", changed={"schedule": {"min_lr": 0.001}})
+    finish(folder, other, 95.0)
+    (line,) = (line for line in warnings(load_sweep(folder)) if "min_lr" in line)
+    assert line.startswith("Cells differ in schedule.min_lr of SGDM: ") and "its default (resnet18-sgdm-s0)" in line

@@ -346,11 +346,35 @@ def test_another_setting_than_the_papers_is_a_variation_without_verdicts(dirs):
 
 
 def test_a_study_has_neither_stamp_nor_verdict(dirs):
-    folder = write_grid(dirs[0], data="digits", scale="rehearsal", name="ours", paper=None)
-    finish(folder, make_config("resnet18", "sgdm", data="digits"), 95.0)
+    axes = {"model": ["resnet18"], "optimizer": ["adam", "sgdm", "adarem"]}
+    folder = write_grid(
+        dirs[0], data="digits", scale="rehearsal", name="ours", paper=None, figure=None, axes=axes, title="My table",
+        runs=[f"resnet18-{o}-s0" for o in ("adarem", "sgdm")],
+    )  # fmt: skip
+    for i, optimizer in enumerate(("adarem", "sgdm")):
+        finish(folder, make_config("resnet18", optimizer, data="digits"), 95.0 + i)
     text = report(dirs, "ours")
-    assert "REHEARSAL" not in text and "VARIATION" not in text and "embedded digits" in text
+    assert text.startswith("My table\n") and "Claims" not in text
+    written = {p.name: p.read_text(errors="replace") for p in dirs[1].rglob("*") if p.is_file()}
+    assert not {"claims.md", "claims.csv"} & written.keys()
+    shown = {"table.md", "table.tex", "time.md", "report.html", "index.html"}
+    for name in shown:
+        assert "My table" in written[name], name
+    for name in shown - {"time.md"}:
+        assert "embedded digits" in written[name], name
+    for name in (*shown, "table.csv"):
+        assert not re.search("REHEARSAL|VARIATION|[Pp]aper|verdict,|Verdict|[Cc]laim", _without_code(written[name])), (
+            name
+        )
     manifest = read_manifest(dirs[1] / folder.name)
-    assert manifest.standing.kind == "study"
-    md = (dirs[1] / folder.name / "table.md").read_text()
-    assert "| ours |" in md and "| paper |" not in md and "verdict" not in md
+    assert manifest.standing.kind == "study" and manifest.heading == "My table"
+    assert "|  | n | — | 1 | 1 |" in written["table.md"]  # in the grid's order; of Adam no run was planned
+    assert "| | | Adam | SGDM | AdaRem |" in written["table.md"]
+    assert [row["planned"] for row in rows(dirs[1] / folder.name / "table.csv")] == ["0", "1", "1"] * 2
+
+
+def _without_code(text):
+    """Without a page's style, scripts, embedded images and classes, and without the headings of a CSV file."""
+    text = re.sub(r"(?s)<(style|script).*?</\1>|data:image[^\"]*|class=\"[^\"]*\"", "", text)
+    text = text.replace("a grid with no paper behind it", "")
+    return text.partition("\n")[2] if text.startswith("table,") else text

@@ -49,6 +49,25 @@ class Switching(torch.optim.SGD):
         pass
 
 
+class NoWayBack(Switching):
+    @torch.no_grad()
+    def eval(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.mul_(0.5)
+
+
+class FailsToSwitch(Switching):
+    def eval(self):
+        raise RuntimeError("no average")
+
+
+class NotFinite(Switching):
+    @torch.no_grad()
+    def eval(self):
+        self.param_groups[0]["params"][0].fill_(float("nan"))
+
+
 class Quitting(torch.optim.SGD):
     def __init__(self, params, lr):
         os._exit(3)

@@ -20,7 +20,9 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.train import metrics as meters
 from adarem.train.checkpoint import find_newest, load
+from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.base import Batch
+from adarem.train.tasks.image import ImageTask
 from adarem.train.trainer import Trainer
 from tests.support.optimizers import write_module
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
@@ -68,6 +70,46 @@ def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
     first, *others = (group["lr"] for group in state["optimizer"]["param_groups"])
     assert 0 < first < 0.01 and all(lr == pytest.approx(0.1 * first) for lr in others)  # the factory's share
     assert [a["optimizer"]["name"] for a in broken.attempts()] == [optimizer, optimizer]
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),
+    [
+        ("ScheduleFreeSGD", 1),
+        pytest.param("ScheduleFreeSGD", 2, marks=pytest.mark.slow),
+        pytest.param("ScheduleFreeAdamW", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
+    name: str, ranks: int, tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    """Interrupted in both epochs; the checkpoints are of the training point, the last one holds the average too."""
+    settings = (f"optimizer=pytorch_optimizer:{name}", "optimizer.lr=0.1", f"cluster.ranks_per_node={ranks}")
+    whole, broken = (RunDir(tiny_run(*settings, folder=folder)) for folder in ("whole", "broken"))
+
+    def train(run: RunDir, looks: int | None = None) -> int:
+        if ranks == 1:
+            return run_here(run.path, None if looks is None else StopAtStep(looks))
+        return torchrun(ranks, run.path, looks).returncode
+
+    assert train(whole) == exitcodes.OK
+    for looks in (2, 3):  # one step later on several ranks
+        train(broken, looks)
+        assert broken.status() == "interrupted" and "evaluated" not in final_state(broken)
+    assert train(broken) == exitcodes.OK
+    state = final_state(whole)
+    assert_same_bits(state, final_state(broken))
+    assert figures(whole) == figures(broken)
+    assert whole.config().schedule.name == "constant" and {m["lr"] for m in whole.metrics() if "lr" in m} == {0.025}
+    average = state["evaluated"]
+    assert average.keys() == state["model"].keys()
+    assert not any(torch.equal(average[k], v) for k, v in state["model"].items() if k.endswith("conv.0.weight"))
+    assert whole.result()["evaluation"]["batch_norm_batches"] == 4
+    # What the checkpoint keeps is what the result is of.
+    task = ImageTask(whole.config(), RankContext(0, 1, 0, torch.device("cpu"), ("here",)))
+    model = task.build_model().to(memory_format=torch.channels_last)
+    model.load_state_dict(average)
+    assert task.evaluate(model).metrics["top1"] == whole.result()["top1"]
 
 
 def test_a_recipes_settings_reach_the_steps(

@@ -36,7 +36,14 @@ def test_the_settings_of_a_signature() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hparams"),
-    [("torch:NAdam", {"betas": [0.9, 0.99]}), ("timm:lion", {}), ("own_to_try:Mine", {}), ("own_to_try:make", {})],
+    [
+        ("torch:NAdam", {"betas": [0.9, 0.99]}),
+        ("timm:lion", {}),
+        ("own_to_try:Mine", {}),
+        ("own_to_try:make", {}),
+        ("own_to_try:Switching", {}),
+        ("pytorch_optimizer:ScheduleFreeAdamW", {}),
+    ],
 )
 def test_what_works_passes(name: str, hparams: dict[str, object]) -> None:
     try_config(config(name, **hparams))
@@ -53,7 +60,9 @@ def test_what_works_passes(name: str, hparams: dict[str, object]) -> None:
         ("torch:NAdam", {"betas": [0.9]}, r"refuses its settings \(.*\); correct optimizer"),
         ("own_to_try:Flat", {}, r"takes parameters of two dimensions only \(only matrices\); write a factory"),
         ("torch:Muon", {}, r"takes parameters of two dimensions only \(.*\); write a factory"),
-        ("own_to_try:Switching", {}, r"switches between train\(\) and eval\(\), which this trainer does not do"),
+        ("own_to_try:NoWayBack", {}, r"its train\(\) does not lead back from its eval\(\); take another"),
+        ("own_to_try:FailsToSwitch", {}, r"its train\(\) or eval\(\) fails \(no average\), so it cannot be evaluated"),
+        ("own_to_try:NotFinite", {}, r"its eval\(\) leaves parameters that are not finite; take another"),
         ("own_to_try:Unsafe", {}, r"its state cannot be read back from a checkpoint \(.*\); keep tensors"),
         ("own_to_try:make_some", {}, "leaves 59 of 62 parameters out, layer1.0.conv1.weight among them; give it all"),
     ],

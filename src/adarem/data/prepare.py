@@ -105,7 +105,7 @@ def prepare(
             sources = open_source(data)
             same_classes(sources["train"], sources["val"], data.num_classes)
             _check_listing(data, sources)
-            for line in (line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
+            for line in dict.fromkeys(line for split in fingerprint.SPLITS for line in left_out_lines(sources[split])):
                 _say(line)
             _warn_counts(data, sources)
         todo = {s: source for s, source in sources.items() if not _same(present[s], source)}

@@ -69,6 +69,8 @@ class DataNow:
         data = self._data
         if isinstance(data, TextConfig) or not moved and self._read_prepared() and not _changed_since_prepared(data):
             return {}
+        if not (Path(data.root) / folder_name(data, "train")).is_dir():
+            return {}  # archives, which take minutes to list, or nothing
         if self._listings is None:
             try:
                 self._listings = {split: source.listing_hash for split, source in open_source(data).items()}

@@ -43,11 +43,17 @@ def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:
     if isinstance(data, TextConfig):
         return Check("data", False, problem, f"data.root=... with the files of {data.label}")
     from adarem.data import fingerprint
+    from adarem.data.images.imagenet import archives
+    from adarem.data.images.junk import is_junk
     from adarem.data.images.open_source import folder_name
 
     for split in () if data.listing else fingerprint.SPLITS:  # plan has just looked where it made a listing
         folder = Path(data.root) / folder_name(data, split)
-        classes = sum(p.is_dir() for p in folder.iterdir()) if folder.is_dir() else 0
+        inside = list(folder.iterdir()) if folder.is_dir() else []
+        classes = sum(p.is_dir() and not is_junk(p.name, folder=True) for p in inside)
+        packed = archives(Path(data.root), split) or [p for p in inside if not p.is_dir()]
+        if classes == 0 and packed:  # `prepare` reads it, and says what is missing
+            continue
         if classes != data.num_classes:
             found_here = f"{classes} class folders" if folder.is_dir() else "no such folder"
             fix = f"data.root=... with train/<class>/* and val/<class>/* of {data.num_classes} classes"

@@ -18,6 +18,7 @@ class Signature:
     defaults: Mapping[str, object]
     weight_decay: object  # the default
     takes_weight_decay: bool
+    averages: bool = False  # a class that switches between train() and eval(): its averaging replaces a schedule
 
 
 class OptimizerChecks:
@@ -34,7 +35,12 @@ class OptimizerChecks:
             names, required, defaults = found["names"], found["required"], found["defaults"]
             assert isinstance(names, list) and isinstance(required, list) and isinstance(defaults, dict)
             self._signatures[name] = Signature(
-                tuple(names), tuple(required), defaults, found["weight_decay"], bool(found["takes_weight_decay"])
+                tuple(names),
+                tuple(required),
+                defaults,
+                found["weight_decay"],
+                bool(found["takes_weight_decay"]),
+                bool(found["averages"]),
             )
         return self._signatures[name]
 

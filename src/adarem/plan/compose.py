@@ -5,6 +5,7 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 
 import contextlib
 import os
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adarem.plan.check_optimizer import Signature, complete
 from adarem.resources import config_dirs, config_files, config_groups
-from adarem.run.build import later_keys, nearest
+from adarem.run.build import coerce, later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
-from adarem.run.config import RunConfig, from_dict
+from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, default_label, is_imported
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
@@ -296,6 +297,22 @@ def _with_own_settings(cfg: DictConfig, name: str, lines: list[str]) -> None:
         cfg.optimizer = OmegaConf.create({"name": name, **given})
 
 
+def _own_schedule(optimizer: dict[str, Any]) -> dict[str, object]:
+    """Takes ``schedule`` and ``clip_grad_norm`` of its own out of an optimizer's section, as keys of a run's config."""
+    own, where = optimizer.pop("schedule", None) or {}, "optimizer.schedule"
+    if not isinstance(own, Mapping):
+        raise UserError(f"{where}={own}: needs a mapping, for instance {{name: constant}}")
+    hints = typing.get_type_hints(ScheduleConfig, include_extras=True)
+    for key in own:
+        if key not in hints:
+            raise UserError(f"{where}.{key}: no such key; {nearest(str(key), hints)}")
+    found = {f"schedule.{k}": coerce(v, hints[k], f"{where}.{k}") for k, v in own.items()}
+    if "clip_grad_norm" in optimizer:
+        hint = typing.get_type_hints(TrainConfig, include_extras=True)["clip_grad_norm"]
+        found["train.clip_grad_norm"] = coerce(optimizer.pop("clip_grad_norm"), hint, "optimizer.clip_grad_norm")
+    return found
+
+
 class Folders:
     """Fills in what configs leave to the images in a folder, of which each is listed once."""
 
@@ -360,12 +377,20 @@ def compose_run(
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    own_schedule = _own_schedule(raw["optimizer"])
     if imported is not None:
         # The report knows it by this name, also where two files name one class.
         raw["optimizer"]["name"] = choice["optimizer"]
         if imported != choice["optimizer"]:
             raw["optimizer"]["class"] = imported
         complete(raw["optimizer"], imported, signature(imported))
+        if signature(imported).averages:
+            own_schedule = {"schedule.name": "constant", **own_schedule}
+    given = {*choice, *map(_key, shared)}
+    for own_key, own_value in own_schedule.items():
+        section, _, leaf = own_key.partition(".")
+        if not {section, own_key} & given:
+            raw[section][leaf] = own_value
     _set_path(raw["data"], "root")
     folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")

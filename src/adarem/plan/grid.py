@@ -2,16 +2,17 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import TypeVar
 
 from adarem.plan.compose import AXES, check, no_such_grid_key
 from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS
 from adarem.run.config import SEEDS, check_name
 from adarem.run.errors import UserError
-from adarem.run.sweep import SweepSpec, setting_text
+from adarem.run.sweep import SweepLabels, SweepSpec, setting_text
 
-_BY_PLAN = ("data", "scale", "labels")  # of a SweepSpec, and of no grid file
+_BY_PLAN = ("data", "scale", "labels", "runs")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
 
 
@@ -105,6 +106,41 @@ def places(spec: SweepSpec, given: Collection[str]) -> list[dict[str, str]]:
             own = choice | {k: setting_text(v) for k, v in settings.items() if k not in given}
             found += [own | dict(zip(searched, tried, strict=True)) for tried in itertools.product(*searched.values())]
     return [place for i, place in enumerate(found) if place not in found[:i]]
+
+
+T = TypeVar("T")
+
+
+def widened(now: SweepSpec, before: SweepSpec, file: SweepSpec) -> SweepSpec:
+    """What is planned now with what was planned before, so that a plan of a part never narrows a sweep.
+
+    Args:
+        now: the grid as planned now.
+        before: as its sweep's folder has it.
+        file: the grid as its file has it, whose order is that of tables and figures. What is not in the file comes
+            after, in the order in which it was planned.
+    """
+
+    def union(file: Iterable[T], before: Iterable[T], now: Iterable[T]) -> tuple[T, ...]:
+        known = [*before, *now]
+        return tuple(value for value in dict.fromkeys([*file, *known]) if value in known)
+
+    keys = dict.fromkeys([*now.axes, *before.axes])
+    axes = {key: union(*(spec.axes.get(key, ()) for spec in (file, before, now))) for key in keys}
+    labels = SweepLabels(
+        {**before.labels.model, **now.labels.model},
+        {**before.labels.optimizer, **now.labels.optimizer},
+        {**now.labels.overrides, **{k: v for k, v in before.labels.overrides.items() if k not in now.labels.overrides}},
+    )
+    return dataclasses.replace(
+        now,
+        axes=axes,
+        seeds=union(file.seeds, before.seeds, now.seeds),
+        overrides={**now.overrides, **{k: v for k, v in before.overrides.items() if k not in now.overrides}},
+        search={**now.search, **{k: v for k, v in before.search.items() if k not in now.search}},
+        labels=labels,
+        runs=union((), before.runs, now.runs),
+    )
 
 
 def checked_seeds(seeds: object) -> tuple[int, ...]:

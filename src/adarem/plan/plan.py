@@ -11,7 +11,7 @@ from pathlib import Path
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import Folders, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of
+from adarem.plan.grid import checked_seeds, places, spec_of, widened
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.catalog import NETWORKS
@@ -19,11 +19,14 @@ from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
+from adarem.run.schedules import schedules
 from adarem.run.stated import read_stated
 from adarem.run.sweep import (
     SweepLabels,
     SweepSpec,
     overrides_text,
+    read_sweep,
+    runs_in,
     scale_in_name,
     setting_text,
     sweep_name,
@@ -50,6 +53,7 @@ class Plan:
     runs_dir: Path
     results_dir: Path
     spec: SweepSpec
+    file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
 
     def check_data(self) -> None:
@@ -63,11 +67,19 @@ class Plan:
     def write(self) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
+        grid.yaml keeps what earlier plans of the same sweep have put there.
+
         Raises:
             UserError: as `check_data`; nothing is written then.
         """
         self.check_data()
-        write_sweep(self.folder, self.spec)
+        try:
+            before = read_sweep(self.folder)
+        except UserError:  # none yet, or damaged: this one takes its place
+            before = replace(self.spec, runs=())
+        if not before.runs:  # a file of before, or none that can be read
+            before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
+        write_sweep(self.folder, widened(self.spec, before, self.file))
         for planned in self.runs:
             planned.run.freeze(planned.config)
 
@@ -89,11 +101,14 @@ class Plan:
             )
         first = next((p for p in self.runs if p.standing.kind == "rehearsal"), self.runs[0])
         c = first.config
+        found = schedules(planned.config for planned in self.runs)
+        schedule = found.common.schedule.name
         head = [
             f"{self.spec.name}: {self.spec.title}",
-            f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {c.schedule.name} "
+            f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {schedule} "
             f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
         ]
+        head += [f"own schedule: {label}: {text}" for label, text in found.own.items()]
         if isinstance(c.data, DataConfig) and c.data.listing is not None:
             head.append(_images_of(c.data))
         if first.standing.kind == "rehearsal":
@@ -129,7 +144,7 @@ def make_plan(overrides: list[str]) -> Plan:
     with composing(), ChildProcess() as child:
         checks, folders = OptimizerChecks(child), Folders()
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
-        spec = spec_of(base.grid)
+        spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
         shared = [line_of(o) for k, o in given.items() if k not in axes_given]
         # The grid's own settings, where the user gives no other.
@@ -163,14 +178,14 @@ def make_plan(overrides: list[str]) -> Plan:
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
     how_selected = "; ".join(filter(None, [spec.selection, selection.how]))
-    spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected)
-    file = find_paper_file("settings.yaml", base.results_dir)
-    stated = read_stated(file) if file and spec.paper else None
+    spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected, runs=tuple(names))
+    settings = find_paper_file("settings.yaml", base.results_dir)
+    stated = read_stated(settings) if settings and spec.paper else None
     planned = [
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, planned)
+    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned)
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:

@@ -75,10 +75,12 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
         if name in built:
             written += write_sweep_results(built[name], results_dir / name)
     judged = claims.judge_all(entries, [table.sweep for table in built.values()])
+    of_claims = about_claims([table.sweep for table in built.values()])
     unreadable = [f"{line} ({name} is not reported)" for name, line in sorted(sweeps.unreadable.items())]
-    written += write_index(list(built.values()), judged, unreadable, results_dir)
+    written += write_index(list(built.values()), judged if of_claims else None, unreadable, results_dir)
+    said = f"Claims of the paper: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'})."
     lines = [
-        f"Claims of the paper: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'}).",
+        *([said] if of_claims else []),
         *(f"Problem: {line}" for line in unreadable),
         "",
         "Written:",
@@ -136,8 +138,15 @@ def _last_end(runs: Sequence[Run]) -> str | None:
     return datetime.fromtimestamp(max(ends), UTC).isoformat(timespec="seconds") if ends else None
 
 
-def write_index(built: Sequence[Table], judged: Overview, unreadable: Sequence[str], results_dir: Path) -> list[Path]:
-    """index.html, claims.md and claims.csv over all sweeps, reproductions first."""
+def about_claims(sweeps: Sequence[Sweep]) -> bool:
+    """Whether the paper's claims are shown: not where all that is there are studies."""
+    return not sweeps or any(sweep.standing.kind != "study" for sweep in sweeps)
+
+
+def write_index(
+    built: Sequence[Table], judged: Overview | None, unreadable: Sequence[str], results_dir: Path
+) -> list[Path]:
+    """index.html over all sweeps, reproductions first; with claims.md and claims.csv unless ``judged`` is None."""
     order = ("reproduction", "variation", "study", "rehearsal")
     ordered = sorted(built, key=lambda t: order.index(t.sweep.standing.kind))
     entries = []
@@ -145,11 +154,9 @@ def write_index(built: Sequence[Table], judged: Overview, unreadable: Sequence[s
         sweep = table.sweep
         standing = f"{sweep.standing.kind.capitalize()}: {sweep.standing.reason}."
         entries.append(page.index_entry(table, standing, f"{sweep.name}/report.html"))
-    texts = {
-        "claims.csv": claims.to_csv(judged.judged),
-        "claims.md": claims.markdown(judged),
-        "index.html": page.render_index(entries, judged.judged, unreadable),
-    }
+    texts = {"index.html": page.render_index(entries, judged.judged if judged else None, unreadable)}
+    if judged:
+        texts = {"claims.csv": claims.to_csv(judged.judged), "claims.md": claims.markdown(judged), **texts}
     for name, text in texts.items():
         write_atomically(results_dir / name, text)
     return [results_dir / name for name in texts]

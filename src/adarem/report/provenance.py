@@ -6,11 +6,16 @@ from typing import NamedTuple
 
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
+from adarem.run.build import later_keys
+from adarem.run.config import RunConfig
 from adarem.run.records import JsonRecord, count, section, text
+from adarem.run.schedules import schedule_text, schedules
 from adarem.run.sweep import run_name
 
 # Settings that a grid varies on purpose, or that name a run.
 _AXES = ("seed", "cell", "grid", "overrides.")
+# Settings of later versions are in a run's config where they are set.
+_LATER: Mapping[str, object] = dict.fromkeys(later_keys(RunConfig), "its default")
 SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
 NAMED = 3  # runs that a line spells out
 
@@ -89,13 +94,13 @@ def facts(sweep: Sweep) -> list[Fact]:
     scales = dict.fromkeys(
         f"{x.epochs} epochs, global batch {x.global_batch_size}" for x in (r.config.scale for r in runs)
     )
-    warmup = f"{c.schedule.warmup_epochs:g} epochs of warm-up" if c.schedule.warmup_epochs else "no warm-up"
+    common, own = schedules(r.config for r in runs)
     made_by = _groups(Valued(str(k), r.dir.path.name) for r in runs for k in commits(r))
     world = _distinct(done, "world_size") or sorted({str(r.config.cluster.world_size) for r in runs})
     devices = _distinct(done, "device") or sorted({r.config.cluster.device for r in runs})
     return [
         Fact("Data", _data(sweep)),
-        Fact("Scale", f"{'; '.join(scales)}, {c.schedule.name} learning rate, {warmup}"),
+        Fact("Scale", f"{'; '.join(scales)}, {schedule_text(common)}"),
         Fact("Seeds", ", ".join(map(str, sorted({r.config.seed for r in runs})))),
         Fact(
             "Commit", ", ".join(made_by) or ("none recorded" if any(r.attempts for r in runs) else "no run has started")
@@ -104,6 +109,7 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Evaluation", _evaluation(sweep)),
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
+        *([Fact("Own schedule", "; ".join(f"{label}: {text}" for label, text in own.items()))] if own else []),
         *_imported_optimizers(runs),
     ]
 
@@ -234,10 +240,16 @@ def _differing_settings(runs: Sequence[Run]) -> list[str]:
 
 def _settings(run: Run) -> Iterator[tuple[str, object]]:
     """The settings that its grid does not vary; those of its optimizer and its model under their names."""
-    sections = {"optimizer": run.config.optimizer.label, "model": run.config.model.label}
-    for key, v in run.settings.items():
+    sections = {
+        "schedule": run.config.optimizer.label,
+        "optimizer": run.config.optimizer.label,
+        "model": run.config.model.label,
+    }
+    for key, v in {**_LATER, **run.settings}.items():
         if not key.startswith(_AXES) and key not in run.config.overrides:
-            label = sections.get(key.partition(".")[0])
+            # An optimizer may have a schedule and clipping of its own, which the header says.
+            section = "schedule" if key == "train.clip_grad_norm" else key.partition(".")[0]
+            label = sections.get(section)
             yield (f"{key} of {label}" if label else key), v
 
 
@@ -274,9 +286,14 @@ def problems(sweep: Sweep) -> list[str]:
 
 
 def missing(sweep: Sweep) -> list[str]:
-    """The runs that were planned and whose directory is gone, one line each; with any settings off the axes."""
+    """The runs that were planned and whose directory is gone, one line each.
+
+    A grid.yaml of before names no runs: a run of its axes is then there with any settings off the axes.
+    """
     spec = sweep.spec
     held = [p.name for p in sweep.folder.iterdir() if p.is_dir()]
+    if spec.runs:
+        return [_gone(sweep, name) for name in spec.runs if name not in held]
     read = {(r.config.model.name, r.config.optimizer.name, r.config.seed) for r in sweep.runs}
     gone = []
     for model, optimizer, seed in itertools.product(spec.models, spec.optimizers, spec.seeds):
@@ -284,4 +301,8 @@ def missing(sweep: Sweep) -> list[str]:
         start, end = name.removesuffix(f"s{seed}"), f"-s{seed}"
         if (model, optimizer, seed) not in read and not any(n.startswith(start) and n.endswith(end) for n in held):
             gone.append(name)
-    return [f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again" for name in gone]
+    return [_gone(sweep, name) for name in gone]
+
+
+def _gone(sweep: Sweep, name: str) -> str:
+    return f"{sweep.name}/{name}: planned, and its directory is gone; plan the grid again"

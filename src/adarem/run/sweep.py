@@ -62,7 +62,7 @@ class SweepSpec:
     ]
     title: Annotated[str, Setting("of tables and pages; a grid's file has to give it")] = ""
     heading: Annotated[
-        str | None, Setting("goes before the title; null: the paper's source, else the name in words")
+        str | None, Setting("goes before the title; null: the paper's source, else the name in words; a study has none")
     ] = None
     paper: Annotated[PaperPart | None, Setting("what of the paper it repeats; null: nothing, it is a study")] = None
     figure: Annotated[str | None, Setting("name of its figures' files")] = None
@@ -80,6 +80,7 @@ class SweepSpec:
     settings_from: Annotated[
         str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
     ] = None
+    runs: tuple[str, ...] = ()  # set by plan: the names of all that was planned; empty in files of before
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
     labels: SweepLabels = field(default_factory=SweepLabels)
@@ -94,8 +95,17 @@ class SweepSpec:
 
     @property
     def printed_heading(self) -> str:
-        """What the grid calls itself, else the paper's name of it, else its own name in words."""
-        return self.heading or (self.paper.source if self.paper and self.paper.values else heading(self.name))
+        """What the grid calls itself, else the paper's name of it, else its own name in words; of a study its title."""
+        if self.paper is None:
+            return self.heading or self.title or heading(self.name)
+        return self.heading or (self.paper.source if self.paper.values else heading(self.name))
+
+    @property
+    def printed_title(self) -> str:
+        """``Table 2. Test accuracy of ResNet-18 under six optimizers``; of a study what its grid says, and no more."""
+        if self.printed_heading == self.title:
+            return self.title.rstrip(". ")
+        return f"{self.printed_heading}. {self.title}".rstrip(". ")
 
 
 # Keys of before and of now, at the top and of labels.
@@ -137,7 +147,8 @@ def spec_to_dict(spec: SweepSpec) -> dict[str, object]:
     raw = {k: _plain(v) for k, v in dataclasses.asdict(spec).items()}
     keep = ("name", "title", "paper", "metrics", "axes", "seeds", "labels")
     order = ("name", "heading", "title", "paper", "figure", "metrics", "selection", "axes", "overrides", "search")
-    ordered = dict.fromkeys((*order, *raw))
+    last = ("labels", "runs")
+    ordered = dict.fromkeys((*order, *(k for k in raw if k not in last), *last))
     return {"format": FORMAT} | {k: raw[k] for k in ordered if k in keep or raw[k] not in (None, [], {}, "")}
 
 

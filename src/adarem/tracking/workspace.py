@@ -44,7 +44,7 @@ class Layout:
     @property
     def title(self) -> str:
         """``REHEARSAL of Table 2. Test accuracy of ResNet-18 under six optimizers (table2-digits)``."""
-        text = f"{self.spec.printed_heading}. {self.spec.title}".rstrip(". ")
+        text = self.spec.printed_title
         stamp = "REHEARSAL of " if self.standing.rehearsal else ""
         return f"{stamp}{text} ({self.name})"
 
@@ -181,7 +181,7 @@ def report(layout: Layout, entity: str, figures: Sequence[str]) -> "Report":
         entity=entity,
         project=layout.project,
         title=shortened(layout.title, _LONGEST_TITLE),
-        description=layout.standing.rehearsal or "",
+        description=layout.standing.reason if layout.standing.kind in ("rehearsal", "study") else "",
         blocks=blocks,
         width="fluid",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from adarem.train.metrics import EpochTime
 from adarem.train.oscillation import OscillationState
@@ -84,6 +84,7 @@ class CheckpointRecord(TypedDict):
     training: TrainingRecord
     task: Mapping[str, object]
     oscillation: OscillationState | None
+    evaluated: NotRequired[dict[str, object]]  # the last one's, of an optimizer that averages: the model as evaluated
 
 
 # Columns of the totals in format 3, by their number: of images and of text.

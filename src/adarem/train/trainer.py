@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -20,6 +21,7 @@ from adarem.train.distributed.context import RankContext
 from adarem.train.distributed.data_parallel import data_parallel
 from adarem.train.distributed.heartbeat import Activity
 from adarem.train.distributed.stop import StopCode, StopConsensus, StopRequest
+from adarem.train.evaluation_point import EvaluationPoint
 from adarem.train.metrics import AsyncLossReader, EpochTime, EpochTimer, peak_memory_bytes
 from adarem.train.oscillation import OscillationTracker
 from adarem.train.schedule import learning_rate
@@ -65,6 +67,8 @@ class Trainer:
         self.state = TrainingState()
         self.total_steps = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
+        self._point = EvaluationPoint(model, optimizer, task, context, self._seed_step)
+        self._evaluated: dict[str, object] | None = None  # the model at the average, once the run is at its end
         self._checkpoints = CheckpointWriter(run.checkpoints)
         self._consensus = StopConsensus(context)
         self._loss_reader = AsyncLossReader(context.device)
@@ -110,12 +114,17 @@ class Trainer:
         self._checkpoints.wait()
         self.state.seconds = time.perf_counter() - self._began
         # None for a run that was interrupted after its last step: it is evaluated again, with the same outcome.
-        return evaluation or self._evaluate()
+        return evaluation or self._evaluate(self.config.scale.epochs - 1)
 
     def final(self, evaluation: Evaluation) -> FinalResult:
         """What the result holds next to the losses. Every rank must call."""
         assert self.state.best is not None
-        return self.task.final(self.model, evaluation, self.state.best)
+        with self._point.applied(self.config.scale.epochs - 1):
+            final = self.task.final(self.model, evaluation, self.state.best)
+        if not self._point.averages:
+            return final
+        measured = {"point": "the optimizer's average", "batch_norm_batches": self._point.batch_norm_batches}
+        return replace(final, evaluation={**final.evaluation, **measured})
 
     def _train_epoch(
         self, network: nn.Module, epoch: int, timer: EpochTimer, stop: StopRequest, show: ShowProgress
@@ -160,10 +169,7 @@ class Trainer:
         """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
         for group, base_lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = self._lr(self.state.step, base_lr) * batch.lr_factor
-        # Dropout draws from a generator that is seeded by step and rank: a checkpoint needs no state of it.
-        torch.manual_seed(
-            (self.config.seed * self.total_steps + self.state.step) * self.context.world_size + self.context.rank
-        )
+        self._seed_step(self.state.step)
         loss, totals = self.task.loss(network, batch)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss))
@@ -176,6 +182,10 @@ class Trainer:
         self.scaler.update()
         self.state.step += 1
         return totals
+
+    def _seed_step(self, step: int) -> None:
+        """Dropout draws from a generator that is seeded by step and rank: a checkpoint needs no state of it."""
+        torch.manual_seed((self.config.seed * self.total_steps + step) * self.context.world_size + self.context.rank)
 
     def _finish_epoch(self, epoch: int, totals: Tensor, timer: EpochTimer, show: ShowProgress) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. Records come first: after a crash they are only repeated."""
@@ -202,7 +212,7 @@ class Trainer:
         evaluation = None
         if last or (epoch + 1) % self.config.train.eval_every == 0:
             begin = time.perf_counter()
-            evaluation = self._evaluate()
+            evaluation = self._evaluate(epoch)
             self._note_best(evaluation, epoch)
             record = {"loss": evaluation.loss, **evaluation.metrics, unit: evaluation.count}
             self._record(epoch, "val", record | {"seconds_eval": time.perf_counter() - begin})
@@ -216,10 +226,13 @@ class Trainer:
             show(self._progress(epoch, timer, metrics["loss"], epoch_done=True, metrics=shown))
         return evaluation
 
-    def _evaluate(self) -> Evaluation:
+    def _evaluate(self, epoch: int) -> Evaluation:
         self.context.heartbeat.beat(self.state.step, Activity.EVALUATING)
         self.context.broadcast_buffers(self.model)
-        evaluation = self.task.evaluate(self.model)
+        with self._point.applied(epoch):
+            evaluation = self.task.evaluate(self.model)
+            if self._point.averages and self.state.step == self.total_steps and self.context.is_main:
+                self._evaluated = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         if not math.isfinite(evaluation.loss):
             raise Diverged(f"the validation loss was not finite at step {self.state.step}")
         return evaluation
@@ -251,6 +264,8 @@ class Trainer:
                 "task": task_state,
                 "oscillation": self._tracker.state_dict() if self._tracker else None,
             }
+            if self._evaluated is not None:
+                record["evaluated"] = self._evaluated
             self._checkpoints.save(self.state.step, record)
         self.state.checkpoint_seconds += time.perf_counter() - begin
 

@@ -3,6 +3,7 @@
 import inspect
 import io
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from adarem.run.config import DataConfig, ModelConfig, RunConfig
 from adarem.run.errors import UserError
+from adarem.train.evaluation_point import Modes, modes_of
 from adarem.train.models.awd_lstm import AwdLstm
 from adarem.train.models.library import build_model
 from adarem.train.named_optimizers import GIVEN_TO_FACTORIES, NO_CLOSURE, NamedOptimizer, build_named, load_named
@@ -39,6 +41,7 @@ def describe(name: str) -> dict[str, object]:
         "defaults": {k: v for k, v in plain.items() if k not in reserved},
         "weight_decay": plain.get("weight_decay"),
         "takes_weight_decay": "weight_decay" in named.settings,
+        "averages": not named.is_factory and modes_of(named.make) is not None,
     }
 
 
@@ -91,15 +94,19 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
         no_decay=o.no_decay,
     )  # fmt: skip
     _check_groups(named, optimizer, network)
-    if callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None)):
-        raise UserError(
-            f"optimizer={named.name}: switches between train() and eval(), which this trainer does not do; take another"
-        )
     generator = torch.Generator().manual_seed(0)
-    for _ in range(_STEPS):
-        for p in network.parameters():
-            p.grad = 0.01 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-        optimizer.step()
+
+    def steps() -> None:
+        for _ in range(_STEPS):
+            for p in network.parameters():
+                p.grad = 0.01 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            optimizer.step()
+
+    if (modes := modes_of(optimizer)) is not None:
+        _switch(named, modes.train)
+        steps()
+        _check_modes(named, modes, list(network.parameters()))
+    steps()
     buffer = io.BytesIO()
     torch.save(optimizer.state_dict(), buffer)
     buffer.seek(0)
@@ -111,6 +118,27 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
             f"optimizer={named.name}: its state cannot be read back from a checkpoint ({first}); keep tensors, numbers "
             "and text in it"
         ) from None
+
+
+def _switch(named: NamedOptimizer, mode: Callable[[], object]) -> None:
+    try:
+        mode()
+    except Exception as e:
+        first = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")
+        raise UserError(
+            f"optimizer={named.name}: its train() or eval() fails ({first}), so it cannot be evaluated; take another"
+        ) from None
+
+
+def _check_modes(named: NamedOptimizer, modes: Modes, parameters: list[nn.Parameter]) -> None:
+    """Raises UserError where eval() gives no point to evaluate at, or train() does not lead back from it."""
+    before = [p.detach().clone() for p in parameters]
+    _switch(named, modes.eval)
+    if not all(bool(p.isfinite().all()) for p in parameters):
+        raise UserError(f"optimizer={named.name}: its eval() leaves parameters that are not finite; take another")
+    _switch(named, modes.train)
+    if not all(torch.allclose(p, kept, rtol=1e-3, atol=1e-3) for p, kept in zip(parameters, before, strict=True)):
+        raise UserError(f"optimizer={named.name}: its train() does not lead back from its eval(); take another")
 
 
 def _check_groups(named: NamedOptimizer, optimizer: Optimizer, network: nn.Module) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adarem.data.fingerprint import SPLITS
+from adarem.data.images.imagenet import Downloads, archives, check_unpacked
 from adarem.data.images.source import Source, class_hash, scan
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
@@ -20,19 +21,28 @@ def folder_name(data: DataConfig, split: str) -> str:
 
 def source_is_there(data: DataConfig) -> bool:
     """Whether there is a source to read; prepared files are of use without one."""
-    return (Path(data.root) / folder_name(data, "train")).is_dir()
+    root, folder = Path(data.root), folder_name(data, "train")
+    return (root / folder).is_dir() or folder == "train" and bool(archives(root, "train"))
 
 
 def open_source(data: DataConfig) -> dict[str, Source]:
     """Train and val, listed without opening an image.
 
     Raises:
-        UserError: a folder or a class is missing, empty or too small; see `scan` and `split_classes`.
+        UserError: a folder or a class is missing, empty or too small, an archive is damaged, or the backend reads none;
+            see `scan`, `split_classes` and `Downloads`.
     """
     root = Path(data.root)
     if data.val_share is not None:
         return split_classes(scan(root, "."), data.val_share, data.split_seed)
-    return {split: scan(root, folder_name(data, split)) for split in SPLITS}
+    if data.val_folder != "val":
+        return {split: scan(root, folder_name(data, split)) for split in SPLITS}
+    downloads = Downloads(root)
+    sources = {split: downloads.source(split, wanted=data.name == "imagenet") for split in SPLITS}
+    if data.backend == "folder":
+        for split, source in sources.items():
+            check_unpacked(source, root, split)
+    return sources
 
 
 def split_classes(both: Source, val_share: float, seed: int) -> dict[str, Source]:

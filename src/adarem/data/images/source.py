@@ -112,15 +112,15 @@ class Listing:
         self.place = place
         self.classes: dict[str, dict[str, _Found]] = {}
         self.loose: dict[str, _Found] = {}  # images next to the class folders
-        self.junk: list[str] = []
-        self.no_images: list[str] = []
+        self.junk: dict[str, None] = {}  # names in order, once each
+        self.no_images: dict[str, None] = {}
 
     def add_folder(self, name: str) -> bool:
         """A folder next to the other classes; returns whether it is a class."""
         if is_junk(name, folder=True):
-            self.junk.append(name)
+            self.junk[name] = None
         elif name.startswith("."):
-            self.no_images.append(f"{name}/")
+            self.no_images[f"{name}/"] = None
         else:
             self.classes.setdefault(name, {})
             return True
@@ -134,9 +134,9 @@ class Listing:
         """
         path = f"{folder}/{name}" if folder else name
         if is_junk(name, folder=False):
-            self.junk.append(path)
+            self.junk[path] = None
         elif name.startswith(".") or not name.lower().endswith(EXTENSIONS):
-            self.no_images.append(path)
+            self.no_images[path] = None
         elif _UNFIT.search(path):
             raise UserError(f"{self.place / path}: a name with a line feed, or not in UTF-8; rename it")
         else:
@@ -148,7 +148,18 @@ class Listing:
             raise UserError(
                 f"{self.place / folder / name}: a folder inside a class folder; images lie directly in <class>/"
             )
-        self.junk.append(f"{folder}/{name}")
+        self.junk[f"{folder}/{name}"] = None
+
+    def add_path(self, parts: Sequence[str], size: int, image: Stored) -> None:
+        """A file by the folders that it lies in and its name, as an archive lists it. Raises as the others do."""
+        *folders, name = parts
+        for depth, folder in enumerate(folders):
+            if depth == 0 and folder not in self.classes and not self.add_folder(folder):
+                return
+            if depth == 1:
+                self.add_folder_in_class(folders[0], folder)
+                return
+        self.add_file(folders[0] if folders else "", name, size, image)
 
     def source(self) -> Source:
         """The split. Raises UserError where a class has no image."""

@@ -1,5 +1,6 @@
 """Which figures a sweep has: the paper's, and the same against time; and writing them."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from adarem.report.figures.panels import (
     against_time,
     last_third,
 )
-from adarem.report.figures.style import save
+from adarem.report.figures.style import LONGEST_TITLE, save
 from adarem.report.tables.table import Table
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
     is_text = any(r.config.data.kind != "images" for r in table.sweep.runs)
     quality = PERPLEXITY if is_text else TEST_ERROR
     time, name, what = against_time(quality, table.sweep.runs), _curves_name(table), quality.title
-    heading = _in_words(name) if name.startswith("figure") else table.heading
+    heading = _in_words(name) if name.startswith("figure") and table.sweep.spec.paper else table.heading
     by_epoch: list[Panel] = [TRAIN_LOSS, quality, last_third(quality)]
     by_time: list[Panel] = [time.wall, time.device, last_third(time.wall)]
     seeds = SEEDS if any(len(c.values) > 1 for c in table.cells) else ""
@@ -92,7 +93,9 @@ def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
         (by_time, table.heading, f"{what} against time on {data}", f"{ON_THE_RIGHT} {TIME}"),
     ):
         for part in _parts(table):
-            full = f"{stamp}{title}{', the other networks' if part.ending else ''}. {text}"
+            others = ", the other networks" if part.ending else ""
+            room = LONGEST_TITLE - len(f"{stamp}{others}. {text}")  # a study's heading is its title
+            full = f"{stamp}{textwrap.shorten(title, max(room, 20), placeholder=' …')}{others}. {text}"
             sentences = " ".join(filter(None, (part.sentence, caption, seeds)))
             figures.append(curves(table, panels, full, part.models, sentences))
     return figures

@@ -57,7 +57,8 @@ def render(table: Table, figures: Sequence[Path]) -> str:
     parts = ["figures", *(["times"] if sweep.times else []), "fairness", "throughput", "failures", "provenance"]
     links = [Link("../index.html", "All sweeps"), *(Link(f"#{sweep.name}-{part}", part.capitalize()) for part in parts)]
     template = _environment().get_template("sweep.html.j2")
-    return template.render(title=_title([sweep.rehearsal]), links=links, sweep=sweep)
+    title = table.title if table.sweep.spec.paper is None else _title([sweep.rehearsal])
+    return template.render(title=title, links=links, sweep=sweep)
 
 
 def index_entry(table: Table, standing: str, href: str) -> IndexEntry:
@@ -65,23 +66,26 @@ def index_entry(table: Table, standing: str, href: str) -> IndexEntry:
     return IndexEntry(table.sweep.name, table.title, table.sweep.rehearsal, standing, href, paper_table(table))
 
 
-def render_index(entries: Sequence[IndexEntry], judged: Sequence[Judged], unreadable: Sequence[str] = ()) -> str:
+def render_index(entries: Sequence[IndexEntry], judged: Sequence[Judged] | None, unreadable: Sequence[str] = ()) -> str:
     """The page over all sweeps: each with title, standing, link to its own page and table; then the claims.
 
     Args:
         entries: the sweeps, in the order of the page.
-        judged: the claims with their verdicts.
+        judged: the claims with their verdicts; None: the page has no such section.
         unreadable: one line per sweep that could not be read, shown on top.
     """
     return (
         _environment()
         .get_template("index.html.j2")
         .render(
-            title=_title([entry.rehearsal for entry in entries]),
-            links=[*(Link(f"#{entry.name}", entry.name) for entry in entries), Link("#claims", "Claims")],
+            title="Results" if judged is None else _title([entry.rehearsal for entry in entries]),
+            links=[
+                *(Link(f"#{entry.name}", entry.name) for entry in entries),
+                *([] if judged is None else [Link("#claims", "Claims")]),
+            ],
             unreadable=unreadable,
             sweeps=entries,
-            claims=claims_section(judged),
+            claims=None if judged is None else claims_section(judged),
         )
     )
 

@@ -146,6 +146,9 @@ def paper_table(table: Table) -> PaperTable:
 
 def _cells(table: Table) -> SortableTable:
     """One row per cell of the table."""
+    if table.sweep.spec.paper is None:
+        headings: tuple[str, ...] = ("Network", "Metric", "Optimizer", "Ours", "n", "Runs")
+        return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4))
     headings = ("Network", "Metric", "Optimizer", "Paper", "Ours", "Difference", "n", "Verdict", "Runs")
     return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4, 5, 6))
 
@@ -153,17 +156,18 @@ def _cells(table: Table) -> SortableTable:
 def _cell_row(table: Table, cell: Cell) -> list[str | PageCell]:
     overrides = table.labels.overrides(cell.overrides)
     network = table.labels.model(cell.model)
-    return [
+    of_cell: list[str | PageCell] = [
         f"{network} ({overrides})" if overrides else network,
         METRICS[cell.metric].label,
         table.labels.optimizer(cell.optimizer),
-        PageCell(cell.paper or "—", "best" if cell.best_in_paper else ""),
-        PageCell(cell.ours, "best" if cell.best else ""),
-        tables.difference_text(cell, table.sweep.rehearsal is not None),
-        cell.n,
-        cell.verdict,
-        ", ".join(r.dir.path.name for r in cell.runs) or "—",
     ]
+    ours = PageCell(cell.ours, "best" if cell.best else "")
+    names = ", ".join(r.dir.path.name for r in cell.runs) or "—"
+    if table.sweep.spec.paper is None:
+        return [*of_cell, ours, cell.n, names]
+    paper = PageCell(cell.paper or "—", "best" if cell.best_in_paper else "")
+    difference = tables.difference_text(cell, table.sweep.rehearsal is not None)
+    return [*of_cell, paper, ours, difference, cell.n, cell.verdict, names]
 
 
 def _embedded(path: Path) -> EmbeddedFigure:

@@ -13,6 +13,7 @@ from adarem.run.imported_names import NOT_STATED
 from adarem.run.labels import readable
 from adarem.run.records import number
 from adarem.run.reproduction import has_papers_setting
+from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
 from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
 
@@ -98,18 +99,21 @@ def _on_text(table: Table, search: Search | None) -> str:
     return OF_TEXT.format(source)
 
 
-def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
-    o, s = run.config.optimizer, run.config.scale
+def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules: Mapping[str, str]) -> list[str]:
+    """``stated``: what the paper states; None where no paper is behind the grid."""
+    o, s, schedule = run.config.optimizer, run.config.scale, run.config.schedule
     known = OPTIMIZERS.get(o.name)
 
     def of_paper(name: str, value: object) -> bool:
-        return stated.is_paper(run.config.data.kind, o.name, name, value)
+        return stated is not None and stated.is_paper(run.config.data.kind, o.name, name, value)
 
-    lr, clip = f"{o.lr:g} ({'paper' if of_paper('lr', o.lr) else 'ours'})", run.config.train.clip_grad_norm
+    lr = f"{o.lr:g}"
+    if stated is not None:
+        lr += f" ({'paper' if of_paper('lr', o.lr) else 'ours'})"
     if s.lr_factor != 1:
         lr += f" × {s.lr_factor:g}"
-    if run.config.schedule.min_lr:
-        lr += f", falls to {run.config.schedule.min_lr:g}"
+    if o.label in own_schedules or schedule.min_lr or run.config.train.clip_grad_norm is not None:
+        lr += f"; {schedule_text(run.config)}"
     decay = known.decay if known else f"how: {NOT_STATED}"
     if o.no_decay:
         decay += f"; none on {', '.join(o.no_decay)}"
@@ -119,8 +123,6 @@ def _row(run: Run, stated: Stated, label: str, tried: str) -> list[str]:
         if k not in ("dampening", "nesterov") or v
         if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
     ]
-    if clip is not None:
-        rest.append(f"gradient clipped to norm {clip:g}" if clip else "gradient not clipped")
     return [
         label,
         lr,
@@ -145,6 +147,9 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     """See FairnessSheet."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
     runs, search = table.sweep.runs, search_of(table)
+    study = table.sweep.spec.paper is None
+    stated = None if study else table.paper.stated
+    own_schedules = schedules(r.config for r in runs).own if runs else {}
     rows: list[list[str]] = []
     most = 0
     for o in table.columns:
@@ -153,7 +158,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             seen.setdefault(r.overrides, r)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
-        rows += [_row(r, table.paper.stated, table.labels.cell(o, r.overrides), tried) for r in seen.values()]
+        rows += [_row(r, stated, table.labels.cell(o, r.overrides), tried, own_schedules) for r in seen.values()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."
@@ -165,17 +170,21 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             f"Imported by name: {named}. Its settings are those of its signature, those that are off or None left out; "
             "what its lr means and how it applies weight decay is not stated."
         )
-    if runs and runs[0].config.data.kind == "text":
+    if study:
+        notes.append(NOT_TUNED if most < 2 else ALL_SHOWN)
+    elif runs and runs[0].config.data.kind == "text":
         notes.append(_on_text(table, search))
     else:
         notes.append(OF_IMAGES + (NOT_TUNED if most < 2 else ALL_SHOWN))
     if runs and runs[0].config.scale.lr_factor != 1:
         factor = runs[0].config.scale.lr_factor
-        notes.append(f"Every base rate is multiplied by {factor:g} at this scale, whose batch is not the paper's.")
+        why = " (scale.lr_factor)" if study else ", whose batch is not the paper's"
+        notes.append(f"Every base rate is multiplied by {factor:g} at this scale{why}.")
     if runs:
         c = runs[0].config
         t, d = c.train, c.data
-        alike = f"Ours, alike for all: precision {c.scale.precision}, label smoothing {t.label_smoothing:g}, "
+        alike = f"{'Alike' if study else 'Ours, alike'} for all: precision {c.scale.precision}, "
+        alike += f"label smoothing {t.label_smoothing:g}, "
         alike += f"weight decay on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}"
         if d.kind == "images":
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from adarem.resources import paper_file
 from adarem.run.catalog import METRICS
 from adarem.run.errors import UserError
 from adarem.run.stated import Stated, read_stated
-from adarem.run.sweep import SweepSpec
+from adarem.run.sweep import SweepSpec, run_name
 
 
 class PaperKey(NamedTuple):
@@ -119,7 +120,9 @@ class Cell:
 
     @property
     def n(self) -> str:
-        """Finished seeds, ``1 of 3`` while some are missing."""
+        """Finished seeds, ``1 of 3`` while some are missing, ``—`` where none was planned."""
+        if not self.planned:
+            return "—"
         return str(len(self.values)) if len(self.values) == self.planned else f"{len(self.values)} of {self.planned}"
 
 
@@ -156,7 +159,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        text = f"{self.heading}. {self.sweep.spec.title}".rstrip(". ")
+        text = self.sweep.spec.printed_title
         kind = self.sweep.standing.kind
         return f"{kind.upper()} of {text}" if kind in ("rehearsal", "variation") else text
 
@@ -248,7 +251,6 @@ def build(sweep: Sweep, paper: Paper) -> Table:
     printed = labels(sweep)
     held = {r.overrides for r in runs} or {""}
     overrides = [text for text in dict.fromkeys(["", *printed.settings]) if text in held]
-    seeds = len(spec.seeds)
     by_cell: dict[tuple[str, str, str], list[Run]] = {}
     for r in runs:
         by_cell.setdefault((r.config.model.name, r.overrides, r.config.optimizer.name), []).append(r)
@@ -262,7 +264,7 @@ def build(sweep: Sweep, paper: Paper) -> Table:
                 for o in optimizers:
                     own = by_cell.get((model, text, o), [])
                     value = paper.values.get(PaperKey(model, o, metric), "")
-                    cells.append(Cell(model, o, text, metric, value, own, max(len(own), seeds)))
+                    cells.append(Cell(model, o, text, metric, value, own, _planned(spec, model, o, text, own)))
     table = Table(sweep, paper, cells, printed, rows, optimizers)
     _mark_data(cells)
     for row in rows:
@@ -270,6 +272,20 @@ def build(sweep: Sweep, paper: Paper) -> Table:
     for c in cells:
         c.verdict = _verdict(c, sweep)
     return table
+
+
+def _planned(spec: SweepSpec, model: str, optimizer: str, overrides: str, own: Sequence[Run]) -> int:
+    """How many seeds of a cell were planned, those included whose directory is gone or cannot be read."""
+    if not spec.runs:  # a grid.yaml of before: every combination
+        return max(len(own), len(spec.seeds))
+    found = {r.dir.path.name for r in own}
+    if own:
+        start = own[0].config.run_name.removesuffix(f"s{own[0].config.seed}")
+    elif not overrides:
+        start = run_name(model, optimizer, 0, {}).removesuffix("s0")
+    else:
+        return 0
+    return len(found | {name for name in spec.runs if re.fullmatch(re.escape(start) + r"s\d+", name)})
 
 
 def _verdict(c: Cell, sweep: Sweep) -> str:
