@@ -68,6 +68,26 @@ def test_where_they_come_from_stands_under_the_table(tmp_path: Path) -> None:
     assert any("Cells of Own0 were made by different code" in line for line in warnings(load_sweep(folder)))
 
 
+def test_networks_too(dirs: tuple[Path, Path]) -> None:
+    folder = write_grid(dirs[0], "table2", "digits", "rehearsal")
+    raw = make_config("resnet18", "sgdm", data="digits")
+    model = {"name": "mine", "label": "My net", "class": "my_package:make_network", "kind": "images", "width": 16}
+    own = from_dict(to_dict(raw) | {"model": model, "cell": "mine-sgdm-s0"})
+    source = {"name": "my_package:make_network", "distribution": None, "file": "nets.py", "sha256": "ab" * 32}
+    run = finish(folder, own, 90.0)
+    start(run, network=source)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    text = "My net from my_package:make_network, in no installed distribution, nets.py (abababababab)"
+    assert found["Imported networks"] == text
+    make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
+    (made,) = (p for p in dirs[1].iterdir() if (p / "table.md").exists())
+    table = (made / "table.md").read_text()
+    assert "Networks imported by name: My net is my_package:make_network, width 16." in table
+    assert "| My net Top-1 |" in table
+    start(run, network=source | {"sha256": "cd" * 32})
+    assert any("Cells of My net were made by different code" in line for line in warnings(load_sweep(folder)))
+
+
 @pytest.mark.parametrize("record", [{}, {"optimizer": None}, {"optimizer": {"name": "a:B"}}])
 def test_records_without_it_are_read(tmp_path: Path, record: dict[str, object]) -> None:
     folder = write_grid(tmp_path, "table2", "digits", "rehearsal")

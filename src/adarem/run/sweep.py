@@ -16,11 +16,10 @@ import yaml
 
 from adarem.run.build import build
 from adarem.run.catalog import DATA_SETS, METRICS, default_scale
-from adarem.run.config import Value
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
-from adarem.run.setting import Setting
+from adarem.run.setting import Setting, Value
 
 Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
