@@ -54,11 +54,23 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
 
+    def check_data(self) -> None:
+        """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
+        finished = [(p.run, p.config) for p in self.runs if p.run.result_file.exists()]
+        if finished:
+            from adarem.data.unchanged import check_unchanged  # needs numpy
+
+            check_unchanged(finished)
+
     def write(self) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
         grid.yaml keeps what earlier plans of the same sweep have put there.
+
+        Raises:
+            UserError: as `check_data`; nothing is written then.
         """
+        self.check_data()
         try:
             before = read_sweep(self.folder)
         except UserError:  # none yet, or damaged: this one takes its place
