@@ -10,7 +10,7 @@ from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import Folders, Lookups, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of, widened
+from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.config import DataConfig, RunConfig
@@ -54,11 +54,23 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
 
+    def check_data(self) -> None:
+        """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
+        finished = [(p.run, p.config) for p in self.runs if p.run.result_file.exists()]
+        if finished:
+            from adarem.data.unchanged import check_unchanged  # needs numpy
+
+            check_unchanged(finished)
+
     def write(self) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
         grid.yaml keeps what earlier plans of the same sweep have put there.
+
+        Raises:
+            UserError: as `check_data`; nothing is written then.
         """
+        self.check_data()
         try:
             before = read_sweep(self.folder)
         except UserError:  # none yet, or damaged: this one takes its place
@@ -141,6 +153,7 @@ def make_plan(overrides: list[str]) -> Plan:
             axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
+        check_compared(spec, file)
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
         first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, lookups)
