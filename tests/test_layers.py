@@ -50,6 +50,7 @@ LIBRARY = {
     ],
     "torchvision": ["train", "data/images/folder_reader.py", "doctor/isolated_checks.py"],
     "timm": ["train", "optim"],
+    "safetensors": ["train"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
     "pandas": [],

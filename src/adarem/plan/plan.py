@@ -3,11 +3,13 @@
 Everything is composed and checked before the first file is written; planning twice changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
+from adarem.plan.check_weights import try_weights
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import Folders, Lookups, compose_grid, compose_run, composing, labels, line_of, parse, values
 from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
@@ -53,6 +55,7 @@ class Plan:
     spec: SweepSpec
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
+    notes: Sequence[str] = ()  # what a person should know of it
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -114,6 +117,7 @@ class Plan:
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
+        head += self.notes
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
@@ -166,6 +170,7 @@ def make_plan(overrides: list[str]) -> Plan:
         _check_labels(configs)
         optimizers.try_runs(configs)
         networks.try_runs(configs)
+        notes = try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
@@ -183,7 +188,7 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned)
+    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
