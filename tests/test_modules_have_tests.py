@@ -28,6 +28,7 @@ ELSEWHERE = {
     "train/distributed/data_parallel.py": "train/distributed/test_context.py",
     "train/distributed/heartbeat.py": "train/distributed/test_watchdog.py",
     "train/tasks/base.py": "train/tasks/test_image.py",
+    "train/models/build.py": "train/test_named_networks.py",
     "train/imported.py": "train/test_named_optimizers.py",
     "train/trainer.py": "train/test_train.py",
 }

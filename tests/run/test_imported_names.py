@@ -4,7 +4,7 @@ import pytest
 
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.errors import UserError
-from adarem.run.imported_names import check_form, default_label, is_imported
+from adarem.run.imported_names import check_form, default_label, is_imported, is_own_network
 
 
 def test_names_of_the_catalog_are_not_imported() -> None:
@@ -37,3 +37,19 @@ def test_other_forms_are_refused(name: str) -> None:
 )
 def test_labels(name: str, label: str) -> None:
     assert default_label(name) == label
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("my_package:make_network", "network"),
+        ("my_package.nets:Small", "Small"),
+        ("my_package:resnet18", "my_package:resnet18"),  # the catalog's own is ResNet-18
+        ("torchvision:resnet18", "torchvision:resnet18"),
+        ("timm:resnet10t", "timm:resnet10t"),
+    ],
+)
+def test_labels_of_networks(name: str, label: str) -> None:
+    check_form("model", name, "model")
+    assert default_label(name, "model") == label
+    assert is_own_network(name) == name.startswith("my_package")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from adarem.run.config import OptimizerConfig, Value
+from adarem.run.config import OptimizerConfig
 from adarem.run.errors import UserError
+from adarem.run.setting import Value
 from adarem.train.named_optimizers import build_named, load_named, source_of_optimizer
 from tests.support.optimizers import write_module
 

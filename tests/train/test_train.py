@@ -24,6 +24,7 @@ from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.base import Batch
 from adarem.train.tasks.image import ImageTask
 from adarem.train.trainer import Trainer
+from tests.support.networks import write_networks
 from tests.support.optimizers import write_module
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
@@ -70,6 +71,23 @@ def test_imported_optimizers_resume_and_keep_the_rates_of_their_groups(
     first, *others = (group["lr"] for group in state["optimizer"]["param_groups"])
     assert 0 < first < 0.01 and all(lr == pytest.approx(0.1 * first) for lr in others)  # the factory's share
     assert [a["optimizer"]["name"] for a in broken.attempts()] == [optimizer, optimizer]
+
+
+def test_a_network_of_a_users_own_trains_resumes_and_is_recorded(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_networks(tmp_path, "nets_to_train")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ("model=nets_to_train:make_network", "model.width=4", "optimizer=adarem_s")
+    whole, broken = (RunDir(tiny_run(*own, folder=folder)) for folder in ("whole", "broken"))
+    assert run_here(whole.path) == exitcodes.OK
+    assert run_here(broken.path, StopAtStep(5)) == exitcodes.REQUEUE
+    assert run_here(broken.path) == exitcodes.OK
+    state = final_state(whole)
+    assert_same_bits(state, final_state(broken))
+    assert state["model"]["head.weight"].shape == (10, 4)
+    assert [a["network"]["file"] for a in broken.attempts()] == ["nets_to_train.py"] * 2
 
 
 @pytest.mark.parametrize(

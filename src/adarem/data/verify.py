@@ -44,7 +44,7 @@ def _verify_beton(data: DataConfig, split: str, found: Fingerprint, progress: bo
     if content.hexdigest() != found["content_hash"]:
         raise UserError(
             f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
-            f"`adarem prepare data={data.name}` again"
+            f"`{fingerprint.prepare_command(data)}` again"
         )
 
 

@@ -86,4 +86,13 @@ def complete(optimizer: dict[str, object], name: str, signature: Signature) -> N
             f"optimizer.weight_decay={optimizer['weight_decay']}: {name} names no such setting; leave it out"
         )
     for key, value in signature.defaults.items():
-        optimizer.setdefault(key, value)
+        if key not in optimizer or _alike(optimizer[key], value):  # a default that is spelled out is the default
+            optimizer[key] = value
+
+
+def _alike(a: object, b: object) -> bool:
+    """Whether two settings are the same but for 1 and 1.0."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return a == b and (numbers or type(a) is type(b))

@@ -6,7 +6,7 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 import contextlib
 import os
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +22,14 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adarem.plan.check_optimizer import Signature, complete
+from adarem.plan.check_network import NetworkChecks, complete_network
+from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import coerce, later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
 from adarem.run.errors import UserError
-from adarem.run.imported_names import check_form, default_label, is_imported
+from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network, plain
 from adarem.run.sweep import RENAMED, SweepLabels, run_name
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epoch
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
 _NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers", "data.name", "data.label", "data.num_classes")
+# Groups whose choice may be a name to import; a file that stands in for one while Hydra composes.
+_IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
@@ -179,9 +182,9 @@ def _check_names(parsed: list[Override]) -> None:
             raise UserError(f"{o.input_line}: one value at a time; each makes a folder of runs of its own")
         if key in groups:
             for value in values(o):
-                if key == "optimizer" and is_imported(value):
-                    check_form(key, value)
-                elif value not in groups[key] and not (key == "model" and ":" in value):
+                if key in ("optimizer", "model") and is_imported(value):
+                    check_form(key, value, key)
+                elif value not in groups[key]:
                     raise UserError(
                         f"{key}={value}: no such file configs/{key}/{value}.yaml; {nearest(value, groups[key])}"
                     )
@@ -275,12 +278,12 @@ def _first_line(error: BaseException) -> str:
     return next(iter(text.splitlines()), type(error).__name__).rstrip(".")
 
 
-def imported_optimizer(choice: str) -> str | None:
-    """Where an optimizer of the axis is imported from: ``torch:NAdam`` itself, or what a file of ``configs/optimizer``
-    says as ``name`` or ``class``; None for those of the catalog."""
+def imported_from(group: Group, choice: str) -> str | None:
+    """Where an optimizer or a network of the axis is imported from: ``torch:NAdam`` itself, or what a file of
+    ``configs/optimizer`` says as ``name`` or ``class``; None for those of the catalog."""
     if is_imported(choice):
         return choice
-    path = config_files("optimizer").get(choice)
+    path = config_files(group).get(choice)
     if path is None:
         return None
     file = _load(path)
@@ -289,12 +292,13 @@ def imported_optimizer(choice: str) -> str | None:
     return next(filter(is_imported, named), None)
 
 
-def _with_own_settings(cfg: DictConfig, name: str, lines: list[str]) -> None:
-    """Puts an optimizer that is in no file, with the settings of these overrides, in place of the composed one."""
-    given = {o.get_key_element().lstrip("+~").removeprefix("optimizer."): o.value() for o in _checked(lines)}
+def _with_own_settings(cfg: DictConfig, group: Group, name: str, lines: list[str]) -> None:
+    """Puts an optimizer or a network that is in no file, with the settings of these overrides, in place of the composed
+    one."""
+    given = {o.get_key_element().lstrip("+~").removeprefix(f"{group}."): o.value() for o in _checked(lines)}
     with _one_line():
         OmegaConf.set_struct(cfg, False)
-        cfg.optimizer = OmegaConf.create({"name": name, **given})
+        cfg[group] = OmegaConf.create({"name": name, **given})
 
 
 def _own_schedule(optimizer: dict[str, Any]) -> dict[str, object]:
@@ -331,13 +335,21 @@ class Folders:
             self._reading.complete(data)
 
 
+@dataclass(frozen=True)
+class Lookups:
+    """What configs leave to things outside of them: signatures of what is imported by name, images in a folder."""
+
+    optimizers: OptimizerChecks
+    networks: NetworkChecks
+    folders: Folders
+
+
 def compose_run(
     choice: Mapping[str, str],
     seed: int,
     shared: list[str],
     off_axes: list[Override],
-    signature: Callable[[str], Signature],
-    folders: Folders,
+    lookups: Lookups,
 ) -> RunConfig:
     """One run's config, checked.
 
@@ -346,30 +358,28 @@ def compose_run(
         seed: its seed.
         shared: overrides that all runs have, as Hydra reads them.
         off_axes: those of them that the user gave, which join the run's name.
-        signature: of an optimizer that is imported by name.
-        folders: looks into the folder of images where the config of the data leaves to it what is there.
+        lookups: what configs leave to things outside of them.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
     """
     lines = []
     for key, value in choice.items():
-        if key == "model" and ":" in value:
-            lines += ["model=resnet18", f"model.name={value}", f"++model.label={value}"]
-        elif key == "optimizer" and is_imported(value):
-            lines.append("optimizer=sgdm")  # a file that is there; what it says is left out below
-        else:
-            lines.append(f"{key}={value}")
+        # Of what is in no file, a file that is there; what it says is left out below.
+        in_file = _IN_PLACE[key] if key in _IN_PLACE and is_imported(value) else value
+        lines.append(f"{key}={in_file}")
     lines += shared
-    imported, of_optimizer = imported_optimizer(choice["optimizer"]), []
-    if imported == choice["optimizer"]:
-        of_optimizer = [s for s in lines if _key(s).startswith("optimizer.")]
-        lines = [s for s in lines if s not in of_optimizer]
-    elif imported is not None:  # a file may leave out any setting that has a default
-        lines = [f"++{s.lstrip('+')}" if _key(s).startswith("optimizer.") and s[0] != "~" else s for s in lines]
+    sources = {group: imported_from(group, choice[group]) for group in _IN_PLACE}
+    own: dict[Group, list[str]] = {}
+    for group, source in sources.items():
+        if source == choice[group]:
+            own[group] = [s for s in lines if _key(s).startswith(f"{group}.")]
+            lines = [s for s in lines if s not in own[group]]
+        elif source is not None:  # a file may leave out any setting that has a default
+            lines = [f"++{s.lstrip('+')}" if _key(s).startswith(f"{group}.") and s[0] != "~" else s for s in lines]
     cfg = _compose([f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in lines])
-    if imported == choice["optimizer"]:
-        _with_own_settings(cfg, imported, of_optimizer)
+    for group, of_group in own.items():
+        _with_own_settings(cfg, group, choice[group], of_group)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):
         raise UserError(
             f"data.root: has no value; name the data set's folder, data.root=/data/{cfg.data.name or 'images'}, or "
@@ -378,21 +388,28 @@ def compose_run(
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     own_schedule = _own_schedule(raw["optimizer"])
-    if imported is not None:
+    for group, source in sources.items():
+        if source is None or group == "model" and not is_own_network(source):
+            continue
         # The report knows it by this name, also where two files name one class.
-        raw["optimizer"]["name"] = choice["optimizer"]
-        if imported != choice["optimizer"]:
-            raw["optimizer"]["class"] = imported
-        complete(raw["optimizer"], imported, signature(imported))
-        if signature(imported).averages:
-            own_schedule = {"schedule.name": "constant", **own_schedule}
+        raw[group]["name"] = choice[group]
+        if source != choice[group]:
+            raw[group]["class"] = source
+        if group == "optimizer":
+            signature = lookups.optimizers.signature(source)
+            complete(raw[group], source, signature)
+            if signature.averages:
+                own_schedule = {"schedule.name": "constant", **own_schedule}
+        else:
+            kind = raw[group].setdefault("kind", (raw["data"] or {}).get("kind", "images"))
+            complete_network(raw[group], source, lookups.networks.signature(source, kind))
     given = {*choice, *map(_key, shared)}
     for own_key, own_value in own_schedule.items():
         section, _, leaf = own_key.partition(".")
         if not {section, own_key} & given:
             raw[section][leaf] = own_value
     _set_path(raw["data"], "root")
-    folders.complete(raw["data"])
+    lookups.folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
     with_catalog(raw)
     in_name = {
@@ -425,7 +442,9 @@ def with_catalog(raw: Mapping[str, object]) -> None:
         part = raw.get(group)
         if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
             continue
-        part.setdefault("label", known[name].label if name in known else default_label(name))
+        part.setdefault("label", known[name].label if name in known else default_label(name, group))
+        if group == "model":
+            _check_network_label(name, str(part["label"]))
         if group == "optimizer" and name in known and part["label"] != known[name].label:
             raise UserError(
                 f"optimizer.label={part['label']}: {name} is printed as {known[name].label}; leave the label out, or "
@@ -436,6 +455,16 @@ def with_catalog(raw: Mapping[str, object]) -> None:
             counts = DATA_SETS[name].counts if name in known else dict.fromkeys(splits)
             for split, count in counts.items():
                 part.setdefault(f"expected_{split}", count)
+
+
+def _check_network_label(name: str, label: str) -> None:
+    """Raises UserError where a network bears the name of another that the catalog knows."""
+    for of_catalog, network in NETWORKS.items():
+        if of_catalog != name and plain(network.label) == plain(label):
+            raise UserError(
+                f"model.label={label}: is how {of_catalog} is printed, and this is {name}; leave the label out, or "
+                "give another"
+            )
 
 
 def _has_key(cfg: DictConfig, key: str) -> bool:

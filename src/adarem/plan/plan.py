@@ -3,18 +3,16 @@
 Everything is composed and checked before the first file is written; planning twice changes nothing.
 """
 
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.child_process import ChildProcess
-from adarem.plan.compose import Folders, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of, widened
+from adarem.plan.compose import Folders, Lookups, compose_grid, compose_run, composing, labels, line_of, parse, values
+from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
-from adarem.run.catalog import NETWORKS
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -56,11 +54,23 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
 
+    def check_data(self) -> None:
+        """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
+        finished = [(p.run, p.config) for p in self.runs if p.run.result_file.exists()]
+        if finished:
+            from adarem.data.unchanged import check_unchanged  # needs numpy
+
+            check_unchanged(finished)
+
     def write(self) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
         grid.yaml keeps what earlier plans of the same sweep have put there.
+
+        Raises:
+            UserError: as `check_data`; nothing is written then.
         """
+        self.check_data()
         try:
             before = read_sweep(self.folder)
         except UserError:  # none yet, or damaged: this one takes its place
@@ -130,7 +140,8 @@ def make_plan(overrides: list[str]) -> Plan:
     """
     given = parse(overrides)
     with composing(), ChildProcess() as child:
-        checks, folders = OptimizerChecks(child), Folders()
+        optimizers, networks = OptimizerChecks(child), NetworkChecks(child)
+        lookups = Lookups(optimizers, networks, Folders())
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
@@ -142,23 +153,22 @@ def make_plan(overrides: list[str]) -> Plan:
             axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
+        check_compared(spec, file)
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
-        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, checks.signature, folders)
+        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, lookups)
         selection = _selection(spec.settings_from, base.runs_dir, first)
         configs = []
         for choice in choices:
             selected = [s for s in selection.overrides(choice["optimizer"]) if s.split("=")[0] not in given]
             overridden = [*settled, *selected, *shared]
-            configs += [
-                compose_run(choice, seed, overridden, off_axes, checks.signature, folders) for seed in spec.seeds
-            ]
+            configs += [compose_run(choice, seed, overridden, off_axes, lookups) for seed in spec.seeds]
         _check_labels(configs)
-        checks.try_runs(configs)
+        optimizers.try_runs(configs)
+        networks.try_runs(configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
-    _check_library_models({c.model.name for c in configs if c.model.kind == "images"} - set(NETWORKS))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
@@ -193,14 +203,16 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
 
 
 def _check_labels(configs: list[RunConfig]) -> None:
-    """Raises UserError where a table could not tell two optimizers apart."""
-    names: dict[str, str] = {}
-    for o in (c.optimizer for c in configs):
-        if names.setdefault(o.label, o.name) != o.name:
-            raise UserError(
-                f"optimizer={o.name}: printed as {o.label}, and so is {names[o.label]}; give one of them a label in a "
-                "file of its own, configs/optimizer/NAME.yaml"
-            )
+    """Raises UserError where a table could not tell two optimizers or two networks apart."""
+    names: dict[tuple[str, str], str] = {}
+    for c in configs:
+        for group, part in (("optimizer", c.optimizer), ("model", c.model)):
+            first = names.setdefault((group, part.label), part.name)
+            if first != part.name:
+                raise UserError(
+                    f"{group}={part.name}: printed as {part.label}, and so is {first}; give one of them a label in a "
+                    f"file of its own, configs/{group}/NAME.yaml"
+                )
 
 
 def _selection(search: str | None, runs_dir: Path, first: RunConfig) -> Selection:
@@ -212,13 +224,3 @@ def _selection(search: str | None, runs_dir: Path, first: RunConfig) -> Selectio
     if not (folder / "grid.yaml").exists():
         return Selection(how=f"settings of configs/tuned, no {folder.name} in {folder.parent.name}")
     return selected_settings(folder)
-
-
-def _check_library_models(names: set[str]) -> None:
-    """A misspelt timm: or torchvision: name must not wait for the queue. A child process looks it up: no torch here."""
-    if names:
-        done = subprocess.run(
-            [sys.executable, "-m", "adarem.train.models.library", *sorted(names)], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise UserError((done.stderr.strip().splitlines() or ["adarem.train.models.library could not be run"])[-1])

@@ -110,24 +110,30 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
         *([Fact("Own schedule", "; ".join(f"{label}: {text}" for label, text in own.items()))] if own else []),
-        *_imported_optimizers(runs),
+        *_imported(runs, "optimizer"),
+        *_imported(runs, "network"),
     ]
 
 
-def _imported_optimizers(runs: Sequence[Run]) -> list[Fact]:
-    """Where the optimizers that are not built in come from, by what their runs' attempts recorded."""
+def _label(run: Run, part: str) -> str:
+    """Of a run's ``part``, optimizer or network."""
+    return run.config.optimizer.label if part == "optimizer" else run.config.model.label
+
+
+def _imported(runs: Sequence[Run], part: str) -> list[Fact]:
+    """Where the optimizers or networks that are not built in come from, by what their runs' attempts recorded."""
     found: dict[str, None] = {}
     for r in runs:
-        for source in _sources(r):
-            found[f"{r.config.optimizer.label} from {source}"] = None
-    return [Fact("Imported optimizers", "; ".join(found))] if found else []
+        for source in _sources(r, part):
+            found[f"{_label(r, part)} from {source}"] = None
+    return [Fact(f"Imported {part}s", "; ".join(found))] if found else []
 
 
-def _sources(run: Run) -> list[str]:
+def _sources(run: Run, part: str) -> list[str]:
     """``torch:NAdam, torch 2.14.1, nadam.py 3f2a…`` of every attempt."""
     found = []
     for attempt in run.attempts:
-        if not (source := section(attempt, "optimizer")):
+        if not (source := section(attempt, part)):
             continue
         distribution, file = text(source, "distribution"), text(source, "file")
         parts = [
@@ -206,12 +212,13 @@ def warnings(sweep: Sweep) -> list[str]:
         "Cells were trained with different versions of torch",
         (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
     )
-    for label in dict.fromkeys(r.config.optimizer.label for r in started):
-        own = [r for r in started if r.config.optimizer.label == label]
-        differ(
-            f"Cells of {label} were made by different code",
-            (Valued(v, r.dir.path.name) for r in own for v in _sources(r)),
-        )
+    for part in ("optimizer", "network"):
+        for label in dict.fromkeys(_label(r, part) for r in started):
+            own = [r for r in started if _label(r, part) == label]
+            differ(
+                f"Cells of {label} were made by different code",
+                (Valued(v, r.dir.path.name) for r in own for v in _sources(r, part)),
+            )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
         Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned

@@ -11,12 +11,12 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
-from adarem.run.catalog import IMAGE_NETWORKS, OPTIMIZERS
+from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
-from adarem.run.imported_names import check_form, is_imported
+from adarem.run.imported_names import check_form, is_imported, is_own_network
 from adarem.run.setting import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -25,12 +25,10 @@ from adarem.run.setting import (
     SHARE,
     SHARE_BELOW_1,
     Range,
+    Scalar,
     Setting,
+    Value,
 )
-
-Scalar: TypeAlias = str | int | float | bool
-# Of an optimizer's setting: betas are a tuple, and some classes take a tuple of them.
-Value: TypeAlias = str | int | float | bool | None | tuple[Scalar | None | tuple[Scalar | None, ...], ...]
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -105,11 +103,23 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A network for images."""
+    """A network for images. The settings of one that is imported are keys next to its name."""
 
-    name: Annotated[str, Setting("of the catalog, timm:NAME or torchvision:NAME")]
+    name: Annotated[
+        str,
+        Setting("of the catalog; timm:NAME, torchvision:NAME; MODULE:NAME of a function or class; or a name of yours"),
+    ]
     label: Annotated[str, Setting("as the paper prints it")]
     kind: Literal["images"] = "images"
+    settings: Mapping[str, Value] = field(default_factory=dict, metadata={REST: True})
+    source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
+        field(default=None, metadata={KEY: "class", LATER: True})
+    )
+
+    @property
+    def imported(self) -> str | None:
+        """Where it is imported from, ``my_package:make_network``; None for those of the catalog and of libraries."""
+        return self.source or (self.name if is_own_network(self.name) else None)
 
 
 @dataclass(frozen=True)
@@ -344,15 +354,31 @@ def _check_images(d: DataConfig) -> None:
 def _check_model(c: RunConfig) -> None:
     m, d = c.model, c.data
     if isinstance(m, ModelConfig):
-        known = m.name in IMAGE_NETWORKS or re.fullmatch(r"(timm|torchvision):[\w.]+", m.name)
-        if not known:
-            hint = nearest(m.name, IMAGE_NETWORKS)
-            raise UserError(f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME)")
+        _check_network(m)
     else:
         _check_lstm(m)
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
     other = "model=awd_lstm, or grid=table3" if d.kind == "text" else "data=ptb or data=pydoc"
     _require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
+
+
+def _check_network(m: ModelConfig) -> None:
+    if m.imported is not None:  # its settings are known where it can be imported, as an optimizer's
+        check_form("model", m.imported, "model")
+        if m.source is not None:
+            check_name("model.name", m.name)
+            _require(m.name not in NETWORKS, f"model.name={m.name}: a built-in network's; choose another name")
+        return
+    if is_imported(m.name):
+        check_form("model.name", m.name, "model")
+    elif m.name not in IMAGE_NETWORKS:
+        hint = nearest(m.name, IMAGE_NETWORKS)
+        raise UserError(
+            f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME, MODULE:NAME of a function)"
+        )
+    for key in m.settings:
+        hint = "write a function of yours that builds it so" if is_imported(m.name) else nearest(key, ("name", "label"))
+        raise UserError(f"model.{key}: no such key ({m.name}); {hint}")
 
 
 def _check_lstm(m: LstmConfig) -> None:
@@ -448,6 +474,9 @@ def to_dict(config: RunConfig) -> dict[str, object]:
     if (source := raw["optimizer"].pop("source")) is not None:
         raw["optimizer"]["class"] = source
     raw["optimizer"].update(raw["optimizer"].pop("hparams"))
+    if "settings" in raw["model"]:
+        raw["model"]["class"] = raw["model"].pop("source")
+        raw["model"].update(raw["model"].pop("settings"))
     for key in unset(config):
         *sections, leaf = key.split(".")
         del functools.reduce(operator.getitem, sections, raw)[leaf]

@@ -6,12 +6,12 @@ Standard library only: what such a name means is found out in ``train``, in a pr
 
 import re
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from adarem.run.catalog import NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 
-Group: TypeAlias = Literal["optimizer", "model"]  # as in a config
+Group: TypeAlias = str  # of a config: optimizer or model
 
 # Heads that are not the module itself: the classes of torch.optim, the names of timm's own factory; networks by the
 # names of their libraries.

@@ -136,6 +136,8 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
             found.setdefault(key, f"{_words(key.rsplit('.', 1)[-1])} {value}")
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
+    if config.model.name not in NETWORKS:
+        found["model"] = f"network {config.model.name}"
     return [found[key] for key in sorted(found)]
 
 

@@ -7,6 +7,11 @@ settings read it there.
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Scalar: TypeAlias = str | int | float | bool
+# Of a setting that a signature names: betas are a tuple, and some classes take a tuple of them.
+Value: TypeAlias = str | int | float | bool | None | tuple[Scalar | None | tuple[Scalar | None, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from adarem.run.errors import RankLost, UserError
 from adarem.train.console import RunConsole, append_to_log, print_line
 from adarem.train.distributed.context import RankContext, on_main_rank
 from adarem.train.distributed.watchdog import Watchdog
+from adarem.train.named_networks import source_of_network
 from adarem.train.named_optimizers import source_of_optimizer
 from adarem.train.provenance import Provenance, slurm_job
 
@@ -35,6 +36,8 @@ class Attempt:
             record = Provenance.of(self._context).to_record()
             if (source := source_of_optimizer(self._config.optimizer)) is not None:
                 record["optimizer"] = source
+            if (source := source_of_network(self._config)) is not None:
+                record["network"] = source
             return self._run.start_attempt(record)
 
         self._number = on_main_rank(self._context, start)

@@ -4,7 +4,8 @@ import hashlib
 import importlib
 import importlib.metadata
 import inspect
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
@@ -63,6 +64,22 @@ def nearest_of(name: str, valid: Iterable[str]) -> str:
     if (close := closest(name.lower(), by_lower)) is not None:
         return f"did you mean '{by_lower[close]}'?"
     return "name one that it has" if len(by_lower) > 30 else f"valid: {', '.join(sorted(by_lower.values()))}"
+
+
+def plain_defaults(settings: Mapping[str, object]) -> dict[str, object]:
+    """Those of a signature's defaults that YAML can hold."""
+    return {k: v for k, v in settings.items() if v is not inspect.Parameter.empty and _is_plain(v)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)
+
+
+def first_line(error: Exception) -> str:
+    """Of an error's text, without the full stop; its class where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def source_of(name: str, made: Callable[..., object]) -> Source:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from adarem.data.unchanged import check_like_finished, check_unchanged
 from adarem.run import exitcodes
 from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir, Status
@@ -66,7 +67,7 @@ def train(path: Path) -> int:
     try:
         with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
-                if on_main_rank(context, lambda: _claim(run, stack)) in FINISHED:
+                if on_main_rank(context, lambda: _claim(run, config, stack)) in FINISHED:
                     if context.is_main:
                         print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
@@ -81,10 +82,15 @@ def train(path: Path) -> int:
         context.close()
 
 
-def _claim(run: RunDir, stack: ExitStack) -> Status:
-    """Locks the run for this process and returns its status; raises UserError for a result that was edited by hand."""
+def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> Status:
+    """Locks the run for this process and returns its status.
+
+    Raises:
+        UserError: its result was edited by hand; it is finished, and its data are not those that it read.
+    """
     stack.enter_context(run.lock())
     run.result()
+    check_unchanged([(run, config)])
     return run.status()
 
 
@@ -94,6 +100,7 @@ def _train(
     """Trains to an end that all ranks come to, records it and returns its exit code."""
     # Data, network and optimizer, then the state of the last checkpoint.
     trainer = _build(run, config, context)
+    on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
     notes = _restore(trainer)
 
     # A process of its own copies the run directory to wandb.

@@ -2,18 +2,17 @@
 
 import inspect
 import io
-import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from adarem.run.config import DataConfig, ModelConfig, RunConfig
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.train.evaluation_point import Modes, modes_of
-from adarem.train.models.awd_lstm import AwdLstm
-from adarem.train.models.library import build_model
+from adarem.train.imported import plain_defaults
+from adarem.train.models.build import build_network
 from adarem.train.named_optimizers import GIVEN_TO_FACTORIES, NO_CLOSURE, NamedOptimizer, build_named, load_named
 
 _STEPS = 2  # the second meets the state that the first made
@@ -34,7 +33,7 @@ def describe(name: str) -> dict[str, object]:
     named = load_named(name)
     reserved = GIVEN_TO_FACTORIES if named.is_factory else ("lr", "weight_decay")
     empty = inspect.Parameter.empty
-    plain = {k: v for k, v in named.settings.items() if v is not empty and _is_plain(v)}
+    plain = plain_defaults(named.settings)
     return {
         "names": list(named.settings),
         "required": [k for k, v in named.settings.items() if v is empty and k not in reserved],
@@ -43,12 +42,6 @@ def describe(name: str) -> dict[str, object]:
         "takes_weight_decay": "weight_decay" in named.settings,
         "averages": not named.is_factory and modes_of(named.make) is not None,
     }
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int) or isinstance(value, float) and math.isfinite(value)
 
 
 def try_config(config: RunConfig) -> None:
@@ -61,7 +54,7 @@ def try_config(config: RunConfig) -> None:
     o = config.optimizer
     assert o.imported is not None
     named = load_named(o.imported)
-    network = _network(config) if named.is_factory else _Plain((1, 2, 3, 4))
+    network = build_network(config) if named.is_factory else _Plain((1, 2, 3, 4))
     try:
         _build_and_step(named, config, network)
     except UserError:
@@ -151,12 +144,3 @@ def _check_groups(named: NamedOptimizer, optimizer: Optimizer, network: nn.Modul
         )
     if not all("lr" in group for group in optimizer.param_groups):
         raise UserError(f"optimizer={named.name}: has a parameter group without lr, which the schedule sets; add one")
-
-
-def _network(config: RunConfig) -> nn.Module:
-    m, d = config.model, config.data
-    if isinstance(m, ModelConfig):
-        assert isinstance(d, DataConfig)
-        return build_model(m.name, d.num_classes, config.seed)
-    assert not isinstance(d, DataConfig)
-    return AwdLstm(d.vocabulary, embedding=m.embedding, hidden=m.hidden, layers=m.layers)

@@ -1,8 +1,9 @@
 """``python -m adarem.train.try_parts``: the child process in which `adarem plan` tries what it imports by name.
 
 A line of JSON in, a line of JSON out. ``{"describe": NAME}`` answers with the settings of an optimizer's signature and
-their defaults; ``{"try": CONFIG}``, a run's config as in config.yaml, builds its optimizer and takes two steps. An
-``error`` in the answer is the user's line.
+their defaults, ``{"describe_network": NAME, "given": [KEYWORDS]}`` with those of a network's; ``{"try": CONFIG}``, a
+run's config as in config.yaml, builds its optimizer and takes two steps, ``{"try_network": CONFIG}`` passes a batch
+through its network. An ``error`` in the answer is the user's line.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 from adarem.run.config import from_dict
 from adarem.run.errors import UserError
+from adarem.train.try_network import describe_network, try_network
 from adarem.train.try_optimizer import describe, try_config
 
 
@@ -19,9 +21,14 @@ def _answer(request: Mapping[str, object]) -> dict[str, object]:
     try:
         if "describe" in request:
             return describe(str(request["describe"]))
-        config = request["try"]
+        if "describe_network" in request:
+            given = request["given"]
+            assert isinstance(given, list)
+            return describe_network(str(request["describe_network"]), given)
+        key, try_one = ("try", try_config) if "try" in request else ("try_network", try_network)
+        config = request[key]
         assert isinstance(config, dict)
-        try_config(from_dict(config))
+        try_one(from_dict(config))
         return {}
     except UserError as e:
         return {"error": str(e)}

@@ -80,7 +80,7 @@ class FolderReader:
         try:
             files = np.array(path.read_bytes().splitlines())
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; run `adarem prepare data={data.name}`") from None
+            raise UserError(f"{path}: no such file; run `{fingerprint.prepare_command(data)}`") from None
         if len(files) != found["num_images"]:
             raise UserError(
                 f"{path}: lists {len(files)} files, its fingerprint {found['num_images']}; run `adarem prepare` again"

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from adarem.report.load import Run
 from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
+from adarem.run.config import ModelConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.imported_names import NOT_STATED
@@ -135,6 +136,14 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
     ]
 
 
+def _network(run: Run) -> str:
+    """Where an imported network comes from, with the settings of its signature that no axis varies."""
+    m = run.config.model
+    assert isinstance(m, ModelConfig)
+    own = {k: v for k, v in m.settings.items() if f"model.{k}" not in run.config.overrides}
+    return ", ".join(filter(None, [m.imported, readable(own)])) if m.imported else ""
+
+
 class FairnessSheet(NamedTuple):
     """What each optimizer was given: one row per optimizer and settings off the axes."""
 
@@ -170,6 +179,9 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             f"Imported by name: {named}. Its settings are those of its signature, those that are off or None left out; "
             "what its lr means and how it applies weight decay is not stated."
         )
+    networks = {r.config.model.label: _network(r) for r in runs if isinstance(r.config.model, ModelConfig)}
+    if named_networks := [f"{label} is {text}" for label, text in networks.items() if text]:
+        notes.append(f"Networks imported by name: {'; '.join(named_networks)}.")
     if study:
         notes.append(NOT_TUNED if most < 2 else ALL_SHOWN)
     elif runs and runs[0].config.data.kind == "text":

@@ -10,6 +10,9 @@ from adarem.run.build import nearest
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS
 from adarem.run.errors import UserError
 
+# Networks of torchvision with auxiliary classifiers, which are left out: their losses are no part of the training here.
+_AUXILIARY = ("googlenet", "inception_v3")
+
 
 def check_name(name: str) -> None:
     """Raises UserError for a name that ``build_model`` does not know, with the nearest one that it does."""
@@ -53,7 +56,10 @@ def build_model(name: str, num_classes: int, seed: int) -> nn.Module:
             import torchvision
 
             known = NETWORKS.get(name)
-            builder, arguments = (known.builder, known.arguments) if known else (name.removeprefix("torchvision:"), {})
+            builder = known.builder if known else name.removeprefix("torchvision:")
+            arguments: dict[str, object] = dict(known.arguments) if known else {}
+            if builder in _AUXILIARY:
+                arguments |= {"aux_logits": False, "init_weights": True}  # what torchvision itself is about to change
             model = torchvision.models.get_model(builder, weights=None, num_classes=num_classes, **arguments)
     return model
 

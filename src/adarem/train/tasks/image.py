@@ -14,7 +14,7 @@ from adarem.data.prepared import check_listing
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
-from adarem.train.models.library import build_model
+from adarem.train.models.build import build_network
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
 
 
@@ -67,7 +67,7 @@ class ImageTask:
 
     def build_model(self) -> nn.Module:
         """A freshly initialised network on the CPU."""
-        return build_model(self.config.model.name, self._data.num_classes, self.config.seed)
+        return build_network(self.config)
 
     def example_input(self) -> Tensor:
         """A batch of noise in the shape of training images, the same on every rank. float32 [8, 3, crop, crop]."""

@@ -1,0 +1,94 @@
+"""Networks that are imported or of a library, checked in a child process before anything is written."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adarem.plan.child_process import ChildProcess
+from adarem.run.build import KEY, REST, nearest
+from adarem.run.catalog import NETWORKS
+from adarem.run.config import DataConfig, ModelConfig, RunConfig, to_dict
+from adarem.run.errors import UserError
+
+# What a network is called with, by the kind of its data; no settings. The first in any case, others where it names
+# them.
+GIVEN: Mapping[str, tuple[str, ...]] = {"images": ("num_classes",)}
+_OWN_KEYS = [f.metadata.get(KEY, f.name) for f in dataclasses.fields(ModelConfig) if not f.metadata.get(REST)]
+
+# Side in pixels up to which the catalog's networks for images end in maps of one pixel, on which BatchNorm of a single
+# image has nothing to normalise over. At any other size and batch they fit.
+_ONE_PIXEL = 32
+
+
+@dataclass(frozen=True)
+class NetworkSignature:
+    """The settings of a network's function or class."""
+
+    names: tuple[str, ...]
+    required: tuple[str, ...]
+    defaults: Mapping[str, object]
+
+
+class NetworkChecks:
+    """What the child process finds out, each thing once."""
+
+    def __init__(self, child: ChildProcess) -> None:
+        self._child = child
+        self._signatures: dict[tuple[str, str], NetworkSignature] = {}
+
+    def signature(self, name: str, kind: str) -> NetworkSignature:
+        """Raises UserError for a network that cannot be imported or is none."""
+        if (name, kind) not in self._signatures:
+            found = self._child.ask({"describe_network": name, "given": GIVEN[kind]}, f"model={name}")
+            names, required, defaults = found["names"], found["required"], found["defaults"]
+            assert isinstance(names, list) and isinstance(required, list) and isinstance(defaults, dict)
+            self._signatures[name, kind] = NetworkSignature(tuple(names), tuple(required), defaults)
+        return self._signatures[name, kind]
+
+    def try_runs(self, configs: list[RunConfig]) -> None:
+        """One pass through each distinct network at each distinct size. Raises UserError where one does not fit."""
+        seen: list[object] = []
+        for config in configs:
+            if _known_to_fit(config):
+                continue
+            raw = to_dict(config)
+            sizes = (config.scale.global_batch_size, config.cluster.world_size)
+            parts = [raw["model"], _sizes(config), sizes]
+            if parts not in seen:
+                seen.append(parts)
+                self._child.ask({"try_network": raw}, f"model={config.model.name}")
+
+
+def _known_to_fit(config: RunConfig) -> bool:
+    d = config.data
+    if config.model.name not in NETWORKS:
+        return False
+    batch = config.scale.global_batch_size // config.cluster.world_size
+    return not isinstance(d, DataConfig) or batch > 1 or d.train_crop > _ONE_PIXEL
+
+
+def _sizes(config: RunConfig) -> tuple[int, ...]:
+    d = config.data
+    return (d.num_classes, d.train_crop, d.eval_crop) if isinstance(d, DataConfig) else (d.vocabulary,)
+
+
+def complete_network(model: dict[str, object], name: str, signature: NetworkSignature) -> None:
+    """Adds to a composed ``model`` section, in place, the defaults of its function, so that a run's config says all.
+
+    Args:
+        name: where the network is imported from.
+
+    Raises:
+        UserError: an unknown setting, or one that is missing.
+    """
+    for key in model:
+        if key not in (*_OWN_KEYS, *signature.names):
+            if key in GIVEN[str(model["kind"])]:
+                raise UserError(f"model.{key}: is given by the data; leave it out")
+            hint = nearest(key, signature.names) if signature.names else "it has none"
+            raise UserError(f"model.{key}: {name} names no such setting; {hint}")
+    for key in signature.required:
+        if key not in model:
+            raise UserError(f"model.{key}: {name} has no default for it; give it, model.{key}=...")
+    for key, value in signature.defaults.items():
+        model.setdefault(key, value)
