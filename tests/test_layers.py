@@ -48,7 +48,7 @@ LIBRARY = {
         "doctor/isolated_checks.py",
         "launch/torchrun.py",
     ],
-    "torchvision": ["train", "data/images/folder_reader.py", "doctor/isolated_checks.py"],
+    "torchvision": ["train", "data/images/folder_reader.py", "data/images/devkit.py", "doctor/isolated_checks.py"],
     "timm": ["train", "optim"],
     "safetensors": ["train"],
     "pytorch_optimizer": ["train"],
