@@ -5,12 +5,13 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
+from adarem.plan.check_weights import try_weights
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import (
     Folders,
@@ -69,6 +70,7 @@ class Plan:
     spec: SweepSpec
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
+    notes: Sequence[str] = ()  # what a person should know of it
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -130,6 +132,7 @@ class Plan:
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
+        head += self.notes
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
@@ -189,6 +192,7 @@ def make_plan(overrides: list[str]) -> Plan:
         _check_labels(configs)
         optimizers.try_runs(configs)
         networks.try_runs(configs)
+        notes = try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
@@ -207,7 +211,7 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned)
+    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
