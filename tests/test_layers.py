@@ -48,7 +48,12 @@ LIBRARY = {
         "doctor/isolated_checks.py",
         "launch/torchrun.py",
     ],
-    "torchvision": ["train", "data/images/folder_reader.py", "doctor/isolated_checks.py"],
+    "torchvision": [
+        "train",
+        "data/images/folder_reader.py",
+        "data/images/torchvision_sets.py",
+        "doctor/isolated_checks.py",
+    ],
     "timm": ["train", "optim"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
