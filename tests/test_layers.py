@@ -50,11 +50,13 @@ LIBRARY = {
     ],
     "torchvision": [
         "train",
+        "data/images/devkit.py",
         "data/images/folder_reader.py",
         "data/images/torchvision_sets.py",
         "doctor/isolated_checks.py",
     ],
     "timm": ["train", "optim"],
+    "safetensors": ["train"],
     "pytorch_optimizer": ["train"],
     "sklearn": ["data/images/digits.py"],
     "pandas": [],

@@ -8,6 +8,7 @@ from adarem.data import fingerprint
 from adarem.data.ffcv import beton
 from adarem.data.ffcv.encode import content_record, encode_all
 from adarem.data.fingerprint import Fingerprint
+from adarem.data.images.devkit import check_md5
 from adarem.data.images.source import BadFiles, Source
 from adarem.data.progress import with_progress
 from adarem.run.config import DataConfig
@@ -50,6 +51,8 @@ def _verify_beton(data: DataConfig, split: str, found: Fingerprint, progress: bo
 def _verify_source(
     data: DataConfig, split: str, found: Fingerprint, source: Source, workers: int, progress: bool
 ) -> BadFiles:
+    if source.place.is_file():
+        check_md5(source.place)
     bad: dict[str, str] = {}
     digest = hashlib.sha256()
     images = encode_all(source, None, workers)

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adarem.plan.check_network import NetworkChecks, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
+from adarem.plan.check_weights import complete_weights
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import coerce, later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
@@ -411,6 +412,7 @@ def compose_run(
     _set_path(raw["data"], "root")
     lookups.folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
+    complete_weights(raw["model"])
     with_catalog(raw)
     in_name = {
         key_of(o): o.get_value_element_as_str()
@@ -419,6 +421,8 @@ def compose_run(
         and key_of(o).split(".")[0] not in ("cluster", "wandb", "grid")
     }
     in_name |= {k: v for k, v in choice.items() if k not in ("model", "optimizer")}
+    if "model.init" in in_name:  # where it lies does not matter
+        in_name["model.init"] = os.path.basename(in_name["model.init"])
     grid = raw.pop("grid")["name"]
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)

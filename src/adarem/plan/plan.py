@@ -3,14 +3,16 @@
 Everything is composed and checked before the first file is written; planning twice changes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
+from adarem.plan.check_weights import try_weights
 from adarem.plan.child_process import ChildProcess
 from adarem.plan.compose import Folders, Lookups, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of, widened
+from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.config import DataConfig, RunConfig
@@ -53,6 +55,7 @@ class Plan:
     spec: SweepSpec
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
+    notes: Sequence[str] = ()  # what a person should know of it
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -114,6 +117,7 @@ class Plan:
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
+        head += self.notes
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
@@ -153,6 +157,7 @@ def make_plan(overrides: list[str]) -> Plan:
             axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
+        check_compared(spec, file)
         off_axes = [o for k, o in given.items() if k not in axes_given]
         choices = places(spec, set(given))
         first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, lookups)
@@ -165,6 +170,7 @@ def make_plan(overrides: list[str]) -> Plan:
         _check_labels(configs)
         optimizers.try_runs(configs)
         networks.try_runs(configs)
+        notes = try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
@@ -182,7 +188,7 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned)
+    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:

@@ -105,6 +105,12 @@ class TextConfig:
     expected_test: Annotated[int | None, Setting("as expected_train", unit="tokens")]
 
 
+InitFile = Annotated[
+    str | None, Setting("file of the weights to start from, of safetensors or torch.save; null: drawn from the seed")
+]
+InitHash = Annotated[str | None, Setting("of that file, put in by plan: another file is another run")]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A network for images. The settings of one that is imported are keys next to its name."""
@@ -119,6 +125,8 @@ class ModelConfig:
     source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
         field(default=None, metadata={KEY: "class", LATER: True})
     )
+    init: InitFile = field(default=None, metadata={LATER: True})
+    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
     @property
     def imported(self) -> str | None:
@@ -162,6 +170,8 @@ class LstmConfig:
         int,
         Setting("NT-ASGD: average after so many epochs without a better validation; 0 never", AT_LEAST_0, "epochs"),
     ]
+    init: InitFile = field(default=None, metadata={LATER: True})
+    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,13 @@ class SweepSpec:
     settings_from: Annotated[
         str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
     ] = None
+    compare: Annotated[
+        tuple[str, ...],
+        Setting(
+            "optimizers that the comparisons are about, each against all others of its network; without it AdaRem and "
+            "AdaRem-S in a grid of the paper, and in a study every optimizer against the first"
+        ),
+    ] = ()
     runs: tuple[str, ...] = ()  # set by plan: the names of all that was planned; empty in files of before
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
@@ -145,7 +152,19 @@ def spec_to_dict(spec: SweepSpec) -> dict[str, object]:
     """The plain form, as grid.yaml holds it; what is empty is left out. ``spec_from_dict`` reads it back."""
     raw = {k: _plain(v) for k, v in dataclasses.asdict(spec).items()}
     keep = ("name", "title", "paper", "metrics", "axes", "seeds", "labels")
-    order = ("name", "heading", "title", "paper", "figure", "metrics", "selection", "axes", "overrides", "search")
+    order = (
+        "name",
+        "heading",
+        "title",
+        "paper",
+        "figure",
+        "metrics",
+        "selection",
+        "axes",
+        "compare",
+        "overrides",
+        "search",
+    )
     last = ("labels", "runs")
     ordered = dict.fromkeys((*order, *(k for k in raw if k not in last), *last))
     return {"format": FORMAT} | {k: raw[k] for k in ordered if k in keep or raw[k] not in (None, [], {}, "")}

@@ -8,6 +8,7 @@ read without them: zipfile would read a directory of two million names again in 
 import io
 import os
 import re
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -113,6 +114,10 @@ def add_tar(listing: Listing, path: Path, split: str) -> None:
     """
     with _opened(path) as f:
         size = os.fstat(f.fileno()).st_size
+        if _is_compressed(f.fileno()):
+            folder = shlex.quote(str(path.parent / split))
+            unpack = f"mkdir -p {folder} && tar -xf {shlex.quote(str(path))} -C {folder}"
+            raise UserError(f"{path}: compressed, and images are read in place; unpack it: `{unpack}`")
         for member in _tar_members(f.fileno(), 0, size, path):
             parts = member.parts
             while len(parts) > 1 and parts[0] in (split, path.stem):
@@ -157,10 +162,12 @@ def _opened(path: Path) -> io.FileIO:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that and start again") from None
 
 
+def _is_compressed(handle: int) -> bool:
+    return os.pread(handle, 2, 0) in (b"\x1f\x8b", b"BZ", b"\xfd7")  # gzip, bzip2, xz
+
+
 def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_TarMember]:
     """The files of a tar that is ``size`` bytes of a file from ``start`` on."""
-    if os.pread(handle, 2, start) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
-        raise UserError(f"{shown}: compressed, and images are read in place; unpack it first: `tar -xf {shown}`")
     at = 0
     try:
         with tarfile.TarFile(fileobj=_Window(handle, start, size)) as tar:
@@ -196,6 +203,11 @@ def _parts(name: str, shown: Path) -> tuple[str, ...]:
     return parts
 
 
+def unzip(path: Path) -> str:
+    """What to do where an archive is of no use as it is."""
+    return f"unpack it: `unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.parent))}`"
+
+
 def open_zip(path: Path) -> zipfile.ZipFile:
     """Reads the directory of a zip archive.
 
@@ -225,7 +237,7 @@ def add_zip(listing: Listing, archive: zipfile.ZipFile, folder: str) -> None:
         if info.external_attr >> 16 & 0o170000 == 0o120000:
             raise UserError(f"{path}: its member {name} is a link; no image archive has such; {_AGAIN}")
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError(f"{path}: {name} is encrypted or compressed in a rare way; unpack it: `unzip {path}`")
+            raise UserError(f"{path}: {name} is encrypted or compressed in a rare way; {unzip(path)}")
         image = ZipMember(
             str(path), info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
         )

@@ -1,11 +1,12 @@
-"""ImageNet's development kit: the classes of the validation images, which lie in one folder without classes.
+"""ImageNet's development kit: the classes of the validation images, which lie in one folder without classes; checksums.
 
 torchvision has a reader of it, `torchvision.datasets.imagenet.parse_devkit_archive`. It is not used: it unpacks the
 archive without a look at its names, leaves a pickle in the data folder, accepts one checksum alone and needs torch.
-Both read ``meta.mat`` with scipy.
+Both read ``meta.mat`` with scipy. Its MD5 sums of image-net.org's archives are used.
 """
 
 import contextlib
+import hashlib
 import io
 import tarfile
 import zlib
@@ -16,6 +17,8 @@ from adarem.run.errors import UserError
 
 ARCHIVE = "ILSVRC2012_devkit_t12.tar.gz"
 FOLDER = "ILSVRC2012_devkit_t12"
+# Bytes of image-net.org's archives: one of another size is another archive, of which no checksum is known.
+SIZES = {"ILSVRC2012_img_train.tar": 147_897_477_120, "ILSVRC2012_img_val.tar": 6_744_924_160, ARCHIVE: 2_568_145}
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 _LARGEST = 64 << 20  # bytes unpacked; the real files have less than one million each
 
@@ -47,6 +50,23 @@ def read_devkit(place: Path) -> dict[str, str]:
             )
         truth[f"ILSVRC2012_val_{number:08d}"] = wnid
     return truth
+
+
+def check_md5(path: Path) -> None:
+    """Reads one of image-net.org's archives from first to last, where it has the size of that.
+
+    Raises:
+        UserError: its MD5 sum is another one.
+    """
+    if path.stat().st_size != SIZES.get(path.name):
+        return
+    from torchvision.datasets.imagenet import ARCHIVE_META
+
+    known = {name: md5 for name, md5 in ARCHIVE_META.values()}[path.name]
+    with open(path, "rb") as f:
+        found = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != known:
+        raise UserError(f"{path}: MD5 sum {found}, image-net.org's has {known}; it is damaged: get it again")
 
 
 @contextlib.contextmanager

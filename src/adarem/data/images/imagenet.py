@@ -12,12 +12,13 @@ devkit (image-net.org), or ``imagenet_2012_validation_synset_labels.txt``, a cla
 import csv
 import io
 import re
+import shlex
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from adarem.data.images.archives import add_class_tars, add_tar, add_zip, open_zip
+from adarem.data.images.archives import add_class_tars, add_tar, add_zip, open_zip, unzip
 from adarem.data.images.devkit import ARCHIVE, devkit_places, read_devkit
 from adarem.data.images.source import File, Listing, Source, list_folder
 from adarem.run.errors import UserError
@@ -71,7 +72,12 @@ class Downloads:
             self._sort_into_classes(listing)
         if listing is None or not listing.classes:
             problem = f"{folder}: no such folder" if listing is None else f"{listing.place}: holds no class folders"
-            more = f", or ILSVRC2012_img_{split}.tar from {PAGE}, or {ZIP} from `{KAGGLE} -p {self.root}`"
+            root = shlex.quote(str(self.root))
+            for path in sorted(self.root.glob("imagenet_object_localization*.tar.gz")):  # an older form of Kaggle's
+                raise UserError(f"{path}: compressed; unpack it: `tar -xzf {shlex.quote(str(path))} -C {root}`")
+            if self.root / ZIP in packed:
+                raise UserError(f"{self.root / ZIP}: holds no {_KAGGLE_FOLDER}/{split}/; {unzip(self.root / ZIP)}")
+            more = f", or ILSVRC2012_img_{split}.tar from {PAGE}, or {ZIP} from `{KAGGLE} -p {root}`"
             known = wanted or bool(packed) or any(archives(self.root, other) for other in ("train", "val"))
             raise UserError(f"{problem}; data.root needs {split}/<class>/<image>.JPEG{more if known else ''}")
         return listing.source()
@@ -99,7 +105,7 @@ class Downloads:
             raise UserError(
                 f"{listing.place}: {len(listing.loose):,} images without class folders, whose classes nothing says; "
                 f"put {ARCHIVE} from {PAGE} into {self.root}, or {_SOLUTION} from "
-                f"`{KAGGLE} -f {_SOLUTION} -p {self.root}`"
+                f"`{KAGGLE} -f {_SOLUTION} -p {shlex.quote(str(self.root))}`"
             )
         for name, found in listing.loose.items():
             wnid = truth.classes.get(name.rpartition(".")[0])

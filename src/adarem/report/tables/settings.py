@@ -202,4 +202,9 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
             alike += f", flip {d.flip:g}"
         notes.append(f"{alike}.")
+        starts = {r.config.model.label: r.config.model for r in runs if r.config.model.init}
+        notes += [
+            f"{label} starts from the weights in {m.init} ({(m.init_sha256 or '')[:12]})."
+            for label, m in starts.items()
+        ]
     return FairnessSheet(header, rows, notes)
