@@ -17,18 +17,7 @@ from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported, is_own_network
-from adarem.run.setting import (
-    AT_LEAST_0,
-    AT_LEAST_1,
-    INSIDE_0_AND_1,
-    POSITIVE,
-    SHARE,
-    SHARE_BELOW_1,
-    Range,
-    Scalar,
-    Setting,
-    Value,
-)
+from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Scalar, Setting, Value
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -78,7 +67,7 @@ class DataConfig:
     )
     val_share: Annotated[
         float | None,
-        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
+        Setting("of each class, for validation, where root holds the classes", Range(0, 1, above=True, below=True)),
     ] = field(default=None, metadata={LATER: True})
     split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
         default=0, metadata={LATER: True}
