@@ -13,7 +13,7 @@ from adarem.run.catalog import DATA_SETS, NETWORKS, SYMBOLS
 from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
 from adarem.run.schedules import schedule_text
 from adarem.run.stated import Stated
-from adarem.run.sweep import SweepSpec, setting_text
+from adarem.run.sweep import SweepSpec, same_setting
 
 Kind: TypeAlias = Literal["reproduction", "variation", "rehearsal", "study"]
 
@@ -156,7 +156,7 @@ def _of_grid(spec: SweepSpec, config: RunConfig, key: str, value: object) -> boo
     """Whether the grid itself plans this setting off its axes."""
     searched = spec.search.get(config.optimizer.name, {}).get(key, ())
     planned = [settings[key] for settings in spec.overrides.values() if key in settings]
-    return setting_text(value) in map(setting_text, (*searched, *planned))
+    return any(same_setting(value, other) for other in (*searched, *planned))
 
 
 def _other_data(config: RunConfig, seen: Seen) -> str | None:

@@ -122,7 +122,7 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
         readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
         for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
-        if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
+        if known or not (v is None or v is False)  # of an imported one all settings are there, most of them switches
     ]
     return [
         label,
