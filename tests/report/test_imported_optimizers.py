@@ -155,3 +155,16 @@ def test_comparisons_are_about_what_the_grid_names(
     }
     about = {"AdaRem"} if paper else {table.labels.optimizer(name) for name in compare if name in table.columns}
     assert {str(label).split(" (")[0] for label in bold} == about
+
+
+def test_an_evaluation_at_an_average_is_said(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    run = finish(folder, config(NAMES[0]), 90.0)
+    finish(folder, config(NAMES[1]), 90.0)
+    result = run.result()
+    result["evaluation"] = {**result["evaluation"], "point": "the optimizer's average", "batch_norm_batches": 64}
+    result.pop("checksum", None)
+    run.write_result(result)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    assert found["Evaluated at their own average"] == "Own0, BatchNorm's statistics there over 64 training batches"
+    assert "; or" not in found["Evaluation"]

@@ -190,9 +190,9 @@ def make_plan(overrides: list[str]) -> Plan:
             defaults = spelled_out(named, functools.partial(composed, choice, spec.seeds[0]))
             configs += [composed(choice, seed, defaults) for seed in spec.seeds]
         _check_labels(configs)
-        optimizers.try_runs(configs)
+        notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
-        notes = try_weights(child, configs)
+        notes += try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)

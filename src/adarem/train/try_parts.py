@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from adarem.run.config import from_dict
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.train.models.build import build_network, initialise
 from adarem.train.try_network import describe_network, try_network
@@ -28,17 +28,19 @@ def _answer(request: Mapping[str, object]) -> dict[str, object]:
             assert isinstance(given, list)
             return describe_network(str(request["describe_network"]), given)
         if "try_weights" in request:
-            weights = request["try_weights"]
-            assert isinstance(weights, dict)
-            parsed = from_dict(weights)
-            return {"note": initialise(build_network(parsed), parsed)}
-        key, try_one = ("try", try_config) if "try" in request else ("try_network", try_network)
-        config = request[key]
-        assert isinstance(config, dict)
-        try_one(from_dict(config))
+            config = _config(request["try_weights"])
+            return {"note": initialise(build_network(config), config)}
+        if "try" in request:
+            return {"note": try_config(_config(request["try"]))}
+        try_network(_config(request["try_network"]))
         return {}
     except UserError as e:
         return {"error": str(e)}
+
+
+def _config(raw: object) -> RunConfig:
+    assert isinstance(raw, dict)
+    return from_dict(raw)
 
 
 def main() -> None:

@@ -198,6 +198,8 @@ def fairness_sheet(table: Table) -> FairnessSheet:
         alike = f"{'Alike' if study else 'Ours, alike'} for all: precision {c.scale.precision}, "
         alike += f"label smoothing {t.label_smoothing:g}, "
         alike += f"weight decay on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}"
+        if any(r.config.optimizer.no_decay for r in runs):
+            alike += " but for the kinds that rows above leave out"
         if d.kind == "images":
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
             alike += f", flip {d.flip:g}"
