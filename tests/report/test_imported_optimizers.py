@@ -19,7 +19,7 @@ NAMES = [f"my_package:Own{i}" for i in range(14)]
 
 
 def config(name: str) -> RunConfig:
-    hparams = {"betas": [0.9, 0.99], "mode": "plain", "warm": False, "cap": None}
+    hparams = {"betas": [0.9, 0.99], "mode": "plain", "floor": 0.0, "warm": False, "cap": None}
     optimizer = {"name": name, "label": name.partition(":")[2], "lr": 0.1, "weight_decay": 0.0, **hparams}
     raw = make_config("resnet18", "sgdm", data="digits")
     return from_dict(to_dict(raw) | {"optimizer": optimizer, "cell": f"resnet18-{name.replace(':', '_')}-s0"})
@@ -49,7 +49,10 @@ def test_every_file_of_the_report_has_them(dirs: tuple[Path, Path]) -> None:
     made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
     (folder,) = (p for p in dirs[1].iterdir() if (p / "table.md").exists())
     table = (folder / "table.md").read_text()
-    assert "| Own0 | 0.1 (ours) × 0.25 | not stated | 0, how: not stated | betas [0.9,0.99], mode plain |" in table
+    assert (
+        "| Own0 | 0.1 (ours) × 0.25 | not stated | 0, how: not stated | betas [0.9,0.99], mode plain, floor 0.0 |"
+        in table
+    )
     assert "Own13 is my_package:Own13" in table
     for file in ("table.tex", "report.html", "time.md", "runs.csv"):
         assert "Own13" in (folder / file).read_text(), file
@@ -152,3 +155,16 @@ def test_comparisons_are_about_what_the_grid_names(
     }
     about = {"AdaRem"} if paper else {table.labels.optimizer(name) for name in compare if name in table.columns}
     assert {str(label).split(" (")[0] for label in bold} == about
+
+
+def test_an_evaluation_at_an_average_is_said(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    run = finish(folder, config(NAMES[0]), 90.0)
+    finish(folder, config(NAMES[1]), 90.0)
+    result = run.result()
+    result["evaluation"] = {**result["evaluation"], "point": "the optimizer's average", "batch_norm_batches": 64}
+    result.pop("checksum", None)
+    run.write_result(result)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    assert found["Evaluated at their own average"] == "Own0, BatchNorm's statistics there over 64 training batches"
+    assert "; or" not in found["Evaluation"]

@@ -44,17 +44,25 @@ class OptimizerChecks:
             )
         return self._signatures[name]
 
-    def try_runs(self, configs: list[RunConfig]) -> None:
-        """Builds each optimizer that is imported, with its settings. Raises UserError for one that refuses them."""
+    def try_runs(self, configs: list[RunConfig]) -> list[str]:
+        """Builds each optimizer that is imported, with its settings. Raises UserError for one that refuses them.
+
+        Returns:
+            What a person should know of them, one line each.
+        """
         seen: list[object] = []
+        notes: dict[str, None] = {}
         for config in configs:
             if config.optimizer.imported is None:
                 continue
             raw = to_dict(config)
-            parts = [raw["optimizer"], raw["model"], raw["data"]]
+            parts = [raw["optimizer"], raw["model"], raw["data"], raw["schedule"]]
             if parts not in seen:
                 seen.append(parts)
-                self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
+                answer = self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
+                if (note := answer.get("note")) is not None:
+                    notes[str(note)] = None
+        return list(notes)
 
 
 def complete(optimizer: dict[str, object], name: str, signature: Signature) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from adarem.plan.check_network import NetworkChecks, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
+from adarem.plan.check_weights import complete_weights
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import coerce, later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
 from adarem.run.errors import UserError
+from adarem.run.identity import identity
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network, plain
-from adarem.run.sweep import RENAMED, SweepLabels, run_name
+from adarem.run.setting import Range
+from adarem.run.sweep import RENAMED, SweepLabels, run_name, setting_text
 
 if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
@@ -411,19 +414,34 @@ def compose_run(
     _set_path(raw["data"], "root")
     lookups.folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
+    complete_weights(raw["model"])
     with_catalog(raw)
-    in_name = {
-        key_of(o): o.get_value_element_as_str()
-        for o in off_axes
-        if key_of(o) not in (*_NOT_IN_NAME, *_NOT_IN_NAME_KEYS)
-        and key_of(o).split(".")[0] not in ("cluster", "wandb", "grid")
-    }
+    in_name = {key_of(o): o.get_value_element_as_str() for o in off_axes if names_runs(key_of(o))}
     in_name |= {k: v for k, v in choice.items() if k not in ("model", "optimizer")}
+    if "model.init" in in_name:  # where it lies does not matter
+        in_name["model.init"] = os.path.basename(in_name["model.init"])
     grid = raw.pop("grid")["name"]
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
+    _as_floats(raw["optimizer"])
+    config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    flat = identity(config)
+    in_name = {k: setting_text(v) if isinstance(v := flat.get(k), float) else text for k, text in in_name.items()}
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
-    return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+    return replace(config, run_name=name, overrides=in_name)
+
+
+def names_runs(key: str) -> bool:
+    """Whether an override of ``key`` off the axes joins the names of runs."""
+    return key not in (*_NOT_IN_NAME, *_NOT_IN_NAME_KEYS) and key.split(".")[0] not in ("cluster", "wandb", "grid")
+
+
+def _as_floats(optimizer: dict[str, object]) -> None:
+    """Writes the numbers of a built-in optimizer in one way, in place: 1 and 1.0 are one setting."""
+    known = OPTIMIZERS.get(str(optimizer.get("name")))
+    for key, setting in (known.hparams if known else {}).items():
+        if isinstance(setting.allowed, Range) and type(value := optimizer.get(key)) is int:
+            optimizer[key] = float(value)
 
 
 def _set_path(data: object, key: str) -> None:

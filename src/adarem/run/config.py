@@ -17,18 +17,7 @@ from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported, is_own_network
-from adarem.run.setting import (
-    AT_LEAST_0,
-    AT_LEAST_1,
-    INSIDE_0_AND_1,
-    POSITIVE,
-    SHARE,
-    SHARE_BELOW_1,
-    Range,
-    Scalar,
-    Setting,
-    Value,
-)
+from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Scalar, Setting, Value
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -69,12 +58,16 @@ class DataConfig:
     workers: Annotated[int, Setting("loader threads (ffcv) or processes (folder) per rank", AT_LEAST_1)]
     write: WriteConfig
     kind: Literal["images"] = "images"
+    source: Annotated[
+        Literal["folder", "cifar10", "cifar100", "fashion_mnist"],
+        Setting("folders of image files, or the files that torchvision's class of that name downloads"),
+    ] = field(default="folder", metadata={LATER: True})
     val_folder: Annotated[str, Setting("folder of the validation images, next to train; data=folder finds it")] = field(
         default="val", metadata={LATER: True}
     )
     val_share: Annotated[
         float | None,
-        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
+        Setting("of each class, for validation, where root holds the classes", Range(0, 1, above=True, below=True)),
     ] = field(default=None, metadata={LATER: True})
     split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
         default=0, metadata={LATER: True}
@@ -101,6 +94,12 @@ class TextConfig:
     expected_test: Annotated[int | None, Setting("as expected_train", unit="tokens")]
 
 
+InitFile = Annotated[
+    str | None, Setting("file of the weights to start from, of safetensors or torch.save; null: drawn from the seed")
+]
+InitHash = Annotated[str | None, Setting("of that file, put in by plan: another file is another run")]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A network for images. The settings of one that is imported are keys next to its name."""
@@ -115,6 +114,8 @@ class ModelConfig:
     source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
         field(default=None, metadata={KEY: "class", LATER: True})
     )
+    init: InitFile = field(default=None, metadata={LATER: True})
+    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
     @property
     def imported(self) -> str | None:
@@ -158,6 +159,8 @@ class LstmConfig:
         int,
         Setting("NT-ASGD: average after so many epochs without a better validation; 0 never", AT_LEAST_0, "epochs"),
     ]
+    init: InitFile = field(default=None, metadata={LATER: True})
+    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -342,6 +345,10 @@ def _check_images(d: DataConfig) -> None:
     for key, pair, low in (("data.crop_area", d.crop_area, 0.0), ("data.crop_aspect", d.crop_aspect, 0.0)):
         _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
     _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
+    _require(
+        d.source == "folder" or d.val_share is None,
+        f"data.val_share={d.val_share}: data={d.name} has a validation set of its own; leave it out",
+    )
     _require(
         d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
         f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",

@@ -64,4 +64,3 @@ AT_LEAST_1 = Range(1)
 POSITIVE = Range(0, above=True)
 SHARE = Range(0, 1)  # and probabilities
 SHARE_BELOW_1 = Range(0, 1, below=True)
-INSIDE_0_AND_1 = Range(0, 1, above=True, below=True)

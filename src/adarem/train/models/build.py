@@ -4,6 +4,7 @@ from torch import nn
 
 from adarem.run.config import DataConfig, ModelConfig, RunConfig
 from adarem.train.models.awd_lstm import AwdLstm
+from adarem.train.models.initial_weights import load_initial_weights
 from adarem.train.models.library import build_model
 from adarem.train.named_networks import build_named_network
 
@@ -23,3 +24,12 @@ def build_network(config: RunConfig) -> nn.Module:
         return build_named_network(m.imported, config.seed, m.settings, {"num_classes": d.num_classes})
     assert not isinstance(d, DataConfig)
     return AwdLstm(d.vocabulary, embedding=m.embedding, hidden=m.hidden, layers=m.layers)
+
+
+def initialise(model: nn.Module, config: RunConfig) -> str | None:
+    """Gives a network of ``build_network`` the weights that its config names; see ``load_initial_weights``."""
+    m, d = config.model, config.data
+    if m.init is None:
+        return None
+    num_classes = d.num_classes if isinstance(d, DataConfig) else None
+    return load_initial_weights(model, m.init, name=m.name, sha256=m.init_sha256, num_classes=num_classes)
