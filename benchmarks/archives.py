@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -58,16 +57,22 @@ def measure(work: Path, layout: str, part: Part) -> dict[str, float | str]:
     out = Path(tempfile.mkdtemp(dir=work))
     write = WriteConfig("proportion", 500, 90, 0.5)
     data = data_config(work / layout, num_classes=CLASSES, beton_dir=str(out), write=write)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     wall, cpu = time.perf_counter(), time.process_time()
     if part == "list":
         result = open_source(data)["train"].listing_hash
     else:
         result = prepare(data, workers=1, progress=False)["train"]["content_hash"]
     spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    memory = peak_memory() - before
     shutil.rmtree(out)
     return {**spent, "memory": memory, "result": result}
+
+
+def peak_memory() -> float:
+    """MiB of this program; getrusage counts that of the process which started it too."""
+    with open("/proc/self/status") as f:
+        return next(float(line.split()[1]) for line in f if line.startswith("VmHWM")) / 2**10
 
 
 def main() -> None:

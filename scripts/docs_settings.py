@@ -18,7 +18,6 @@ from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import (
     ClusterConfig,
     DataConfig,
-    LstmConfig,
     ModelConfig,
     OptimizerConfig,
     ScaleConfig,
@@ -29,7 +28,7 @@ from adarem.run.config import (
 )
 from adarem.run.setting import Setting
 from adarem.run.sweep import PaperPart, SweepSpec
-from adarem.run.text_models import GptConfig, LmConfig
+from adarem.run.text_models import GptConfig, LmConfig, LstmConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MARK = "<!-- every setting -->"

@@ -58,8 +58,8 @@ look)
   done
   exit ;;
 tests)
-  # A real Slurm cluster, a real browser and LaTeX for the tests; without root they are skipped, and say so.
-  if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then debian slurm-wlm munge chromium texlive-latex-base texlive-latex-recommended; fi
+  # A real Slurm cluster, a real browser, LaTeX and a real data set for the tests; without root they are skipped, and say so.
+  if [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; then debian slurm-wlm munge chromium texlive-latex-base texlive-latex-recommended dataset-fashion-mnist; fi
   packages -e '.[dev,docs,examples]'
   exit ;;
 esac

@@ -1,5 +1,7 @@
 """examples/: each file runs as docs/examples.md says, learns, and continues from a checkpoint to the same weights."""
 
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -14,6 +16,9 @@ import torch
 from torch import Tensor
 
 from tests.support import ROOT
+from tests.support.blocks import Block, environment
+from tests.support.blocks import run as run_block
+from tests.support.checkout import copy_checkout
 
 PAGE = ROOT / "docs" / "examples.md"
 BLOCKS = re.findall(r"^```(\S+)[^\n]*\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
@@ -108,3 +113,39 @@ def test_every_example_is_on_the_page_and_run() -> None:
     assert shown == [f'--8<-- "examples/{name}.py"\n' for name in EXAMPLES]  # the site shows the file itself
     lines = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
     assert lines == [line for name in EXAMPLES for line in commands(name)]
+
+
+PACKAGE = ROOT / "examples" / "own_optimizer"
+
+
+@pytest.mark.slow
+def test_an_optimizer_of_ones_own_stands_in_the_table(tmp_path: Path) -> None:
+    """examples/own_optimizer: its README, typed as printed; installed without an index, trained, and reported."""
+    place = copy_checkout(tmp_path / "adarem")
+    own = re.findall(r"^```bash\n(.*?)^```", (PACKAGE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    said = run_block(Block("README.md", 1, "bash", "\n".join(own), None, None), place, environment(place))
+    assert said is None, said
+
+    results = place / "results" / "braked-digits-smoke"
+    table = (results / "table.md").read_text()
+    assert table.startswith("# SGD whose momentum brakes, next to SGDM\n") and "REHEARSAL" not in table
+    assert "- Data: embedded digits: 1,437 training images" in table and "| | | SGDM | Braked SGD |" in table
+    assert re.search(
+        r"\| Braked SGD \| 0\.4 × 0\.25 \| not stated \| 0\.0001, how: not stated \| momentum 0\.9, brake", table
+    )
+    file = place / "build" / "braked" / "braked" / "__init__.py"
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    source = f"Braked SGD from braked:BrakedSGD, braked-sgd 0.1.0, __init__.py ({sha256[:12]})"
+    assert f"- Imported optimizers: {source}" in table
+    assert len(re.findall(r"^- ShuffleNetV2-0.5 Top-1: Braked SGD − SGDM = ", table, re.MULTILINE)) == 1
+    for name in ("table.tex", "report.html", "table.csv", "runs.csv"):
+        assert "Braked SGD" in (results / name).read_text(), name
+    runs = sorted((place / "runs" / "braked-digits-smoke").glob("*-braked-s*"))
+    assert len(runs) == 2
+    for run_dir in runs:
+        start, end = map(json.loads, (run_dir / "attempts.jsonl").read_text().splitlines())
+        recorded = {k: start["optimizer"][k] for k in ("name", "distribution", "version", "sha256")}
+        assert recorded == {
+            "name": "braked:BrakedSGD", "distribution": "braked-sgd", "version": "0.1.0", "sha256": sha256,
+        }  # fmt: skip
+        assert end["why"] == "done"

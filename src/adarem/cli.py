@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cores = len(os.sched_getaffinity(0))
     prepare.add_argument("--workers", type=int, default=cores, help="processes (default: all cores)")
+    prepare.add_argument("--download", action="store_true", help="let torchvision fetch CIFAR or Fashion-MNIST first")
     prepare.add_argument("--skip-bad", action="store_true", help="leave unreadable images out, and record their names")
     prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
     prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
@@ -189,6 +190,10 @@ def _prepare(args: argparse.Namespace) -> int:
         from adarem.plan.plan import make_plan
 
         data = make_plan(args.overrides).runs[0].config.data
+    if args.download:
+        from adarem.data.images.torchvision_sets import download
+
+        download(data)
     if data.kind == "text":
         from adarem.data.text.prepare import prepare_text
 

@@ -249,6 +249,11 @@ def after(act: Callable[[Place], object], argv: Callable[[Place], list[str]]) ->
     return arrange
 
 
+def archive_of_html(place: Place) -> None:
+    remove(place.photos / "train")
+    (place.photos / "ILSVRC2012_img_train.tar").write_text("<html>Please sign in</html>" * 100)
+
+
 def other_version(data: bytes) -> bytes:
     return b"\x01" + data[1:]
 
@@ -282,6 +287,10 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     "class without images": (
         after(lambda p: [f.unlink() for f in (p.photos / "val" / "cat").iterdir()], Place.prepare),
         "PLACE/photos/val: no images in 1 classes: cat",
+    ),
+    "archive that is none": (
+        after(archive_of_html, Place.prepare),
+        "PLACE/photos/ILSVRC2012_img_train.tar: ends too early or is damaged",
     ),
     "zero-byte and truncated JPEG": (damage_pictures, "PLACE/photos/train: 2 of 6 images cannot be read: cat/0.JPEG ("),
     "links to nowhere, in both splits": (

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from adarem.launch.status import status
+from adarem.launch.snapshot import snapshot
+from adarem.launch.status import as_text, status
 from adarem.run.directory import RunDir
+from adarem.run.sweep import LONGEST_NAME
 from tests.support.sweeps import finish, make_config, write_grid
 
 
@@ -29,6 +31,22 @@ def test_plain_table(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert " ".join(lines[6]) == "4 runs: 1 diverged, 1 planned, 1 running, 1 done"
     assert " ".join(lines[7]) == "table2/resnet18-adam-s0: diverged: loss is nan"
+
+
+def test_long_names_are_whole_at_80_columns(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "vit_tiny_patch16_224-MyOptimizer-betas=0.9_0.99--1f2e3d4c-s0"
+    assert len(name) == LONGEST_NAME
+    os.rename(sweep / "resnet18-sgdm-s0", sweep / name)
+    status(runs_dir=sweep.parent)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    at = lines.index(name)
+    assert lines[at + 1].split() == ["done", "—", "100/100", "1.000", "70.50", "9,000", "—"]
+    assert any(line.startswith("resnet18-adamw-s0  ") for line in lines)  # short ones stay on the line
+    states = {line.index(word) for line, word in ((lines[0], "state"), (lines[at + 1], "done"))}
+    assert len(states) == 1
+    (wide,) = (line for line in as_text(snapshot([sweep]), width=200).splitlines() if line.startswith(name))
+    assert "done" in wide
 
 
 def test_a_run_that_cannot_be_read_has_a_row_and_a_line(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

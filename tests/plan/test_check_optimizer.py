@@ -1,5 +1,6 @@
 """Optimizers that are imported are planned like the catalog's, and refused before anything is written."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from adarem.plan.child_process import ChildProcess
 from adarem.plan.plan import make_plan
 from adarem.run.config import from_dict, to_dict
 from adarem.run.errors import UserError
+from adarem.run.identity import differing_keys
 from tests.support.optimizers import write_module
 
 SIGNATURE = Signature(("lr", "weight_decay", "betas", "rank"), ("rank",), {"betas": [0.9, 0.99]}, 0.1, True)
@@ -188,6 +190,26 @@ def test_a_module_in_the_current_folder_is_not_found_without_pythonpath(monkeypa
 def test_what_a_config_lacks(given: dict[str, object], line: str) -> None:
     with pytest.raises(UserError, match=line):
         complete(given, "mine", SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("default", "given", "alike"),
+    [([0.9, 1.0], [0.9, 1], True), (1e-8, 1e-8, True), (0.0, 0, True), (False, 0, False), ([0.9], [0.9, 0.9], False)],
+)
+def test_a_default_that_is_spelled_out_is_the_default(default: object, given: object, alike: bool) -> None:
+    signature = Signature(("lr", "own"), (), {"own": default}, None, False)
+    left_out: dict[str, object] = {"lr": 1}
+    spelled: dict[str, object] = {"lr": 1, "own": given}
+    for optimizer in (left_out, spelled):
+        complete(optimizer, "mine", signature)
+    assert (json.dumps(left_out, sort_keys=True) == json.dumps(spelled, sort_keys=True)) is alike
+
+
+def test_a_run_with_its_defaults_spelled_out_computes_the_same() -> None:
+    grid = ["data=digits", "optimizer=torch:NAdam", "optimizer.lr=0.01"]
+    plain, spelled = (make_plan([*grid, *more]).runs[0].config for more in ([], ["optimizer.betas=[0.9,0.999]"]))
+    differing = [line.partition(":")[0] for line in differing_keys(plain, spelled)]
+    assert [key for key in differing if key != "cell" and not key.startswith("overrides.")] == []
 
 
 def test_weight_decay_that_a_class_does_not_take() -> None:

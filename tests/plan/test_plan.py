@@ -9,10 +9,11 @@ from adarem.launch.commands import report_arguments
 from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
 from adarem.resources import shipped_configs
-from adarem.run.config import LstmConfig, TextConfig, from_dict, to_dict
+from adarem.run.config import TextConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.reproduction import has_papers_setting
 from adarem.run.sweep import read_sweep
+from adarem.run.text_models import LstmConfig
 
 
 def names(overrides: list[str]) -> list[str]:
@@ -214,6 +215,14 @@ def test_a_part_of_a_grid_never_narrows_its_sweep(tmp_path: Path) -> None:
     (plan.folder / "grid.yaml").write_text("[")  # damaged: planned anew, and what is there stays known
     plan.write()
     assert sorted(read_sweep(plan.folder).runs) == sorted(spec.runs)
+
+
+def test_what_a_grid_compares_is_on_its_axis() -> None:
+    assert make_plan(["data=digits", "+grid.compare=[adam]", "optimizer=sgdm"]).spec.compare == ("adam",)  # of a part
+    with pytest.raises(
+        UserError, match=r"^grid.compare=\['adm'\]: adm: no optimizer of its axis; did you mean 'adam'\?$"
+    ):
+        make_plan(["data=digits", "+grid.compare=[adm]"])
 
 
 def test_a_changed_config_under_a_known_name_is_refused(tmp_path: Path) -> None:

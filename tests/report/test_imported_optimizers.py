@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from adarem.report import make_report
+from adarem.report.figures.curves import curves
+from adarem.report.figures.panels import TRAIN_LOSS
 from adarem.report.figures.style import of_optimizer
 from adarem.report.load import load_sweep
 from adarem.report.provenance import facts, warnings
+from adarem.report.tables.table import build, read_paper
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict, to_dict
 from tests.support.sweeps import finish, make_config, start, write_grid
@@ -16,7 +19,7 @@ NAMES = [f"my_package:Own{i}" for i in range(14)]
 
 
 def config(name: str) -> RunConfig:
-    hparams = {"betas": [0.9, 0.99], "mode": "plain", "warm": False, "cap": None}
+    hparams = {"betas": [0.9, 0.99], "mode": "plain", "floor": 0.0, "warm": False, "cap": None}
     optimizer = {"name": name, "label": name.partition(":")[2], "lr": 0.1, "weight_decay": 0.0, **hparams}
     raw = make_config("resnet18", "sgdm", data="digits")
     return from_dict(to_dict(raw) | {"optimizer": optimizer, "cell": f"resnet18-{name.replace(':', '_')}-s0"})
@@ -46,7 +49,10 @@ def test_every_file_of_the_report_has_them(dirs: tuple[Path, Path]) -> None:
     made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])
     (folder,) = (p for p in dirs[1].iterdir() if (p / "table.md").exists())
     table = (folder / "table.md").read_text()
-    assert "| Own0 | 0.1 (ours) × 0.25 | not stated | 0, how: not stated | betas [0.9,0.99], mode plain |" in table
+    assert (
+        "| Own0 | 0.1 (ours) × 0.25 | not stated | 0, how: not stated | betas [0.9,0.99], mode plain, floor 0.0 |"
+        in table
+    )
     assert "Own13 is my_package:Own13" in table
     for file in ("table.tex", "report.html", "time.md", "runs.csv"):
         assert "Own13" in (folder / file).read_text(), file
@@ -116,3 +122,49 @@ def test_a_later_setting_that_only_some_cells_have_is_warned_about(tmp_path: Pat
     finish(folder, other, 95.0)
     (line,) = (line for line in warnings(load_sweep(folder)) if "min_lr" in line)
     assert line.startswith("Cells differ in schedule.min_lr of SGDM: ") and "its default (resnet18-sgdm-s0)" in line
+
+
+@pytest.mark.parametrize(
+    ("paper", "compare", "expected"),
+    [
+        # the paper's grids: AdaRem against each; a study: each against the first; what the grid names, against each
+        (True, [], [("AdaRem", "SGDM"), ("AdaRem", "Adam"), ("AdaRem", "Own0")]),
+        (False, [], [("Adam", "SGDM"), ("Own0", "SGDM"), ("AdaRem", "SGDM")]),
+        (False, [NAMES[0]], [("Own0", "SGDM"), ("Own0", "Adam"), ("Own0", "AdaRem")]),
+        (False, ["adam", NAMES[0]],
+         [("Adam", "SGDM"), ("Adam", "Own0"), ("Adam", "AdaRem"), ("Own0", "SGDM"), ("Own0", "AdaRem")]),
+        (False, ["not planned here"], [("Adam", "SGDM"), ("Own0", "SGDM"), ("AdaRem", "SGDM")]),
+    ],
+)  # fmt: skip
+def test_comparisons_are_about_what_the_grid_names(
+    paper: bool, compare: list[str], expected: list[tuple[str, str]], dirs: tuple[Path, Path]
+) -> None:
+    axes = {"model": ["resnet18"], "optimizer": ["sgdm", "adam", NAMES[0], "adarem"]}
+    changed = {} if paper else {"name": "mine", "paper": None, "figure": None}
+    folder = write_grid(dirs[0], "table2", "digits", "rehearsal", axes=axes, seeds=[0, 1], compare=compare, **changed)
+    for seed in (0, 1):
+        for i, name in enumerate(("sgdm", "adam", "adarem")):
+            finish(folder, make_config("resnet18", name, seed, data="digits"), 80.0 + i + seed)
+        own = to_dict(config(NAMES[0]))
+        finish(folder, from_dict(own | {"seed": seed, "cell": f"own-s{seed}"}), 90.0 + seed)
+    table = build(load_sweep(folder), read_paper(load_sweep(folder).spec, dirs[1]))
+    found = [(c.first, c.second) for c in table.comparisons if "Top-1" in c.row]
+    assert found == expected
+    bold = {
+        line.get_label() for line in curves(table, [TRAIN_LOSS], "").axes[0].get_lines() if line.get_linewidth() > 1.5
+    }
+    about = {"AdaRem"} if paper else {table.labels.optimizer(name) for name in compare if name in table.columns}
+    assert {str(label).split(" (")[0] for label in bold} == about
+
+
+def test_an_evaluation_at_an_average_is_said(tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    run = finish(folder, config(NAMES[0]), 90.0)
+    finish(folder, config(NAMES[1]), 90.0)
+    result = run.result()
+    result["evaluation"] = {**result["evaluation"], "point": "the optimizer's average", "batch_norm_batches": 64}
+    result.pop("checksum", None)
+    run.write_result(result)
+    found = {fact.what: fact.text for fact in facts(load_sweep(folder))}
+    assert found["Evaluated at their own average"] == "Own0, BatchNorm's statistics there over 64 training batches"
+    assert "; or" not in found["Evaluation"]

@@ -66,6 +66,21 @@ def test_a_rate_changed_in_configs_is_a_variation_though_no_name_shows_it() -> N
     assert not changed.overrides
 
 
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"schedule": {"name": "constant"}}, "constant learning rate, no warm-up"),
+        ({"schedule": {"min_lr": 0.1}}, "cosine learning rate, no warm-up, falls to 0.1"),
+        ({"train": {"clip_grad_norm": 1.0}}, "cosine learning rate, no warm-up, gradient clipped to norm 1"),
+        ({"optimizer": {"no_decay": ["bias"]}}, "no decay of bias"),
+        ({"model": {"init": "/weights.pt", "init_sha256": "ab"}}, "weights to start from"),
+    ],
+)
+def test_a_recipe_of_a_file_is_a_variation_though_no_name_shows_it(changed: dict, reason: str) -> None:
+    found = standing_of_run(config(changed=changed), PAPERS, stated=STATED)
+    assert (found.kind, found.reason) == ("variation", f"another setting than the paper's: {reason}")
+
+
 def test_a_searched_setting_is_the_grids_own() -> None:
     search = dataclasses.replace(PAPERS, search={"sgdm": {"optimizer.lr": (0.2, 0.4)}})
     kinds = [standing_of_run(config(overrides={"optimizer.lr": lr}), search, stated=STATED).kind for lr in (0.2, 0.3)]

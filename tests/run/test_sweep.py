@@ -8,12 +8,14 @@ import yaml
 
 from adarem.run.errors import UserError
 from adarem.run.sweep import (
+    LONGEST_NAME,
     PaperPart,
     SweepSpec,
     heading,
     overrides_text,
     read_sweep,
     run_name,
+    same_setting,
     scale_in_name,
     setting_text,
     spec_from_dict,
@@ -142,7 +144,28 @@ def test_run_names_are_safe_file_names() -> None:
     assert "/" not in run_name("a/../b", "$(rm -rf ~)", 0, {"x.y": "a b\n'c'"})
     assert " " not in run_name("a", "b", 0, {"x.y": "a b"})
     long = [run_name("a", "b", 0, {f"x.key{i}": v for i in range(60)}) for v in (1, 2)]
-    assert long[0] != long[1] and all(len(name) <= 180 for name in long)
+    assert long[0] != long[1] and all(len(name) <= LONGEST_NAME for name in long)
+
+
+def test_a_long_name_is_short_and_of_one_run() -> None:
+    model, optimizer = "timm:vit_tiny_patch16_224", "my_package.some_module:MyOptimizer"
+    settings = {"optimizer.weight_decay": 0.05, "optimizer.betas": "[0.9,0.99]"}
+    names = [run_name(model, optimizer, seed, settings) for seed in (0, 1)]
+    assert names[0].startswith("vit_tiny_patch16_224-MyOptimizer-betas=0.9_0.99") and len(names[0]) <= LONGEST_NAME
+    assert names[0].removesuffix("s0") == names[1].removesuffix("s1")  # seeds of one cell
+    other = [
+        run_name(model, "other_package.some_module:MyOptimizer", 0, settings),
+        run_name(model, optimizer, 0, settings | {"optimizer.weight_decay": 0.06}),
+        run_name(model, optimizer, 0, {"optimizer.weight_decay": 0.05, "model.betas": "[0.9,0.99]"}),
+        run_name(model, "my_package_some_module_MyOptimizer", 0, settings),
+    ]
+    assert len({names[0], *other}) == 5
+    assert run_name("mobilenet_v2_0.5", "adarem_s", 0, {"optimizer.lr": 0.4}) == "mobilenet_v2_0.5-adarem_s-lr=0.4-s0"
+
+
+def test_settings_are_the_same_however_a_number_is_written() -> None:
+    assert same_setting("1e-4", 0.0001) and same_setting(1, "1.0") and same_setting("[0.9,0.99]", (0.9, 0.99))
+    assert not same_setting("0.1", "0.2") and not same_setting("step", "epoch") and not same_setting(None, "0.1")
 
 
 def test_words() -> None:

@@ -88,6 +88,10 @@ def make(model, *, lr, weight_decay=0.01, steps_per_epoch, total_steps, share=0.
     return torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=weight_decay)
 
 
+def make_averaging(model, *, lr):
+    return Switching(model.parameters(), lr=lr)
+
+
 def make_nothing(model, *, lr):
     return None
 

@@ -21,6 +21,7 @@ from adarem.run.errors import UserError
 from adarem.train import metrics as meters
 from adarem.train.checkpoint import find_newest, load
 from adarem.train.distributed.context import RankContext
+from adarem.train.models.library import build_model
 from adarem.train.tasks.base import Batch
 from adarem.train.tasks.image import ImageTask
 from adarem.train.trainer import Trainer
@@ -128,6 +129,28 @@ def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
     model = task.build_model().to(memory_format=torch.channels_last)
     model.load_state_dict(average)
     assert task.evaluate(model).metrics["top1"] == whole.result()["top1"]
+
+
+def test_a_run_starts_from_weights_and_resumes_without_their_file(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], tmp_path: Path
+) -> None:
+    """A file that changed after the plan is refused at the start; a checkpoint needs it no more."""
+    file = tmp_path / "weights.pt"
+    state = build_model("shufflenet_v2_0.5", 10, 7).state_dict()
+    torch.save(state, file)
+    run = RunDir(tiny_run(f'model.init="{file}"', "optimizer.lr=1e-9", "optimizer.weight_decay=0"))
+    content = file.read_bytes()
+    file.write_bytes(content + b" ")
+    with pytest.raises(UserError, match="weights.pt: changed since this run was planned; put the old file back"):
+        run_here(run.path)
+    file.write_bytes(content)
+    assert run_here(run.path, StopAtStep(3)) == exitcodes.REQUEUE
+    assert f"weights of {file} (" in (run.path / "log.txt").read_text()
+    file.unlink()
+    assert run_here(run.path) == exitcodes.OK
+    for key, value in final_state(run)["model"].items():
+        if key.endswith("weight"):
+            assert torch.allclose(value, state[key], atol=1e-5), key
 
 
 def test_a_recipes_settings_reach_the_steps(

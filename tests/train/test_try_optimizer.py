@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from adarem.plan.plan import make_plan
 from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.train.try_optimizer import describe, try_config
@@ -71,3 +72,18 @@ def test_what_does_not_work_is_one_line(name: str, hparams: dict[str, object], l
     with pytest.raises(UserError, match=rf"^optimizer={name}: {line}") as error:
         try_config(config(name, **hparams))
     assert "\n" not in str(error.value)
+
+
+def test_a_factorys_averaging_optimizer_under_a_schedule_is_noted() -> None:
+    """Its class is not known before it is made."""
+    raw = to_dict(config("own_to_try:make_averaging"))
+    assert "averages by itself, and its rate follows the cosine schedule" in str(try_config(from_dict(raw)))
+    raw["schedule"]["name"] = "constant"  # type: ignore[index]
+    assert try_config(from_dict(raw)) is None
+
+
+def test_one_average_at_a_time() -> None:
+    raw = to_dict(make_plan(["grid=table3", "data=pydoc", "optimizer=sgdm", "model.average_after=5"]).runs[0].config)
+    raw["optimizer"] = {"name": "own_to_try:Switching", "label": "Mine", "lr": 0.01, "weight_decay": 0.0}
+    with pytest.raises(UserError, match="model.average_after=5: own_to_try:Switching averages by itself; give model"):
+        try_config(from_dict(raw))

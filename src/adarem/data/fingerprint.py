@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shlex
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,13 @@ def bad_path(data: DataConfig, split: str) -> Path:
     return Path(data.beton_dir) / f"{split}.bad.txt"
 
 
+def prepare_command(data: DataConfig) -> str:
+    """What to type for these data; a config's further settings of data.* come on top."""
+    if data.listing is not None:
+        return f"adarem prepare data=folder data.root={shlex.quote(data.root)}"
+    return f"adarem prepare data={data.name}"
+
+
 def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
     """The fingerprint that `prepare` wrote for ``split`` (train or val) and data.backend.
 
@@ -79,7 +87,7 @@ def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
     try:
         found: object = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; `adarem prepare data={data.name}` writes it") from None
+        raise UserError(f"{path}: no such file; `{prepare_command(data)}` writes it") from None
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise UserError(f"{path}: not readable as JSON; move it away and run `adarem prepare` again") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -123,13 +131,11 @@ def open_beton(data: DataConfig, split: str) -> PreparedBeton:
     found = read_fingerprint(data, split)
     index = beton.open_index(path, data.num_classes, found["num_images"])
     if index.file_bytes != found["file_bytes"] or index_crc32(index) != found["index_crc32"]:
-        raise UserError(
-            f"{path}: not the file that {path.name}.json describes; run `adarem prepare data={data.name}` again"
-        )
+        raise UserError(f"{path}: not the file that {path.name}.json describes; run `{prepare_command(data)}` again")
     place = checksums_path(data, split)
     checksums = np.fromfile(place, "<u4") if place.exists() else np.zeros(0, "<u4")
     if len(checksums) != len(index) or zlib.crc32(checksums.data) != found["sums_crc32"]:
-        raise UserError(f"{place}: missing or damaged; run `adarem prepare data={data.name}` again for {path}")
+        raise UserError(f"{place}: missing or damaged; run `{prepare_command(data)}` again for {path}")
     return PreparedBeton(index, checksums)
 
 

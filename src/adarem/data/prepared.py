@@ -50,10 +50,10 @@ def check_split(data: DataConfig, split: str) -> Fingerprint:
     if data.backend == "folder":
         listing = fingerprint.files_path(data, split)
         if not listing.exists():
-            raise UserError(f"{listing}: no such file; run `adarem prepare data={data.name}`")
+            raise UserError(f"{listing}: no such file; run `{fingerprint.prepare_command(data)}`")
         return found
     fingerprint.open_beton(data, split)
     if found["write"] != asdict(data.write):
         path = fingerprint.beton_path(data, split)
-        raise UserError(f"{path}: written with another data.write; run `adarem prepare data={data.name}` again")
+        raise UserError(f"{path}: written with another data.write; run `{fingerprint.prepare_command(data)}` again")
     return found

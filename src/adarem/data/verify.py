@@ -8,6 +8,7 @@ from adarem.data import fingerprint
 from adarem.data.ffcv import beton
 from adarem.data.ffcv.encode import content_record, encode_all
 from adarem.data.fingerprint import Fingerprint
+from adarem.data.images.devkit import check_md5
 from adarem.data.images.source import BadFiles, Source
 from adarem.data.progress import with_progress
 from adarem.run.config import DataConfig
@@ -43,13 +44,15 @@ def _verify_beton(data: DataConfig, split: str, found: Fingerprint, progress: bo
     if content.hexdigest() != found["content_hash"]:
         raise UserError(
             f"{path}: its images differ from its fingerprint: damaged or edited; move it away and run "
-            f"`adarem prepare data={data.name}` again"
+            f"`{fingerprint.prepare_command(data)}` again"
         )
 
 
 def _verify_source(
     data: DataConfig, split: str, found: Fingerprint, source: Source, workers: int, progress: bool
 ) -> BadFiles:
+    if source.place.is_file():
+        check_md5(source.place)
     bad: dict[str, str] = {}
     digest = hashlib.sha256()
     images = encode_all(source, None, workers)

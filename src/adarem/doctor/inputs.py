@@ -46,7 +46,13 @@ def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:
     from adarem.data.images.imagenet import archives
     from adarem.data.images.junk import is_junk
     from adarem.data.images.open_source import folder_name
+    from adarem.data.images.torchvision_sets import files_are_there
 
+    if data.source != "folder":
+        if files_are_there(data):
+            return Check("data", True, f"{data.root} is there; `adarem launch` prepares it first")
+        command = f"adarem prepare data={data.name} data.root=... --download"
+        return Check("data", False, f"{data.root}: has no files of {data.label}", command)
     for split in () if data.listing else fingerprint.SPLITS:  # plan has just looked where it made a listing
         folder = Path(data.root) / folder_name(data, split)
         inside = list(folder.iterdir()) if folder.is_dir() else []

@@ -31,6 +31,8 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
     """
     if not plan.runs:
         raise UserError("grid: the plan has no runs; give each axis at least one value")
+    if dry_run:
+        plan.check_data()  # as writing the plan does
     clusters = {planned.config.cluster.name for planned in plan.runs}
     if len(clusters) > 1:
         raise UserError("cluster: the plan has both local and slurm runs; launch them separately")

@@ -88,6 +88,7 @@ def _prepare(plan: "Plan") -> int:
             if end.stopped:
                 return exitcodes.REQUEUE
             return end.code if end.code == exitcodes.USER_ERROR else exitcodes.FAILED
+        plan.check_data()  # once more: what was prepared may be other data than finished runs have read
     return exitcodes.OK
 
 

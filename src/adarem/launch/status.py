@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -87,10 +88,24 @@ def problems(runs: Sequence[RunStatus]) -> list[str]:
     return [f"{run.sweep}/{run.run}: {run.state}: {run.problem}" for run in runs if run.problem]
 
 
-def as_text(runs: Sequence[RunStatus]) -> str:
-    """The table in columns of text, without colours and lines."""
-    lines = aligned([COLUMNS, *table_rows(runs)], right=range(_LEFT_ALIGNED, len(COLUMNS)))
+def as_text(runs: Sequence[RunStatus], width: int | None = None) -> str:
+    """The table in columns of text, without colours and lines; ``width``: of the terminal."""
+    of_rows = lines_within(table_rows(runs), width or shutil.get_terminal_size((80, 24)).columns)
+    lines = [line for of_row in of_rows for line in of_row]
     return "\n".join([*lines, "", summary(runs), *problems(runs)]) + "\n"
+
+
+def lines_within(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
+    """The lines of the heading and of each row. A name that leaves no room for the others has a line of its own."""
+    every = [COLUMNS, *rows]
+    others = aligned([row[1:] for row in every], right=range(_LEFT_ALIGNED - 1, len(COLUMNS) - 1))
+    room = width - 2 - max(map(len, others))
+    column = max(len(row[0]) for row in every if len(row[0]) <= max(room, len(COLUMNS[0])))
+    lines = []
+    for (name, *_), other in zip(every, others, strict=True):
+        long = [name] if len(name) > column else []
+        lines.append([*long, f"{'' if long else name:<{column}}  {other}"])
+    return lines
 
 
 def _show_live(sweeps: Sequence[Path]) -> None:
@@ -101,22 +116,22 @@ def _show_live(sweeps: Sequence[Path]) -> None:
     queue, asked = ask_slurm(sweeps), time.monotonic()
     runs = snapshot(sweeps, queue)
     if not _any_active(runs):
-        console.print(_view(runs))
+        console.print(_view(runs, console.width))
         return
-    with Live(_view(runs, console.height), console=console, auto_refresh=False) as live:
+    with Live(_view(runs, console.width, console.height), console=console, auto_refresh=False) as live:
         while _any_active(runs):
             time.sleep(REFRESH_SECONDS)
             if time.monotonic() - asked > QUEUE_SECONDS:
                 queue, asked = ask_slurm(sweeps), time.monotonic()
             runs = snapshot(sweeps, queue)
-            live.update(_view(runs, console.height), refresh=True)
+            live.update(_view(runs, console.width, console.height), refresh=True)
 
 
 def _any_active(runs: Sequence[RunStatus]) -> bool:
     return any(run.state in _ACTIVE for run in runs)
 
 
-def _view(runs: Sequence[RunStatus], height: int | None = None) -> "Group":
+def _view(runs: Sequence[RunStatus], width: int, height: int | None = None) -> "Group":
     """The coloured table; done and planned runs are left out where it has more lines than ``height``."""
     from rich.console import Group
     from rich.table import Table
@@ -125,10 +140,21 @@ def _view(runs: Sequence[RunStatus], height: int | None = None) -> "Group":
     shown = runs
     if height is not None and len(runs) + len(problems(runs)) + 4 > height:
         shown = [run for run in runs if run.state not in ("done", "planned")]
+    rows = table_rows(shown)
+    below = [Text(), Text(summary(runs)), *(Text(line, style="red") for line in problems(runs))]
+    lines = lines_within(rows, width)
+    if any(len(of_row) > 1 for of_row in lines):
+        styles = ["bold", *(_STYLES.get(row[1], "") for row in rows)]
+        narrow = [
+            Text(line, style=style if line is of_row[-1] else "")
+            for of_row, style in zip(lines, styles, strict=True)
+            for line in of_row
+        ]
+        return Group(*narrow, *below)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, name in enumerate(COLUMNS):
         left = i < _LEFT_ALIGNED
         table.add_column(name, justify="left" if left else "right", no_wrap=i > 0, overflow="fold")
-    for line in table_rows(shown):
+    for line in rows:
         table.add_row(line[0], Text(line[1], style=_STYLES.get(line[1], "")), *line[2:])
-    return Group(table, Text(), Text(summary(runs)), *(Text(line, style="red") for line in problems(runs)))
+    return Group(table, *below)

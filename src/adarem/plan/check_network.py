@@ -9,7 +9,7 @@ from adarem.run.build import KEY, REST, nearest
 from adarem.run.catalog import NETWORKS
 from adarem.run.config import DataConfig, ModelConfig, RunConfig, to_dict
 from adarem.run.errors import UserError
-from adarem.run.imported_names import GIVEN
+from adarem.run.imported_names import GIVEN, plain
 from adarem.run.text_models import LmConfig
 
 # Keys of a config's section that are no settings of a signature, by the kind of the network.
@@ -98,3 +98,13 @@ def complete_network(model: dict[str, object], name: str, signature: NetworkSign
             raise UserError(f"model.{key}: {name} has no default for it; give it, model.{key}=...")
     for key, value in signature.defaults.items():
         model.setdefault(key, value)
+
+
+def check_label(name: str, label: str) -> None:
+    """Raises UserError where a network bears the name of another that the catalog knows."""
+    for of_catalog, network in NETWORKS.items():
+        if of_catalog != name and plain(network.label) == plain(label):
+            raise UserError(
+                f"model.label={label}: is how {of_catalog} is printed, and this is {name}; leave the label out, or "
+                "give another"
+            )

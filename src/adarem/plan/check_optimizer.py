@@ -44,17 +44,25 @@ class OptimizerChecks:
             )
         return self._signatures[name]
 
-    def try_runs(self, configs: list[RunConfig]) -> None:
-        """Builds each optimizer that is imported, with its settings. Raises UserError for one that refuses them."""
+    def try_runs(self, configs: list[RunConfig]) -> list[str]:
+        """Builds each optimizer that is imported, with its settings. Raises UserError for one that refuses them.
+
+        Returns:
+            What a person should know of them, one line each.
+        """
         seen: list[object] = []
+        notes: dict[str, None] = {}
         for config in configs:
             if config.optimizer.imported is None:
                 continue
             raw = to_dict(config)
-            parts = [raw["optimizer"], raw["model"], raw["data"]]
+            parts = [raw["optimizer"], raw["model"], raw["data"], raw["schedule"]]
             if parts not in seen:
                 seen.append(parts)
-                self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
+                answer = self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
+                if (note := answer.get("note")) is not None:
+                    notes[str(note)] = None
+        return list(notes)
 
 
 def complete(optimizer: dict[str, object], name: str, signature: Signature) -> None:
@@ -86,4 +94,13 @@ def complete(optimizer: dict[str, object], name: str, signature: Signature) -> N
             f"optimizer.weight_decay={optimizer['weight_decay']}: {name} names no such setting; leave it out"
         )
     for key, value in signature.defaults.items():
-        optimizer.setdefault(key, value)
+        if key not in optimizer or _alike(optimizer[key], value):  # a default that is spelled out is the default
+            optimizer[key] = value
+
+
+def _alike(a: object, b: object) -> bool:
+    """Whether two settings are the same but for 1 and 1.0."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (a, b))
+    return a == b and (numbers or type(a) is type(b))

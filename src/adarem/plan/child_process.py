@@ -3,8 +3,11 @@
 A line of JSON in, a line of JSON out; ``train.try_parts`` answers.
 """
 
+import contextlib
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +34,9 @@ class ChildProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._child is not None:
-            self._child.kill()
+            # With what it has started itself. A Ctrl-C does not reach its group: it ends here too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
             self._child.communicate()
         self._stderr.close()
 
@@ -73,6 +78,6 @@ class ChildProcess:
             # -P: like a job on a cluster, which does not find a module because it lies in the current folder.
             command = [sys.executable, "-P", "-m", "adarem.train.try_parts"]
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, process_group=0
             )
         return self._child

@@ -7,7 +7,7 @@ import contextlib
 import os
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,18 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adarem.plan.check_network import NetworkChecks, complete_network
+from adarem.plan.check_network import NetworkChecks, check_label, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
+from adarem.plan.check_weights import complete_weights
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.build import coerce, later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
 from adarem.run.errors import UserError
-from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network, plain
-from adarem.run.sweep import RENAMED, SweepLabels, run_name
+from adarem.run.identity import identity
+from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
+from adarem.run.setting import Range
+from adarem.run.sweep import RENAMED, SweepLabels, run_name, setting_text
 from adarem.run.text_models import default_gpt_label
 
 if TYPE_CHECKING:
@@ -412,19 +415,34 @@ def compose_run(
     _set_path(raw["data"], "root")
     lookups.folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
+    complete_weights(raw["model"])
     with_catalog(raw)
-    in_name = {
-        key_of(o): o.get_value_element_as_str()
-        for o in off_axes
-        if key_of(o) not in (*_NOT_IN_NAME, *_NOT_IN_NAME_KEYS)
-        and key_of(o).split(".")[0] not in ("cluster", "wandb", "grid")
-    }
+    in_name = {key_of(o): o.get_value_element_as_str() for o in off_axes if names_runs(key_of(o))}
     in_name |= {k: v for k, v in choice.items() if k not in ("model", "optimizer")}
+    if "model.init" in in_name:  # where it lies does not matter
+        in_name["model.init"] = os.path.basename(in_name["model.init"])
     grid = raw.pop("grid")["name"]
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
+    _as_floats(raw["optimizer"])
+    config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    flat = identity(config)
+    in_name = {k: setting_text(v) if isinstance(v := flat.get(k), float) else text for k, text in in_name.items()}
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
-    return from_dict({"grid": grid, "cell": name, "seed": seed, "overrides": in_name, **raw})
+    return replace(config, run_name=name, overrides=in_name)
+
+
+def names_runs(key: str) -> bool:
+    """Whether an override of ``key`` off the axes joins the names of runs."""
+    return key not in (*_NOT_IN_NAME, *_NOT_IN_NAME_KEYS) and key.split(".")[0] not in ("cluster", "wandb", "grid")
+
+
+def _as_floats(optimizer: dict[str, object]) -> None:
+    """Writes the numbers of a built-in optimizer in one way, in place: 1 and 1.0 are one setting."""
+    known = OPTIMIZERS.get(str(optimizer.get("name")))
+    for key, setting in (known.hparams if known else {}).items():
+        if isinstance(setting.allowed, Range) and type(value := optimizer.get(key)) is int:
+            optimizer[key] = float(value)
 
 
 def _set_path(data: object, key: str) -> None:
@@ -447,7 +465,7 @@ def with_catalog(raw: Mapping[str, object]) -> None:
             part.setdefault("label", default_gpt_label(part.get("layers"), part.get("width")))
         part.setdefault("label", known[name].label if name in known else default_label(name, group))
         if group == "model":
-            _check_network_label(name, str(part["label"]))
+            check_label(name, str(part["label"]))
         if group == "optimizer" and name in known and part["label"] != known[name].label:
             raise UserError(
                 f"optimizer.label={part['label']}: {name} is printed as {known[name].label}; leave the label out, or "
@@ -458,16 +476,6 @@ def with_catalog(raw: Mapping[str, object]) -> None:
             counts = DATA_SETS[name].counts if name in known else dict.fromkeys(splits)
             for split, count in counts.items():
                 part.setdefault(f"expected_{split}", count)
-
-
-def _check_network_label(name: str, label: str) -> None:
-    """Raises UserError where a network bears the name of another that the catalog knows."""
-    for of_catalog, network in NETWORKS.items():
-        if of_catalog != name and plain(network.label) == plain(label):
-            raise UserError(
-                f"model.label={label}: is how {of_catalog} is printed, and this is {name}; leave the label out, or "
-                "give another"
-            )
 
 
 def _has_key(cfg: DictConfig, key: str) -> bool:

@@ -59,6 +59,16 @@ def spec_of(grid: object) -> SweepSpec:
     return spec
 
 
+def check_compared(spec: SweepSpec, file: SweepSpec) -> None:
+    """Raises UserError for a name under ``compare`` that is on no axis, neither of the file nor as planned."""
+    on_axis = {*file.optimizers, *spec.optimizers}
+    for name in spec.compare:
+        if name not in on_axis:
+            raise UserError(
+                f"grid.compare={list(spec.compare)}: {name}: no optimizer of its axis; {nearest(name, on_axis)}"
+            )
+
+
 def _checked_axes(axes: object) -> dict[str, list[str]]:
     """The axes with every value as text."""
     named = _mapping("grid.axes", axes)

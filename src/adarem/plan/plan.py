@@ -3,14 +3,30 @@
 Everything is composed and checked before the first file is written; planning twice changes nothing.
 """
 
+import contextlib
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
+from adarem.plan.check_weights import try_weights
 from adarem.plan.child_process import ChildProcess
-from adarem.plan.compose import Folders, Lookups, compose_grid, compose_run, composing, labels, line_of, parse, values
-from adarem.plan.grid import checked_seeds, places, spec_of, widened
+from adarem.plan.compose import (
+    Folders,
+    Lookups,
+    compose_grid,
+    compose_run,
+    composing,
+    labels,
+    line_of,
+    names_runs,
+    parse,
+    values,
+)
+from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
+from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.config import DataConfig, RunConfig
@@ -25,6 +41,7 @@ from adarem.run.sweep import (
     overrides_text,
     read_sweep,
     runs_in,
+    same_setting,
     scale_in_name,
     setting_text,
     sweep_name,
@@ -53,12 +70,25 @@ class Plan:
     spec: SweepSpec
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
+    notes: Sequence[str] = ()  # what a person should know of it
+
+    def check_data(self) -> None:
+        """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
+        finished = [(p.run, p.config) for p in self.runs if p.run.result_file.exists()]
+        if finished:
+            from adarem.data.unchanged import check_unchanged  # needs numpy
+
+            check_unchanged(finished)
 
     def write(self) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
         grid.yaml keeps what earlier plans of the same sweep have put there.
+
+        Raises:
+            UserError: as `check_data`; nothing is written then.
         """
+        self.check_data()
         try:
             before = read_sweep(self.folder)
         except UserError:  # none yet, or damaged: this one takes its place
@@ -102,6 +132,7 @@ class Plan:
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
+        head += self.notes
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
@@ -133,30 +164,39 @@ def make_plan(overrides: list[str]) -> Plan:
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
         spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
-        shared = [line_of(o) for k, o in given.items() if k not in axes_given]
-        # The grid's own settings, where the user gives no other.
-        settled = [s for s in spec.settings if s.split("=")[0].lstrip("+~") not in given]
         spec = replace(
             spec,
             axes={**spec.axes, **{k: tuple(values(o)) for k, o in given.items() if k in axes_given}},
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
-        off_axes = [o for k, o in given.items() if k not in axes_given]
+        check_compared(spec, file)
+        selection = Selection()
+
+        def composed(choice: Mapping[str, str], seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
+            """A run without some of the user's overrides."""
+            said = given.keys() - left_out
+            off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
+            # The grid's own settings and those of a search, where the user gives no other.
+            settled = [*spec.settings, *selection.overrides(choice["model"], choice["optimizer"])]
+            words = [s for s in settled if s.split("=")[0].lstrip("+~") not in said]
+            return compose_run(choice, seed, [*words, *map(line_of, off_axes)], off_axes, lookups)
+
         choices = places(spec, set(given))
-        first = compose_run(choices[0], spec.seeds[0], [*settled, *shared], off_axes, lookups)
+        first = composed(choices[0], spec.seeds[0])
         selection = _selection(spec.settings_from, base.runs_dir, first)
+        named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
         for choice in choices:
-            of_search = selection.overrides(choice["model"], choice["optimizer"])
-            selected = [s for s in of_search if s.split("=")[0] not in given]
-            overridden = [*settled, *selected, *shared]
-            configs += [compose_run(choice, seed, overridden, off_axes, lookups) for seed in spec.seeds]
+            defaults = spelled_out(named, functools.partial(composed, choice, spec.seeds[0]))
+            configs += [composed(choice, seed, defaults) for seed in spec.seeds]
         _check_labels(configs)
-        optimizers.try_runs(configs)
+        notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
+        notes += try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
+    configs = under_earlier_names(folder, configs, _varied(spec, folder))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
@@ -171,7 +211,7 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned)
+    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
@@ -179,15 +219,31 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
     found = labels()
     of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file,
     optimizers = {c.optimizer.name: c.optimizer.label for c in configs}  # and so are optimizers that are imported
-    by_text = {
-        overrides_text({k: setting_text(v) for k, v in settings.items()}): label
-        for label, settings in spec.overrides.items()
-    }
+    by_text = {}
+    for label, settings in spec.overrides.items():
+        held = {k: setting_text(v) for k, v in settings.items()}
+        for c in configs:  # numbers as the runs have them
+            held |= {k: str(v) for k, v in c.overrides.items() if k in settings and same_setting(v, settings[k])}
+        by_text[overrides_text(held)] = label
     return SweepLabels(
         {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}},
         {**found.optimizer, **{k: v for k, v in optimizers.items() if k not in found.optimizer}},
         by_text,
     )
+
+
+def _varied(spec: SweepSpec, folder: Path) -> set[str]:
+    """The settings that the grid varies, and those that it varied when it was planned before."""
+    specs = [spec]
+    with contextlib.suppress(UserError):
+        specs.append(read_sweep(folder))
+    return {
+        key
+        for s in specs
+        for keys in (s.axes, *s.search.values(), *s.overrides.values())
+        for key in keys
+        if key not in ("model", "optimizer")
+    }
 
 
 def _check_labels(configs: list[RunConfig]) -> None:

@@ -110,9 +110,22 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
         *([Fact("Own schedule", "; ".join(f"{label}: {text}" for label, text in own.items()))] if own else []),
+        *_averaged(runs),
         *_imported(runs, "optimizer"),
         *_imported(runs, "network"),
     ]
+
+
+def _averaged(runs: Sequence[Run]) -> list[Fact]:
+    """Which optimizers were evaluated at an average of their own, and what BatchNorm's statistics there are of."""
+    found: dict[str, None] = {}
+    for r in runs:
+        e = section(r.result, "evaluation")
+        if "point" in e:
+            batches = count(e, "batch_norm_batches")
+            of = f", BatchNorm's statistics there over {batches} training batches" if batches else ""
+            found[f"{r.config.optimizer.label}{of}"] = None
+    return [Fact("Evaluated at their own average", "; ".join(found))] if found else []
 
 
 def _label(run: Run, part: str) -> str:
@@ -170,7 +183,8 @@ def _evaluation(sweep: Sweep) -> str:
     for r in sweep.runs:
         d, e = r.config.data, section(r.result, "evaluation")
         if d.kind != "images":
-            texts["; ".join(f"{k} {v}" for k, v in e.items()) or "not evaluated yet"] = None
+            own = {k: v for k, v in e.items() if k not in ("point", "batch_norm_batches")}  # see _averaged
+            texts["; ".join(f"{k} {v}" for k, v in own.items()) or "not evaluated yet"] = None
             continue
         side = e.get("stored_max_side", d.write.max_side if d.backend == "ffcv" else None)
         size = f"stored with a longest side of {side} px ({d.write.mode})" if side else "images as they are"

@@ -169,6 +169,12 @@ DATA_SETS: Mapping[str, DataSet] = {
         in_folder_name=False,
     ),
     "digits": DataSet("embedded digits", "images", {"train": 1437, "val": 360}, "rehearsal"),
+    "imagenette": DataSet("Imagenette", "images", {"train": 9469, "val": 3925}, "small"),
+    "imagenet100": DataSet("ImageNet-100", "images", {"train": 126689, "val": 5000}, "imagenet_256"),
+    "imagenet64": DataSet("ImageNet-64", "images", {"train": 1281167, "val": 50000}, "imagenet_256"),
+    "cifar10": DataSet("CIFAR-10", "images", {"train": 50000, "val": 10000}, "cifar"),
+    "cifar100": DataSet("CIFAR-100", "images", {"train": 50000, "val": 10000}, "cifar"),
+    "fashion_mnist": DataSet("Fashion-MNIST", "images", {"train": 60000, "val": 10000}, "small"),
     # Its counts differ with the version of Python.
     "pydoc": DataSet("embedded Python reference", "text", {"train": None, "val": None, "test": None}, "rehearsal_text"),
 }

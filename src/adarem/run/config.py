@@ -20,16 +20,17 @@ from adarem.run.imported_names import check_form, is_imported, is_own_network
 from adarem.run.setting import (
     AT_LEAST_0,
     AT_LEAST_1,
-    INSIDE_0_AND_1,
     POSITIVE,
     SHARE,
     SHARE_BELOW_1,
+    InitFile,
+    InitHash,
     Range,
     Scalar,
     Setting,
     Value,
 )
-from adarem.run.text_models import GptConfig, LmConfig, check_gpt
+from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -70,12 +71,16 @@ class DataConfig:
     workers: Annotated[int, Setting("loader threads (ffcv) or processes (folder) per rank", AT_LEAST_1)]
     write: WriteConfig
     kind: Literal["images"] = "images"
+    source: Annotated[
+        Literal["folder", "cifar10", "cifar100", "fashion_mnist"],
+        Setting("folders of image files, or the files that torchvision's class of that name downloads"),
+    ] = field(default="folder", metadata={LATER: True})
     val_folder: Annotated[str, Setting("folder of the validation images, next to train; data=folder finds it")] = field(
         default="val", metadata={LATER: True}
     )
     val_share: Annotated[
         float | None,
-        Setting("of each class, for validation, where root holds the classes", INSIDE_0_AND_1),
+        Setting("of each class, for validation, where root holds the classes", Range(0, 1, above=True, below=True)),
     ] = field(default=None, metadata={LATER: True})
     split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
         default=0, metadata={LATER: True}
@@ -116,49 +121,13 @@ class ModelConfig:
     source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
         field(default=None, metadata={KEY: "class", LATER: True})
     )
+    init: InitFile = field(default=None, metadata={LATER: True})
+    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
     @property
     def imported(self) -> str | None:
         """Where it is imported from, ``my_package:make_network``; None for those of the catalog and of libraries."""
         return self.source or (self.name if is_own_network(self.name) else None)
-
-
-@dataclass(frozen=True)
-class DropoutConfig:
-    """Probabilities of the AWD-LSTM's dropouts; each draws one mask per batch."""
-
-    words: Annotated[float, Setting("of complete words of the embedding", SHARE_BELOW_1)]
-    input: Annotated[float, Setting("of the first layer's input", SHARE_BELOW_1)]
-    hidden: Annotated[float, Setting("between layers", SHARE_BELOW_1)]
-    output: Annotated[float, Setting("of the last layer's output", SHARE_BELOW_1)]
-    recurrent: Annotated[float, Setting("of single hidden-to-hidden weights", SHARE_BELOW_1)]
-
-
-@dataclass(frozen=True)
-class LstmConfig:
-    """The AWD-LSTM and what belongs to training it (Merity et al. 2017)."""
-
-    kind: Literal["text"]
-    name: Literal["awd_lstm"]
-    label: Annotated[str, Setting("as the paper prints it")]
-    layers: Annotated[int, Setting("LSTM layers", AT_LEAST_1)]
-    hidden: Annotated[int, Setting("size of all layers but the last", AT_LEAST_1, "units")]
-    embedding: Annotated[int, Setting("size of the word vectors and, tied, of the last layer", AT_LEAST_1, "units")]
-    dropout: DropoutConfig
-    bptt: Annotated[
-        int,
-        Setting("how far a gradient goes back on average; scales the rate by length / bptt", AT_LEAST_1, "time steps"),
-    ]
-    bptt_half: Annotated[float, Setting("probability that the length is drawn around half of bptt", SHARE)]
-    bptt_deviation: Annotated[float, Setting("standard deviation of a length", AT_LEAST_0, "time steps")]
-    bptt_least: Annotated[int, Setting("shortest length, at most bptt", AT_LEAST_1, "time steps")]
-    activation_reg: Annotated[float, Setting("weight of the last layer's dropped output in the loss", AT_LEAST_0)]
-    temporal_reg: Annotated[float, Setting("weight of the steps of the last layer's output in the loss", AT_LEAST_0)]
-    clip: Annotated[float, Setting("largest norm of the gradient over all parameters; 0 clips nothing", AT_LEAST_0)]
-    average_after: Annotated[
-        int,
-        Setting("NT-ASGD: average after so many epochs without a better validation; 0 never", AT_LEAST_0, "epochs"),
-    ]
 
 
 @dataclass(frozen=True)
@@ -344,6 +313,10 @@ def _check_images(d: DataConfig) -> None:
         _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
     _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
     _require(
+        d.source == "folder" or d.val_share is None,
+        f"data.val_share={d.val_share}: data={d.name} has a validation set of its own; leave it out",
+    )
+    _require(
         d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
         f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
     )
@@ -357,7 +330,7 @@ def _check_model(c: RunConfig) -> None:
     if isinstance(m, ModelConfig | LmConfig):
         _check_network(m)
     elif isinstance(m, LstmConfig):
-        _check_lstm(m)
+        check_lstm(m)
     else:
         check_gpt(m)
     if m.kind == "text":
@@ -383,10 +356,6 @@ def _check_network(m: ModelConfig | LmConfig) -> None:
     for key in m.settings:
         hint = "write a function of yours that builds it so" if is_imported(m.name) else nearest(key, ("name", "label"))
         raise UserError(f"model.{key}: no such key ({m.name}); {hint}")
-
-
-def _check_lstm(m: LstmConfig) -> None:
-    _require(m.bptt_least <= m.bptt, f"model.bptt_least={m.bptt_least}: larger than model.bptt={m.bptt}")
 
 
 def check_name(key: str, value: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from adarem.run.config import RunConfig, to_dict
 
 # What may differ between two starts of one run without changing its result: where data lie, who computes, who watches.
-_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers")
+_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers", "model.init")
 
 
 def identity(config: RunConfig) -> dict[str, object]:

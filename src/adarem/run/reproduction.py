@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from adarem.run.catalog import DATA_SETS, NETWORKS, SYMBOLS
-from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
+from adarem.run.config import DataConfig, RunConfig, TextConfig
+from adarem.run.schedules import schedule_text
 from adarem.run.stated import Stated
-from adarem.run.sweep import SweepSpec, setting_text
+from adarem.run.sweep import SweepSpec, same_setting
+from adarem.run.text_models import LstmConfig
 
 Kind: TypeAlias = Literal["reproduction", "variation", "rehearsal", "study"]
 
 # Share of the training images that may be missing: a few unreadable files, left out by `adarem prepare --skip-bad`.
 TRAINING_MAY_LACK = 0.001
+_SCHEDULES = {"images": "cosine", "text": "step"}  # sections 4.1.1 and 4.2, neither with a warm-up
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -134,6 +137,15 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         as_stated = key.startswith("optimizer.") and leaf in papers  # found above where it differs
         if key not in grids and not as_stated:
             found.setdefault(key, f"{_words(key.rsplit('.', 1)[-1])} {value}")
+    papers_schedule = (_SCHEDULES[config.data.kind], 0.0, 0.0, None)
+    s, clip = config.schedule, config.train.clip_grad_norm
+    varies = any(key.startswith(("schedule", "train.clip_grad_norm")) for key in config.overrides)
+    if (s.name, s.warmup_epochs, s.min_lr, clip) != papers_schedule and not varies:
+        found["schedule"] = schedule_text(config)
+    if config.optimizer.no_decay:
+        found.setdefault("optimizer.no_decay", f"no decay of {', '.join(config.optimizer.no_decay)}")
+    if config.model.init is not None:
+        found.setdefault("model.init", "weights to start from")
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
     known = NETWORKS.get(config.model.name)
@@ -146,7 +158,7 @@ def _of_grid(spec: SweepSpec, config: RunConfig, key: str, value: object) -> boo
     """Whether the grid itself plans this setting off its axes."""
     searched = spec.search.get(config.optimizer.name, {}).get(key, ())
     planned = [settings[key] for settings in spec.overrides.values() if key in settings]
-    return setting_text(value) in map(setting_text, (*searched, *planned))
+    return any(same_setting(value, other) for other in (*searched, *planned))
 
 
 def _other_data(config: RunConfig, seen: Seen) -> str | None:

@@ -6,6 +6,7 @@ overrides, ``grid.yaml`` in the sweep's folder holds it, and every reader parses
 
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -79,6 +80,13 @@ class SweepSpec:
     settings_from: Annotated[
         str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
     ] = None
+    compare: Annotated[
+        tuple[str, ...],
+        Setting(
+            "optimizers that the comparisons are about, each against all others of its network; without it AdaRem and "
+            "AdaRem-S in a grid of the paper, and in a study every optimizer against the first"
+        ),
+    ] = ()
     runs: tuple[str, ...] = ()  # set by plan: the names of all that was planned; empty in files of before
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
@@ -145,7 +153,19 @@ def spec_to_dict(spec: SweepSpec) -> dict[str, object]:
     """The plain form, as grid.yaml holds it; what is empty is left out. ``spec_from_dict`` reads it back."""
     raw = {k: _plain(v) for k, v in dataclasses.asdict(spec).items()}
     keep = ("name", "title", "paper", "metrics", "axes", "seeds", "labels")
-    order = ("name", "heading", "title", "paper", "figure", "metrics", "selection", "axes", "overrides", "search")
+    order = (
+        "name",
+        "heading",
+        "title",
+        "paper",
+        "figure",
+        "metrics",
+        "selection",
+        "axes",
+        "compare",
+        "overrides",
+        "search",
+    )
     last = ("labels", "runs")
     ordered = dict.fromkeys((*order, *(k for k in raw if k not in last), *last))
     return {"format": FORMAT} | {k: raw[k] for k in ordered if k in keep or raw[k] not in (None, [], {}, "")}
@@ -215,18 +235,27 @@ def scale_in_name(data: str, scale: str, reproduces: bool) -> str:
     return "trial" if of_paper and not reproduces else scale
 
 
-_LONGEST_NAME = 180  # characters; wandb and Slurm add their own
+LONGEST_NAME = 60  # characters of a run's name, which `adarem status` shows whole at 80 columns
 
 
 def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, object]) -> str:
-    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``."""
+    """``resnet18-adarem-s0``; overrides off the axes join it: ``resnet18-adarem-weight_decay=0.0005-s0``.
+
+    Of a longer one the beginning, with imported names without their module, and a hash of all of it:
+    ``vit_tiny-MyOptimizer-betas=0.9_0.99-weight_decay=0.05--1f2e3d4c-s0``.
+    """
     settings = [f"{k.rsplit('.', 1)[-1]}={str(v).strip('[]')}" for k, v in sorted(overrides.items())]  # betas=0.9_0.99
-    words = [model, optimizer, *settings, f"s{seed}"]
-    name = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", "-".join(words))
-    if len(name) <= _LONGEST_NAME:
-        return name
-    digest = hashlib.sha256("-".join(words).encode()).hexdigest()[:12]  # file systems take 255 characters
-    return f"{name[: _LONGEST_NAME - 14]}--{digest}"
+    name, end = _safe("-".join([model, optimizer, *settings])), f"-s{seed}"
+    if len(name + end) <= LONGEST_NAME:
+        return name + end
+    every = json.dumps([model, optimizer, {k: str(v) for k, v in overrides.items()}], sort_keys=True)
+    end = f"--{hashlib.sha256(every.encode()).hexdigest()[:8]}{end}"
+    short = _safe("-".join([model.rpartition(":")[2], optimizer.rpartition(":")[2], *settings]))
+    return short[: LONGEST_NAME - len(end)].rstrip("-_.") + end
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)
 
 
 def setting_text(value: object) -> str:
@@ -234,6 +263,16 @@ def setting_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(setting_text, value))}]"
     return "null" if value is None else str(value)
+
+
+def same_setting(a: object, b: object) -> bool:
+    """Whether two settings are the same value, however a number is written: 1e-4 and 0.0001, 1 and 1.0."""
+    if setting_text(a) == setting_text(b):
+        return True
+    try:
+        return float(setting_text(a)) == float(setting_text(b))
+    except ValueError:
+        return False
 
 
 def overrides_text(settings: Mapping[str, object]) -> str:

@@ -11,20 +11,23 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from adarem.data.unchanged import check_like_finished, check_unchanged
 from adarem.run import exitcodes
-from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
+from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash, identity
 from adarem.run.records import number
+from adarem.run.text_models import LstmConfig
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
-from adarem.train.checkpoint import find_newest, load
+from adarem.train.checkpoint import Newest, find_newest, load
 from adarem.train.console import duration, print_line
 from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
+from adarem.train.models.build import initialise
 from adarem.train.models.library import count_parameters
 from adarem.train.named_optimizers import build_named, load_named
 from adarem.train.optimizers import build_optimizer
@@ -67,7 +70,7 @@ def train(path: Path) -> int:
     try:
         with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
-                if on_main_rank(context, lambda: _claim(run, stack)) in FINISHED:
+                if on_main_rank(context, lambda: _claim(run, config, stack)) in FINISHED:
                     if context.is_main:
                         print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
@@ -82,10 +85,15 @@ def train(path: Path) -> int:
         context.close()
 
 
-def _claim(run: RunDir, stack: ExitStack) -> Status:
-    """Locks the run for this process and returns its status; raises UserError for a result that was edited by hand."""
+def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> Status:
+    """Locks the run for this process and returns its status.
+
+    Raises:
+        UserError: its result was edited by hand; it is finished, and its data are not those that it read.
+    """
     stack.enter_context(run.lock())
     run.result()
+    check_unchanged([(run, config)])
     return run.status()
 
 
@@ -94,8 +102,10 @@ def _train(
 ) -> int:
     """Trains to an end that all ranks come to, records it and returns its exit code."""
     # Data, network and optimizer, then the state of the last checkpoint.
-    trainer = _build(run, config, context)
-    notes = _restore(trainer)
+    newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
+    trainer = _build(run, config, context, resumes=newest.path is not None)
+    on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
+    notes = _restore(trainer, newest)
 
     # A process of its own copies the run directory to wandb.
     if attempt.console is not None:
@@ -124,13 +134,19 @@ def _train(
     return exitcodes.OK
 
 
-def _build(run: RunDir, config: RunConfig, context: RankContext) -> Trainer:
-    """Data, network and optimizer at step 0. Raises UserError on every rank where any of them cannot be built."""
+def _build(run: RunDir, config: RunConfig, context: RankContext, *, resumes: bool = False) -> Trainer:
+    """Data, network and optimizer at step 0; for a run that resumes, the file of weights to start from is not read.
+
+    Raises UserError on every rank where any of them cannot be built.
+    """
     _set_up_torch(config, context)
     raise_on_all_ranks(context, lambda: _check_host(config, context))
 
     task = raise_on_all_ranks(context, lambda: _build_task(config, context))
-    model = task.build_model().to(context.device)
+    model = task.build_model()
+    if not resumes:
+        raise_on_all_ranks(context, lambda: initialise(model, config))
+    model = model.to(context.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = raise_on_all_ranks(context, lambda: _build_optimizer(config, context, task, model))
@@ -207,16 +223,15 @@ def _build_task(config: RunConfig, context: RankContext) -> Task:
     return LanguageTask(config, context) if isinstance(config.model, LstmConfig) else WindowTask(config, context)
 
 
-def _restore(trainer: Trainer) -> list[str]:
+def _restore(trainer: Trainer, newest: Newest) -> list[str]:
     """Loads the newest checkpoint, if there is one; returns what a person should read about it."""
-    context = trainer.context
-    newest = on_main_rank(context, lambda: find_newest(trainer.run.checkpoints))  # all ranks load the same file
-    path = newest.path
+    context, path, m = trainer.context, newest.path, trainer.config.model
     if path is None:
         hosts = ", ".join(sorted(set(context.hosts)))
         parameters, device = count_parameters(trainer.model), context.device.type
         return [
             *newest.notes,
+            *([f"weights of {m.init} ({(m.init_sha256 or '')[:12]})"] if m.init else []),
             f"starting, {parameters:,} parameters, {context.world_size} ranks on {hosts} ({device})",
         ]
     record = raise_on_all_ranks(context, lambda: load(path))

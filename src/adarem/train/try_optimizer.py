@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
+from adarem.run.text_models import LstmConfig
 from adarem.train.evaluation_point import Modes, modes_of
 from adarem.train.imported import plain_defaults
 from adarem.train.models.build import build_network
@@ -44,9 +45,12 @@ def describe(name: str) -> dict[str, object]:
     }
 
 
-def try_config(config: RunConfig) -> None:
+def try_config(config: RunConfig) -> str | None:
     """Builds the run's optimizer and takes steps with it: a class over small tensors of all kinds, a factory over the
     run's network.
+
+    Returns:
+        What a person should know of it, in one line.
 
     Raises:
         UserError: it cannot be built or does not step; in its own words.
@@ -56,7 +60,7 @@ def try_config(config: RunConfig) -> None:
     named = load_named(o.imported)
     network = build_network(config) if named.is_factory else _Plain((1, 2, 3, 4))
     try:
-        _build_and_step(named, config, network)
+        optimizer = _build_and_step(named, config, network)
     except UserError:
         raise
     except Exception as e:
@@ -69,6 +73,12 @@ def try_config(config: RunConfig) -> None:
                 "gives the others to another optimizer (docs/own-optimizer.md)"
             ) from None
         raise UserError(f"optimizer={o.imported}: refuses its settings ({first}); correct optimizer.*") from None
+    if named.is_factory and modes_of(optimizer) is not None and config.schedule.name != "constant":
+        return (
+            f"optimizer={o.imported}: averages by itself, and its rate follows the {config.schedule.name} schedule; "
+            "schedule: {name: constant} in a file of its own keeps it constant"
+        )
+    return None
 
 
 def _works_in_two_dimensions(named: NamedOptimizer, config: RunConfig) -> bool:
@@ -79,7 +89,7 @@ def _works_in_two_dimensions(named: NamedOptimizer, config: RunConfig) -> bool:
     return True
 
 
-def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module) -> None:
+def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module) -> Optimizer:
     o = config.optimizer
     optimizer = build_named(
         named, network, lr=o.lr * config.scale.lr_factor, weight_decay=o.weight_decay, hparams=o.hparams,
@@ -96,6 +106,11 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
             optimizer.step()
 
     if (modes := modes_of(optimizer)) is not None:
+        if isinstance(config.model, LstmConfig) and config.model.average_after:
+            raise UserError(
+                f"model.average_after={config.model.average_after}: {named.name} averages by itself; give "
+                "model.average_after=0"
+            )
         _switch(named, modes.train)
         steps()
         _check_modes(named, modes, list(network.parameters()))
@@ -111,6 +126,7 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
             f"optimizer={named.name}: its state cannot be read back from a checkpoint ({first}); keep tensors, numbers "
             "and text in it"
         ) from None
+    return optimizer
 
 
 def _switch(named: NamedOptimizer, mode: Callable[[], object]) -> None:

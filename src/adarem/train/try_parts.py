@@ -3,7 +3,8 @@
 A line of JSON in, a line of JSON out. ``{"describe": NAME}`` answers with the settings of an optimizer's signature and
 their defaults, ``{"describe_network": NAME, "given": [KEYWORDS]}`` with those of a network's; ``{"try": CONFIG}``, a
 run's config as in config.yaml, builds its optimizer and takes two steps, ``{"try_network": CONFIG}`` passes a batch
-through its network. An ``error`` in the answer is the user's line.
+through its network, ``{"try_weights": CONFIG}`` loads the weights that it starts from. An ``error`` in the answer is
+the user's line.
 """
 
 import json
@@ -11,8 +12,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from adarem.run.config import from_dict
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
+from adarem.train.models.build import build_network, initialise
 from adarem.train.try_network import describe_network, try_network
 from adarem.train.try_optimizer import describe, try_config
 
@@ -25,13 +27,20 @@ def _answer(request: Mapping[str, object]) -> dict[str, object]:
             given = request["given"]
             assert isinstance(given, list)
             return describe_network(str(request["describe_network"]), given)
-        key, try_one = ("try", try_config) if "try" in request else ("try_network", try_network)
-        config = request[key]
-        assert isinstance(config, dict)
-        try_one(from_dict(config))
+        if "try_weights" in request:
+            config = _config(request["try_weights"])
+            return {"note": initialise(build_network(config), config)}
+        if "try" in request:
+            return {"note": try_config(_config(request["try"]))}
+        try_network(_config(request["try_network"]))
         return {}
     except UserError as e:
         return {"error": str(e)}
+
+
+def _config(raw: object) -> RunConfig:
+    assert isinstance(raw, dict)
+    return from_dict(raw)
 
 
 def main() -> None:

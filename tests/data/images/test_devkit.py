@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adarem.data.images.devkit import ARCHIVE, devkit_places, read_devkit
+from adarem.data.images.devkit import ARCHIVE, SIZES, check_md5, devkit_places, read_devkit
 from adarem.run.errors import UserError
 from tests.support.imagenet_archives import devkit_files, val_images, write_devkit
 from tests.support.imagenet_tree import make_imagenet_tree
@@ -49,6 +49,21 @@ def test_a_number_that_is_no_class(tree: Path, tmp_path: Path) -> None:
         UserError, match=r"line 2 of ILSVRC2012_validation_ground_truth.txt is '7', no class of meta.mat"
     ):
         read_devkit(tmp_path)
+
+
+def test_the_md5_sum_of_an_archive_of_the_right_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.datasets import imagenet as theirs
+
+    path = tmp_path / "ILSVRC2012_img_val.tar"
+    path.write_bytes(b"archive")
+    check_md5(path)  # of another size: another archive
+    monkeypatch.setitem(SIZES, path.name, 7)
+    with pytest.raises(
+        UserError, match=r"img_val.tar: MD5 sum 888d0ee3.*, image-net.org's has 29b22e29.*; it is damaged"
+    ):
+        check_md5(path)
+    monkeypatch.setitem(theirs.ARCHIVE_META, "val", (path.name, hashlib.md5(b"archive").hexdigest()))
+    check_md5(path)
 
 
 def test_members_are_not_followed(tmp_path: Path) -> None:

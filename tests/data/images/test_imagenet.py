@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adarem.data import fingerprint
-from adarem.data.images import imagenet
+from adarem.data.images import devkit, imagenet
 from adarem.data.prepare import prepare
 from adarem.run.config import WriteConfig
 from adarem.run.errors import UserError
@@ -193,6 +193,29 @@ def test_what_is_missing_or_damaged_is_one_line(layout, damage, message, tree: P
         prepare(config(root), workers=1, progress=False)
     assert "\n" not in str(error.value)
     assert not list(root.glob("ffcv/*.beton*"))
+
+
+def test_verify_compares_the_md5_sums_of_image_net_orgs_archives(tree: Path, root: Path, monkeypatch) -> None:
+    LAYOUTS["image-net.org"](tree, root)
+    prepare(config(root), workers=1, progress=False)
+    monkeypatch.setitem(devkit.SIZES, VAL, (root / VAL).stat().st_size)
+    with pytest.raises(UserError, match=f"{VAL}: MD5 sum "):
+        prepare(config(root), workers=1, verify=True, progress=False)
+
+
+def test_kaggles_other_forms_are_unpacked_by_hand(tree: Path, root: Path) -> None:
+    (root / "imagenet_object_localization_patched2019.tar.gz").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"patched2019.tar.gz: compressed; unpack it: `tar -xzf '.*' -C '.*/down loads'`"
+    ):
+        prepare(config(root), workers=1, progress=False)
+    (root / "imagenet_object_localization_patched2019.tar.gz").unlink()
+    with zipfile.ZipFile(root / imagenet.ZIP, "w") as archive:
+        archive.writestr("imagenet_object_localization_patched2019.tar.gz", b"")
+    with pytest.raises(
+        UserError, match=r"holds no ILSVRC/Data/CLS-LOC/train/; unpack it: `unzip '.*' -d '.*/down loads'`"
+    ):
+        prepare(config(root), workers=1, progress=False)
 
 
 def test_the_backend_folder_says_what_to_do_with_archives(tree: Path, root: Path) -> None:

@@ -131,10 +131,12 @@ def test_no_verdict_on_settings_off_the_grid(dirs, table2_runs):
 def test_a_recipes_settings_show_where_they_are_set(dirs):
     folder, recipe = write_grid(dirs[0]), {"min_lr": 0.001}
     changed = {"schedule": recipe, "optimizer": {"no_decay": ["bias", "norm"]}, "train": {"clip_grad_norm": 1.0}}
+    changed |= {"model": {"init": "/weights.pt", "init_sha256": "ab" * 32}}
     finish(folder, make_config("resnet18", "sgdm", changed=changed), 70.0)
     finish(folder, make_config("resnet18", "adam"), 69.0)
     header, rows, notes = fairness_sheet(table(folder, dirs[1]))
     adam, sgdm = sorted((dict(zip(header, row, strict=True)) for row in rows if row[0] in ("SGDM", "Adam")), key=str)
     recipe = "cosine learning rate, no warm-up, falls to 0.001, gradient clipped to norm 1"
     assert sgdm["lr"] == f"0.4 (paper); {recipe}" and adam["lr"] == "0.004 (paper)"
+    assert "ResNet-18 starts from the weights in /weights.pt (abababababab)." in notes
     assert sgdm["Weight decay"].endswith("; none on bias, norm") and "none" not in adam["Weight decay"]

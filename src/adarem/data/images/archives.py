@@ -8,6 +8,7 @@ read without them: zipfile would read a directory of two million names again in 
 import io
 import os
 import re
+import shlex
 import struct
 import tarfile
 import zipfile
@@ -113,6 +114,10 @@ def add_tar(listing: Listing, path: Path, split: str) -> None:
     """
     with _opened(path) as f:
         size = os.fstat(f.fileno()).st_size
+        if _is_compressed(f.fileno()):
+            folder = shlex.quote(str(path.parent / split))
+            unpack = f"mkdir -p {folder} && tar -xf {shlex.quote(str(path))} -C {folder}"
+            raise UserError(f"{path}: compressed, and images are read in place; unpack it: `{unpack}`")
         for member in _tar_members(f.fileno(), 0, size, path):
             parts = member.parts
             while len(parts) > 1 and parts[0] in (split, path.stem):
@@ -157,10 +162,12 @@ def _opened(path: Path) -> io.FileIO:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that and start again") from None
 
 
+def _is_compressed(handle: int) -> bool:
+    return os.pread(handle, 2, 0) in (b"\x1f\x8b", b"BZ", b"\xfd7")  # gzip, bzip2, xz
+
+
 def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_TarMember]:
     """The files of a tar that is ``size`` bytes of a file from ``start`` on."""
-    if os.pread(handle, 2, start) in (b"\x1f\x8b", b"BZ", b"\xfd7"):
-        raise UserError(f"{shown}: compressed, and images are read in place; unpack it first: `tar -xf {shown}`")
     at = 0
     try:
         with tarfile.TarFile(fileobj=_Window(handle, start, size)) as tar:
@@ -174,7 +181,7 @@ def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_T
                     kind = "a link" if info.islnk() or info.issym() else "no plain file"
                     raise UserError(f"{shown}: its member {info.name} is {kind}; no image archive has such; {_AGAIN}")
             at = tar.offset
-    except (tarfile.TarError, ValueError) as e:  # ValueError: a number in a header that is none
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as e:  # of numbers, and headers of headers
         if isinstance(e, UserError):
             raise
         raise UserError(f"{shown}: ends too early or is damaged ({e}); {_AGAIN}") from None
@@ -182,8 +189,9 @@ def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_T
     if os.pread(handle, min(_BLOCK, size - at), start + at) != bytes(_BLOCK):
         what = "ends too early" if size - at < _BLOCK else "is damaged"
         raise UserError(f"{shown}: {what} at byte {at:,}; {_AGAIN}")
-    if size - at > _PADDING:
-        raise UserError(f"{shown}: its last {size - at:,} bytes are no part of it: an interrupted download; {_AGAIN}")
+    rest = size - at
+    if rest > _PADDING or any(os.pread(handle, rest, start + at)):
+        raise UserError(f"{shown}: its last {rest:,} bytes are no part of it: an interrupted download; {_AGAIN}")
 
 
 _AGAIN = "get it again"
@@ -194,6 +202,11 @@ def _parts(name: str, shown: Path) -> tuple[str, ...]:
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise UserError(f"{shown}: its member {name!r} leads out of a folder; no image archive has such; {_AGAIN}")
     return parts
+
+
+def unzip(path: Path) -> str:
+    """What to do where an archive is of no use as it is."""
+    return f"unpack it: `unzip {shlex.quote(str(path))} -d {shlex.quote(str(path.parent))}`"
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -217,6 +230,7 @@ def add_zip(listing: Listing, archive: zipfile.ZipFile, folder: str) -> None:
         UserError: a member is encrypted, a link, compressed in a way that is not read, or has a name that leads out.
     """
     path = Path(str(archive.filename))
+    end = path.stat().st_size
     for info in archive.infolist():
         name = info.filename.removeprefix("./")
         if not name.startswith(folder) or info.is_dir():
@@ -225,7 +239,9 @@ def add_zip(listing: Listing, archive: zipfile.ZipFile, folder: str) -> None:
         if info.external_attr >> 16 & 0o170000 == 0o120000:
             raise UserError(f"{path}: its member {name} is a link; no image archive has such; {_AGAIN}")
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise UserError(f"{path}: {name} is encrypted or compressed in a rare way; unpack it: `unzip {path}`")
+            raise UserError(f"{path}: {name} is encrypted or compressed in a rare way; {unzip(path)}")
+        if not 0 <= info.header_offset <= end - info.compress_size:
+            raise UserError(f"{path}: {name} lies behind its end; {_AGAIN}")
         image = ZipMember(
             str(path), info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
         )

@@ -3,7 +3,9 @@
 Slow, and without FFCV: the control that separates FFCV's effect on accuracy, and the way for machines without FFCV.
 """
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +16,42 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as F
 
 from adarem.data import fingerprint
-from adarem.data.images.open_source import folder_name
+from adarem.data.images.open_source import folder_name, open_source
 from adarem.data.images.sampling import INDEX_MASK, CentreCrop, View, stored_size
-from adarem.data.images.source import decode_rgb
+from adarem.data.images.source import File, Stored, decode_rgb
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # uint8 [b, size, size, 3], int64 [b]
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The files of a folder by sample. Kept as one array, which the worker processes share; a list they would copy."""
+
+    folder: str
+    names: NDArray[np.bytes_]
+
+    def __call__(self, sample: int) -> Stored:
+        return File(self.folder, self.names[sample].decode())
+
+
 class _Samples(Dataset[Batch | str]):
     """Takes an array of index words, returns a complete batch; or the problem, where a file does not decode."""
 
-    def __init__(
-        self, root: Path, files: NDArray[np.bytes_], labels: NDArray[np.int64], view: View, max_side: int
-    ) -> None:
-        self.root, self.files, self.labels, self.view, self.max_side = root, files, labels, view, max_side
+    def __init__(self, image_of: Callable[[int], Stored], labels: NDArray[np.int64], view: View, max_side: int) -> None:
+        self.image_of, self.labels, self.view, self.max_side = image_of, labels, view, max_side
 
     def __getitem__(self, words: NDArray[np.uint64]) -> Batch | str:
         size = self.view.size
         images = torch.empty(len(words), size, size, 3, dtype=torch.uint8)
         samples = (words & np.uint64(INDEX_MASK)).astype(np.int64)
         for k, (word, sample) in enumerate(zip(words.tolist(), samples.tolist(), strict=True)):
-            path = self.root / self.files[sample].decode()
+            image = self.image_of(sample)
             try:
-                pixels = decode_rgb(path.read_bytes())
+                pixels = decode_rgb(image.read())
             except Exception as e:
+                path = os.path.join(*image) if isinstance(image, File) else "memory"
                 return f"{path}: sample {sample} does not decode ({type(e).__name__}: {e}); replace or remove the file"
             images[k] = torch.from_numpy(show(pixels, word, self.view, self.max_side))
         return images, torch.from_numpy(self.labels[samples])
@@ -80,7 +92,7 @@ class FolderReader:
         try:
             files = np.array(path.read_bytes().splitlines())
         except FileNotFoundError:
-            raise UserError(f"{path}: no such file; run `adarem prepare data={data.name}`") from None
+            raise UserError(f"{path}: no such file; run `{fingerprint.prepare_command(data)}`") from None
         if len(files) != found["num_images"]:
             raise UserError(
                 f"{path}: lists {len(files)} files, its fingerprint {found['num_images']}; run `adarem prepare` again"
@@ -89,14 +101,18 @@ class FolderReader:
             raise UserError(
                 f"{path}: {found['num_classes']} classes, data.num_classes is {data.num_classes}; set it to that"
             )
-        names = {name: label for label, name in enumerate(found["classes"])}
-        files = np.array([b"/".join(file.split(b"/")[-2:]) for file in files.tolist()])  # <class>/<file>
-        labels = np.array([names[file.split(b"/")[0].decode()] for file in files.tolist()], np.int64)
-        folder = Path(data.root) / folder_name(data, split)
-        first = folder / files[0].decode()
-        if not first.exists():
-            raise UserError(f"{first}: no such file; correct data.root")
-        self.samples = _Samples(folder, files, labels, view, data.write.max_side)
+        image_of: Callable[[int], Stored]
+        if data.source == "folder":
+            image_of, labels = _listed(data, split, files, found["classes"])
+        else:
+            source = open_source(data)[split]
+            if source.listing_hash != found["listing_hash"]:
+                raise UserError(
+                    f"data.root={data.root}: holds other images than {path} lists; run "
+                    f"`{fingerprint.prepare_command(data)}` again"
+                )
+            image_of, labels = source.images.__getitem__, source.labels
+        self.samples = _Samples(image_of, labels, view, data.write.max_side)
         self.num_images = len(files)
         self.workers = data.workers
 
@@ -106,6 +122,20 @@ class FolderReader:
 
     def close(self) -> None:
         """Does nothing: no file or process stays open between two passes over the data."""
+
+
+def _listed(
+    data: DataConfig, split: str, files: NDArray[np.bytes_], classes: Sequence[str]
+) -> tuple[_Files, NDArray[np.int64]]:
+    """The images and labels of a list of files. Raises UserError where the first of them is not there."""
+    names = {name: label for label, name in enumerate(classes)}
+    files = np.array([b"/".join(file.split(b"/")[-2:]) for file in files.tolist()])  # <class>/<file>
+    labels = np.array([names[file.split(b"/")[0].decode()] for file in files.tolist()], np.int64)
+    folder = Path(data.root) / folder_name(data, split)
+    first = folder / files[0].decode()
+    if not first.exists():
+        raise UserError(f"{first}: no such file; correct data.root")
+    return _Files(str(folder), files), labels
 
 
 class FolderBatches(Iterator[Batch]):

@@ -8,6 +8,7 @@ from pathlib import Path
 from adarem.data.fingerprint import SPLITS
 from adarem.data.images.imagenet import Downloads, archives, check_unpacked
 from adarem.data.images.source import Source, class_hash, scan
+from adarem.data.images.torchvision_sets import files_are_there, open_set
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
 
@@ -21,6 +22,8 @@ def folder_name(data: DataConfig, split: str) -> str:
 
 def source_is_there(data: DataConfig) -> bool:
     """Whether there is a source to read; prepared files are of use without one."""
+    if data.source != "folder":
+        return files_are_there(data)
     root, folder = Path(data.root), folder_name(data, "train")
     return (root / folder).is_dir() or folder == "train" and bool(archives(root, "train"))
 
@@ -30,8 +33,10 @@ def open_source(data: DataConfig) -> dict[str, Source]:
 
     Raises:
         UserError: a folder or a class is missing, empty or too small, an archive is damaged, or the backend reads none;
-            see `scan`, `split_classes` and `Downloads`.
+            see `scan`, `split_classes`, `Downloads` and `open_set`.
     """
+    if data.source != "folder":
+        return open_set(data)
     root = Path(data.root)
     if data.val_share is not None:
         return split_classes(scan(root, "."), data.val_share, data.split_seed)

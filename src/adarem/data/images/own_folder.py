@@ -5,20 +5,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import get_type_hints
 
 from adarem.data.fingerprint import SPLITS
 from adarem.data.images.open_source import listing_of, split_classes
 from adarem.data.images.source import Source, same_classes, scan
 from adarem.run.build import coerce
 from adarem.run.catalog import DATA_SETS
+from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
-from adarem.run.setting import AT_LEAST_0, INSIDE_0_AND_1, Setting
 
 VAL_FOLDERS = ("val", "valid", "validation", "test")  # the first that is there counts
 VAL_SHARE = 0.2  # of a folder that is split here, where nobody says
-
-_SHARE, _SEED = Setting("", INSIDE_0_AND_1), Setting("", AT_LEAST_0)
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,10 @@ class FolderReading:
                 counts than those that are given.
         """
         root = Path(str(data["root"]))
+        hints = get_type_hints(DataConfig, include_extras=True)
         val_folder = coerce(data.get("val_folder"), str | None, "data.val_folder")
-        share = coerce(data.get("val_share"), Annotated[float | None, _SHARE], "data.val_share")
-        seed = coerce(data.get("split_seed", 0), Annotated[int, _SEED], "data.split_seed")
+        share = coerce(data.get("val_share"), hints["val_share"], "data.val_share")
+        seed = coerce(data.get("split_seed", 0), hints["split_seed"], "data.split_seed")
         assert isinstance(val_folder, str | None) and isinstance(share, float | None) and isinstance(seed, int)
         key = (root, val_folder, share, seed)
         if key not in self._found:

@@ -68,7 +68,7 @@ def _lines(table: Table, model: str) -> list[LineOfTable]:
     for name in table.columns:
         for k, text in enumerate(overrides):
             label = table.labels.cell(name, text if len(overrides) > 1 else "")
-            style = of_optimizer(name, table.columns)
+            style = replace(of_optimizer(name, table.columns), emphasised=name in table.compared)
             if one_optimizer:
                 label = table.labels.overrides(text) or label
                 other = palette()[k % len(palette())]

@@ -25,7 +25,7 @@ WIDTH, HEAD, ROW, CAPTION = 9.0, 0.62, 2.9, 0.17
 
 @dataclass(frozen=True)
 class CurveStyle:
-    """The look of a curve; ``emphasised`` for the optimizers that the report is about."""
+    """The look of a curve; ``emphasised`` for the optimizers that the table is about."""
 
     color: str
     line: LineStyle
@@ -51,7 +51,7 @@ def of_optimizer(name: str, among: Sequence[str] = ()) -> CurveStyle:
         turn, place = divmod(i, len(_COLORS))
         return CurveStyle(_COLORS[place], _LINES[i % len(_LINES)], _MARKERS[(place + turn) % len(_MARKERS)])
     known = OPTIMIZERS[name]
-    return CurveStyle(known.color, known.line, known.marker, emphasised=name.startswith("adarem"))
+    return CurveStyle(known.color, known.line, known.marker)
 
 
 def palette() -> list[CurveStyle]:

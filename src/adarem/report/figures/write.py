@@ -95,7 +95,9 @@ def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
         for part in _parts(table):
             others = ", the other networks" if part.ending else ""
             room = LONGEST_TITLE - len(f"{stamp}{others}. {text}")  # a study's heading is its title
-            full = f"{stamp}{textwrap.shorten(title, max(room, 20), placeholder=' …')}{others}. {text}"
+            full = f"{stamp}{textwrap.shorten(title, max(room, 20), placeholder=' …')}{others}. {text}".replace(
+                " …. ", " … "
+            )
             sentences = " ".join(filter(None, (part.sentence, caption, seeds)))
             figures.append(curves(table, panels, full, part.models, sentences))
     return figures

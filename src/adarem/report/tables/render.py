@@ -138,7 +138,7 @@ def power_notes(table: Table) -> list[str]:
 
 
 def test_notes(table: Table) -> list[str]:
-    """Welch's t of AdaRem or AdaRem-S against the others, one line per comparison."""
+    """Welch's t of the compared optimizers against the others, one line per comparison."""
     return [f"{c.row}: {c.first} − {c.second} = {c.test.text}" for c in table.comparisons]
 
 

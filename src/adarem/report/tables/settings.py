@@ -123,7 +123,7 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
         readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
         for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
-        if known or v not in (None, False)  # of an imported one all settings are there, most of them switches
+        if known or not (v is None or v is False)  # of an imported one all settings are there, most of them switches
     ]
     return [
         label,
@@ -200,8 +200,15 @@ def fairness_sheet(table: Table) -> FairnessSheet:
         alike = f"{'Alike' if study else 'Ours, alike'} for all: precision {c.scale.precision}, "
         alike += f"label smoothing {t.label_smoothing:g}, "
         alike += f"weight decay on norm and bias: {'yes' if t.decay_norm_and_bias else 'no'}"
+        if any(r.config.optimizer.no_decay for r in runs):
+            alike += " but for the kinds that rows above leave out"
         if d.kind == "images":
             alike += f", random resized crop {d.train_crop} px of {d.crop_area[0]:g} to {d.crop_area[1]:g} of the area"
             alike += f", flip {d.flip:g}"
         notes.append(f"{alike}.")
+        starts = {r.config.model.label: r.config.model for r in runs if r.config.model.init}
+        notes += [
+            f"{label} starts from the weights in {m.init} ({(m.init_sha256 or '')[:12]})."
+            for label, m in starts.items()
+        ]
     return FairnessSheet(header, rows, notes)

@@ -171,10 +171,30 @@ class Table:
         own = self.labels.overrides(row.overrides)
         return f"{text} ({own})" if own else text
 
+    @property
+    def compared(self) -> list[str]:
+        """The optimizers that the comparisons are about: those that the grid names, as far as they are columns.
+
+        Where it names none: AdaRem and AdaRem-S, else the first column; none in a study.
+        """
+        spec = self.sweep.spec
+        if named := [o for o in self.columns if o in spec.compare]:
+            return named
+        if spec.paper is None:
+            return []
+        return [o for o in self.columns if o.startswith("adarem")] or list(self.columns[:1])
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Each compared optimizer and another one; in a study that names none, each other column and the first."""
+        ours, columns = self.compared, list(self.columns)
+        if not ours:
+            return [(other, columns[0]) for other in columns[1:]]
+        return [(a, b) for a in ours for b in columns if b not in ours or columns.index(b) > columns.index(a)]
+
     @cached_property
     def comparisons(self) -> Sequence[ComparedCells]:
-        """Welch's t of AdaRem or AdaRem-S (else the first column) against every other cell of its row, and of the
-        settings that a grid varies against its own.
+        """Welch's t of the ``compared`` optimizers against the others of their row, and of the settings that a grid
+        varies against its own.
 
         Holm's correction runs over all of them. Cells with one seed or of other data are left out.
         """
@@ -184,16 +204,13 @@ class Table:
 
         found: list[tuple[str, str, str]] = []
         samples: list[TwoSamples] = []
-        ours = [o for o in self.columns if o.startswith("adarem")] or list(self.columns[:1])
         for row in self.rows:
-            of_row = able(self.cell(row, o) for o in self.columns)
-            for a in (c for c in of_row if c.optimizer in ours):
-                for b in of_row:
-                    twice = b.optimizer in ours and self.columns.index(b.optimizer) <= self.columns.index(a.optimizer)
-                    if a.data == b.data and not twice:
-                        names = self.labels.optimizer(a.optimizer), self.labels.optimizer(b.optimizer)
-                        found.append((self.row_label(row), *names))
-                        samples.append(TwoSamples(a.values, b.values))
+            of_row = {c.optimizer: c for c in able(self.cell(row, o) for o in self.columns)}
+            for first, second in self._pairs():
+                if first not in of_row or second not in of_row or of_row[first].data != of_row[second].data:
+                    continue
+                found.append((self.row_label(row), self.labels.optimizer(first), self.labels.optimizer(second)))
+                samples.append(TwoSamples(of_row[first].values, of_row[second].values))
         varied = [label for label in self.sweep.spec.labels.overrides if label]
         for a, b in itertools.product(able(self.cells), able(self.cells)):
             alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from adarem.run.config import DataConfig, LstmConfig, ModelConfig, RunConfig
-from adarem.run.text_models import GptConfig
+from adarem.run.config import DataConfig, ModelConfig, RunConfig
+from adarem.run.text_models import GptConfig, LstmConfig
 from adarem.train.models.awd_lstm import AwdLstm
 from adarem.train.models.gpt import Gpt
+from adarem.train.models.initial_weights import load_initial_weights
 from adarem.train.models.library import build_model
 from adarem.train.named_networks import build_named_network
 
@@ -62,3 +63,12 @@ def _awd_lstm(m: LstmConfig, vocabulary: int) -> AwdLstm:
 
 def _gpt(m: GptConfig, vocabulary: int) -> Gpt:
     return Gpt(vocabulary, layers=m.layers, heads=m.heads, width=m.width, context=m.context, dropout=m.dropout)
+
+
+def initialise(model: nn.Module, config: RunConfig) -> str | None:
+    """Gives a network of ``build_network`` the weights that its config names; see ``load_initial_weights``."""
+    m, d = config.model, config.data
+    if m.init is None:
+        return None
+    num_classes = d.num_classes if isinstance(d, DataConfig) else None
+    return load_initial_weights(model, m.init, name=m.name, sha256=m.init_sha256, num_classes=num_classes)

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from adarem.data.text.corpus import EOS, read_corpus
 from adarem.data.text.sampling import bptt_lengths
-from adarem.run.config import LstmConfig, RunConfig, TextConfig
+from adarem.run.config import RunConfig, TextConfig
 from adarem.run.errors import UserError
+from adarem.run.text_models import LstmConfig
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
 from adarem.train.models.build import build_network
