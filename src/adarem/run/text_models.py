@@ -1,4 +1,4 @@
-"""The config of language models: the AWD-LSTM, and those without a carried state, the GPT and those that are imported."""
+"""The config of language models: the AWD-LSTM, and those without a carried state, the GPT and imported ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
