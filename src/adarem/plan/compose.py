@@ -497,4 +497,5 @@ def _no_such_key(key: str, cfg: DictConfig) -> UserError:
     if not isinstance(node, DictConfig):
         return UserError(f"{key}: no such key; {nearest(parent, [str(k) for k in cfg])}")
     owner = f" ({node.name})" if parent == "optimizer" else ""
-    return UserError(f"{key}: no such key{owner}; {nearest(leaf, [str(k) for k in node])}")
+    in_no_file = [k.rpartition(".")[2] for k in _IN_NO_FILE if k.rpartition(".")[0] == parent]
+    return UserError(f"{key}: no such key{owner}; {nearest(leaf, [*map(str, node), *in_no_file])}")
