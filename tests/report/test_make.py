@@ -6,6 +6,7 @@ from collections import defaultdict
 from datetime import datetime
 
 import pytest
+import yaml
 
 from adarem.report import load, make_report
 from adarem.report.figures import oscillation
@@ -14,6 +15,7 @@ from adarem.report.figures.panels import OSCILLATION
 from adarem.report.load import load_sweep
 from adarem.report.manifest import read_manifest
 from adarem.report.tables.table import build, read_paper
+from adarem.run.config import from_dict, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing
@@ -371,6 +373,34 @@ def test_a_study_has_neither_stamp_nor_verdict(dirs):
     assert "|  | n | — | 1 | 1 |" in written["table.md"]  # in the grid's order; of Adam no run was planned
     assert "| | | Adam | SGDM | AdaRem |" in written["table.md"]
     assert [row["planned"] for row in rows(dirs[1] / folder.name / "table.csv")] == ["0", "1", "1"] * 2
+
+
+def test_claims_on_a_study_are_its_authors(dirs):
+    """A claims.yaml of one's own: names that the grid has, judged by the study, without a word of a paper."""
+    own = {"mine": "Mine"}
+    folder = write_grid(
+        dirs[0], data="digits", scale="rehearsal", name="ours", paper=None, figure=None, title="My table",
+        axes={"model": ["resnet18"], "optimizer": ["sgdm", "mine"]}, seeds=[0, 1, 2], labels={"optimizer": own},
+    )  # fmt: skip
+    for seed in range(3):
+        finish(folder, make_config("resnet18", "sgdm", seed, data="digits"), 90.0 + 0.1 * seed)
+        of_mine = to_dict(make_config("resnet18", "sgdm", seed, data="digits"))
+        of_mine["optimizer"] = {"name": "mine", "class": "a:B", "label": "Mine", "lr": 0.1, "weight_decay": 0.0}
+        finish(folder, from_dict(of_mine | {"cell": f"resnet18-mine-s{seed}"}), 95.0 + 0.1 * seed)
+    claim = {
+        "id": "mine-is-better", "claim": "Mine is better than SGDM.", "where": "here", "grid": "ours",
+        "model": ["resnet18"], "optimizer": "mine", "against": ["sgdm"], "metric": "top1", "relation": "higher",
+    }  # fmt: skip
+    (dirs[1] / "paper").mkdir(parents=True)
+    (dirs[1] / "paper" / "claims.yaml").write_text(yaml.safe_dump([claim]))
+    text = report(dirs, "ours")
+    assert "Claims: 1 supported, 0 contradicted, 0 undecided, 0 not run" in text
+    md, page = (dirs[1] / "claims.md").read_text(), (dirs[1] / "index.html").read_text()
+    assert md.startswith("# Claims\n") and "| Mine is better than SGDM. | here | **supported** | — |" in md
+    assert "<h2>Claims</h2>" in page and "<title>Results</title>" in page
+    (dirs[1] / "paper" / "claims.yaml").write_text(yaml.safe_dump([claim | {"optimizer": "mime"}]))
+    with pytest.raises(UserError, match="mine-is-better: optimizer=mime: unknown; did you mean 'mine'"):
+        report(dirs, "ours")
 
 
 def _without_code(text):

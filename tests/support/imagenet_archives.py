@@ -152,6 +152,16 @@ def _flat_val_devkit(tree: Path, root: Path) -> None:
     write_devkit(tree, root)
 
 
+def _val_half_sorted(tree: Path, root: Path) -> None:
+    """Sorting into class folders was interrupted: all folders are made, some images are moved."""
+    write_flat_val(tree, root)
+    write_devkit(tree, root)
+    for n, path in enumerate(val_images(tree).values()):
+        (root / "val" / path.parent.name).mkdir(exist_ok=True)
+        if n % 3 == 0:
+            (root / "val" / path.name).rename(root / "val" / path.parent.name / path.name)
+
+
 def _pax_tars(tree: Path, root: Path) -> None:
     write_train_tar(tree, root, format=tarfile.PAX_FORMAT)
     write_val_tar(tree, root, "./", format=tarfile.PAX_FORMAT)
@@ -168,5 +178,6 @@ LAYOUTS: dict[str, Callable[[Path, Path], None]] = {
     "Kaggle folder": write_kaggle_folder,
     "flat val, devkit": _flat_val_devkit,
     "flat val, devkit unpacked": _flat_val_unpacked_devkit,
+    "val half sorted": _val_half_sorted,
     "flat val, list of synsets": _flat_val_synsets,
 }

@@ -70,12 +70,14 @@ def _stored(data: DataConfig, split: str, found: Fingerprint) -> list[str]:
         if index.file_bytes < 0.8 * memory
         else "larger than this machine's memory: every epoch reads from disk, and loading may be bound by it"
     )
+    imagenet = ""
+    if data.embedded or data.name == "imagenet":  # a rehearsal of it, or a part
+        imagenet = f" (ImageNet's 1,331,167 images would take {sizes.mean() * IMAGENET / 1e9:,.0f} GB at that size)"
     return [
         f"  {counts.min():,} to {counts.max():,} images a class",
         f"  stored {index.widths.mean():.0f} x {index.heights.mean():.0f} pixels on average, longer side "
         f"{longer.min()} to {longer.max()}, {found['jpeg_images'] / found['num_images']:.0%} JPEG",
-        f"  {index.file_bytes / 1e9:.3f} GB, {sizes.mean() / 1e3:.1f} kB an image (ImageNet's 1,331,167 images would "
-        f"take {sizes.mean() * IMAGENET / 1e9:,.0f} GB at that size)",
+        f"  {index.file_bytes / 1e9:.3f} GB, {sizes.mean() / 1e3:.1f} kB an image{imagenet}",
         f"  {fits}",
     ]
 

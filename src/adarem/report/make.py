@@ -57,7 +57,7 @@ def _no_garbage_collection() -> Iterator[None]:
 @_no_garbage_collection()
 def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | None, scale: str | None) -> Report:
     """See adarem.report.make_report."""
-    stated, entries = read_stated(paper_file("settings.yaml", results_dir)), read_claims(results_dir)
+    stated = read_stated(paper_file("settings.yaml", results_dir))
     sweeps = Sweeps(runs_dir, stated)
     asked = sweeps.matching(grid, data, scale)
     built: dict[str, Table] = {}  # of every sweep under runs_dir, since the index has all
@@ -70,17 +70,25 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
     failed = tuple(f"{sweeps.unreadable[name]} ({name} is not reported)" for name in asked if name not in built)
     if failed and len(failed) == len(asked):  # before the first file is written
         raise UserError(sweeps.unreadable[asked[0]])
+    printed = [table.labels for table in built.values()]
+    entries = read_claims(
+        results_dir,
+        models={name for labels in printed for name in labels.models},
+        optimizers={name for labels in printed for name in labels.optimizers},
+    )
     written: list[Path] = []
     for name in asked:
         if name in built:
             written += write_sweep_results(built[name], results_dir / name)
     judged = claims.judge_all(entries, [table.sweep for table in built.values()])
-    of_claims = about_claims([table.sweep for table in built.values()])
+    # Not shown where all that is there are studies of which no claim speaks.
+    claimed = judged.of_paper or any(table.name in claims.grids_of(entries) for table in built.values())
     unreadable = [f"{line} ({name} is not reported)" for name, line in sorted(sweeps.unreadable.items())]
-    written += write_index(list(built.values()), judged if of_claims else None, unreadable, results_dir)
-    said = f"Claims of the paper: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'})."
+    written += write_index(list(built.values()), judged if claimed else None, unreadable, results_dir)
+    what = "Claims of the paper" if judged.of_paper else "Claims"
+    said = f"{what}: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'})."
     lines = [
-        *([said] if of_claims else []),
+        *([said] if claimed else []),
         *(f"Problem: {line}" for line in unreadable),
         "",
         "Written:",
@@ -138,11 +146,6 @@ def _last_end(runs: Sequence[Run]) -> str | None:
     return datetime.fromtimestamp(max(ends), UTC).isoformat(timespec="seconds") if ends else None
 
 
-def about_claims(sweeps: Sequence[Sweep]) -> bool:
-    """Whether the paper's claims are shown: not where all that is there are studies."""
-    return not sweeps or any(sweep.standing.kind != "study" for sweep in sweeps)
-
-
 def write_index(
     built: Sequence[Table], judged: Overview | None, unreadable: Sequence[str], results_dir: Path
 ) -> list[Path]:
@@ -154,7 +157,7 @@ def write_index(
         sweep = table.sweep
         standing = f"{sweep.standing.kind.capitalize()}: {sweep.standing.reason}."
         entries.append(page.index_entry(table, standing, f"{sweep.name}/report.html"))
-    texts = {"index.html": page.render_index(entries, judged.judged if judged else None, unreadable)}
+    texts = {"index.html": page.render_index(entries, judged, unreadable)}
     if judged:
         texts = {"claims.csv": claims.to_csv(judged.judged), "claims.md": claims.markdown(judged), **texts}
     for name, text in texts.items():

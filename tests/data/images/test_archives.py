@@ -94,6 +94,7 @@ def member(name: str, **changes: object) -> bytes:
         (b"\x1f\x8b" + bytes(600), "compressed, .*: `mkdir -p .*/train && tar -xf .*t.tar -C .*/train`"),
         # What an interrupted download in pieces leaves: zeros in the middle
         (tar_of([("a/1.JPEG", b"1")])[:1024] + bytes(1 << 21) + b"rest", "last 2,097,156 bytes are no part of it"),
+        (tar_of([("a/1.JPEG", b"1")]) + tar_of([("a/2.JPEG", b"2")]), "last .* bytes are no part of it"),
         (tar_of([("a/1.JPEG", b"1")])[:1024] + b"\7" * 5120, "t.tar: is damaged at byte 1,024"),
     ],
 )

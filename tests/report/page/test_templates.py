@@ -16,7 +16,7 @@ ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;"
 def test_every_text_of_the_index_is_escaped() -> None:
     table = PaperTable([HOSTILE], [PaperLine(HOSTILE, HOSTILE, [PageCell(HOSTILE, HOSTILE)])])
     entries = [IndexEntry(HOSTILE, HOSTILE, rehearsal, HOSTILE, HOSTILE, table) for rehearsal in (None, HOSTILE)]
-    page = render_index(entries, [], [HOSTILE])
+    page = render_index(entries, None, [HOSTILE])
     assert "<script>alert" not in page and ESCAPED in page
     assert page.count("<script>") == page.count("</script>") == 1  # the page's own
 

@@ -181,7 +181,7 @@ def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_T
                     kind = "a link" if info.islnk() or info.issym() else "no plain file"
                     raise UserError(f"{shown}: its member {info.name} is {kind}; no image archive has such; {_AGAIN}")
             at = tar.offset
-    except (tarfile.TarError, ValueError) as e:  # ValueError: a number in a header that is none
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as e:  # of numbers, and headers of headers
         if isinstance(e, UserError):
             raise
         raise UserError(f"{shown}: ends too early or is damaged ({e}); {_AGAIN}") from None
@@ -189,8 +189,9 @@ def _tar_members(handle: int, start: int, size: int, shown: Path) -> Iterator[_T
     if os.pread(handle, min(_BLOCK, size - at), start + at) != bytes(_BLOCK):
         what = "ends too early" if size - at < _BLOCK else "is damaged"
         raise UserError(f"{shown}: {what} at byte {at:,}; {_AGAIN}")
-    if size - at > _PADDING:
-        raise UserError(f"{shown}: its last {size - at:,} bytes are no part of it: an interrupted download; {_AGAIN}")
+    rest = size - at
+    if rest > _PADDING or any(os.pread(handle, rest, start + at)):
+        raise UserError(f"{shown}: its last {rest:,} bytes are no part of it: an interrupted download; {_AGAIN}")
 
 
 _AGAIN = "get it again"
@@ -229,6 +230,7 @@ def add_zip(listing: Listing, archive: zipfile.ZipFile, folder: str) -> None:
         UserError: a member is encrypted, a link, compressed in a way that is not read, or has a name that leads out.
     """
     path = Path(str(archive.filename))
+    end = path.stat().st_size
     for info in archive.infolist():
         name = info.filename.removeprefix("./")
         if not name.startswith(folder) or info.is_dir():
@@ -238,6 +240,8 @@ def add_zip(listing: Listing, archive: zipfile.ZipFile, folder: str) -> None:
             raise UserError(f"{path}: its member {name} is a link; no image archive has such; {_AGAIN}")
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UserError(f"{path}: {name} is encrypted or compressed in a rare way; {unzip(path)}")
+        if not 0 <= info.header_offset <= end - info.compress_size:
+            raise UserError(f"{path}: {name} lies behind its end; {_AGAIN}")
         image = ZipMember(
             str(path), info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC
         )

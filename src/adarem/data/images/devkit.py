@@ -8,9 +8,12 @@ Both read ``meta.mat`` with scipy. Its MD5 sums of image-net.org's archives are 
 import contextlib
 import hashlib
 import io
+import multiprocessing
 import tarfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from adarem.run.errors import UserError
@@ -42,7 +45,7 @@ def read_devkit(place: Path) -> dict[str, str]:
     wnids = _wnids(files[_META], place)
     truth: dict[str, str] = {}
     for number, line in enumerate(files[_TRUTH].split(), 1):
-        wnid = wnids.get(int(line)) if line.isdigit() else None
+        wnid = wnids.get(int(line)) if line.isdigit() and len(line) < 9 else None
         if wnid is None:
             raise UserError(
                 f"{place}: line {number} of {_TRUTH} is {line.decode(errors='replace')[:40]!r}, no class of {_META}; "
@@ -106,11 +109,20 @@ def _both(found: dict[str, bytes], place: Path) -> dict[str, bytes]:
 
 
 def _wnids(meta: bytes, place: Path) -> dict[int, str]:
+    # In a process of its own: scipy's reader ends the process on some damaged files.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_read_meta, meta).result()
+        except BrokenProcessPool:
+            problem = "scipy ends the process"
+        except Exception as e:  # whatever scipy raises on a file that is no MATLAB file
+            problem = f"{type(e).__name__}: {e}"
+    raise UserError(f"{place}: its {_META} cannot be read ({' '.join(problem.split())}); get it again")
+
+
+def _read_meta(meta: bytes) -> dict[int, str]:
     from scipy.io import loadmat
 
-    try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]  # type: ignore[arg-type]  # files too
-        # The kit lists the tree above the classes too: a class has no children.
-        return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
-    except Exception as e:  # whatever scipy raises on a file that is no MATLAB file
-        raise UserError(f"{place}: its {_META} cannot be read ({type(e).__name__}: {e}); get it again") from None
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]  # type: ignore[arg-type]  # files too
+    # The kit lists the tree above the classes too: a class has no children.
+    return {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}

@@ -14,6 +14,7 @@ import io
 import re
 import shlex
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +69,7 @@ class Downloads:
         for place in packed:
             if listing is None or not (listing.classes or listing.loose):
                 listing = self._list(place, split)
-        if listing is not None and not listing.classes and listing.loose and split == "val":
+        if listing is not None and listing.loose and split == "val":
             self._sort_into_classes(listing)
         if listing is None or not listing.classes:
             problem = f"{folder}: no such folder" if listing is None else f"{listing.place}: holds no class folders"
@@ -99,25 +100,31 @@ class Downloads:
         return self._zip
 
     def _sort_into_classes(self, listing: Listing) -> None:
-        """Gives images that lie next to each other the class folders that they have in the usual layout."""
+        """Gives images that lie next to each other the class folders that they have in the usual layout.
+
+        Where some are in class folders already, an interrupted sorting, others follow where their classes are known.
+        """
         truth = self._truth()
         if truth is None:
+            if listing.classes:
+                return
             raise UserError(
                 f"{listing.place}: {len(listing.loose):,} images without class folders, whose classes nothing says; "
                 f"put {ARCHIVE} from {PAGE} into {self.root}, or {_SOLUTION} from "
                 f"`{KAGGLE} -f {_SOLUTION} -p {shlex.quote(str(self.root))}`"
             )
-        for name, found in listing.loose.items():
-            wnid = truth.classes.get(name.rpartition(".")[0])
-            if wnid is None:
-                raise UserError(f"{listing.place}: {truth.place} has no class of {name}; remove one of the two")
-            listing.classes.setdefault(wnid, {})[name] = found
-        listing.loose = {}
+        known = {name: truth.classes.get(name.rpartition(".")[0]) for name in listing.loose}
+        unknown = [name for name, wnid in known.items() if wnid is None]
+        if unknown and not listing.classes:
+            raise UserError(f"{listing.place}: {truth.place} has no class of {unknown[0]}; remove one of the two")
+        for name, wnid in known.items():
+            if wnid is not None:
+                listing.classes.setdefault(wnid, {}).setdefault(name, listing.loose.pop(name))
 
     def _truth(self) -> _Truth | None:
         roots = [self.root]
-        if self.root.as_posix().endswith(f"/{_KAGGLE_FOLDER}"):
-            roots.append(self.root.parents[2])  # where Kaggle's archive has it
+        if (inner := self.root.absolute()).as_posix().endswith(f"/{_KAGGLE_FOLDER}"):
+            roots.append(inner.parents[2])  # where Kaggle's archive has it
         for root in roots:
             if (root / _SOLUTION).is_file():
                 return _Truth(root / _SOLUTION, _solution((root / _SOLUTION).read_bytes(), root / _SOLUTION))
@@ -129,7 +136,7 @@ class Downloads:
             place = self.root / ZIP / _SOLUTION
             try:
                 return _Truth(place, _solution(self._opened_zip().read(_SOLUTION), place))
-            except (OSError, zipfile.BadZipFile, EOFError) as e:
+            except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as e:
                 raise UserError(f"{place}: is damaged ({e}); get {ZIP} again") from None
         return None
 
@@ -146,13 +153,13 @@ def check_unpacked(source: Source, root: Path, split: str) -> None:
 
 def _solution(text: bytes, place: Path) -> dict[str, str]:
     """Kaggle's table: ``ILSVRC2012_val_00000001,n01751748 111 108 230 366``, class and box, several of one class."""
-    rows = csv.reader(io.StringIO(text.decode(errors="replace")))
     found: dict[str, str] = {}
-    for number, row in enumerate(rows, 1):
-        if number == 1 and row[:1] == ["ImageId"] or not row:
-            continue
-        wnid = row[1].split(" ")[0] if len(row) > 1 else ""
-        found[row[0]] = _checked(wnid, number, place)
+    try:
+        for number, row in enumerate(csv.reader(io.StringIO(text.decode(errors="replace"))), 1):
+            if row and not (number == 1 and row[0] == "ImageId"):
+                found[row[0]] = _checked(row[1].split(" ")[0] if len(row) > 1 else "", number, place)
+    except csv.Error as e:
+        raise UserError(f"{place}: is no table ({e}); get it again") from None
     return found
 
 

@@ -225,12 +225,12 @@ def scan(root: Path, split: str) -> Source:
     Raises:
         UserError: no such folder, no class in it, a class without images, a folder inside a class.
     """
-    folder = Path(root) / split
+    folder, layout = Path(root) / split, f"{'' if split == '.' else f'{split}/'}<class>/<image>"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; data.root needs {split}/<class>/<image>.JPEG")
+        raise UserError(f"{folder}: no such folder; data.root needs {layout}")
     listing = list_folder(folder)
     if not listing.classes:
-        raise UserError(f"{folder}: holds no class folders; data.root needs {split}/<class>/<image>.JPEG")
+        raise UserError(f"{folder}: holds no class folders; data.root needs {layout}")
     return listing.source()
 
 

@@ -93,8 +93,13 @@ def _point(run: Run, name: str, share: float) -> float | None:
     return 100.0 - value if name == "test_error" else value
 
 
-def read_claims(results_dir: Path) -> list[Claim]:
+def read_claims(results_dir: Path, models: Collection[str] = (), optimizers: Collection[str] = ()) -> list[Claim]:
     """``results/paper/claims.yaml``.
+
+    Args:
+        results_dir: its folder ``paper/``, else adarem's own, has the file.
+        models: names that grids have, next to those of the catalog and those that are imported.
+        optimizers: as models.
 
     Raises:
         UserError: the first entry, key or name that is not known, with the nearest that is.
@@ -113,7 +118,7 @@ def read_claims(results_dir: Path) -> list[Claim]:
     for number, entry in enumerate(entries, 1):
         try:
             claim = build(Claim, entry)
-            _check(claim, entry)
+            _check(claim, entry, {*NETWORKS, *models}, {*OPTIMIZERS, *optimizers})
         except UserError as e:
             raise UserError(f"{path}: {entry.get('id', f'claim {number}')}: {e}") from None
         claims.append(claim)
@@ -128,13 +133,14 @@ def _require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _check(c: Claim, entry: Mapping[str, object]) -> None:
+def _check(c: Claim, entry: Mapping[str, object], models: Collection[str], optimizers: Collection[str]) -> None:
     """Raises UserError for a name that no run can have, or a key that the claim's relation does not read."""
     for i, model in enumerate(c.model):
-        _known(f"model[{i}]", model, NETWORKS)
+        if not is_imported(model):
+            _known(f"model[{i}]", model, models)
     for key, optimizer in (("optimizer", c.optimizer), *((f"against[{i}]", o) for i, o in enumerate(c.against))):
         if not is_imported(optimizer):
-            _known(key, optimizer, OPTIMIZERS)
+            _known(key, optimizer, optimizers)
     _check_metric(c.metric)
     _check_sides(c)
     for key in ("threshold", "value", "margin"):

@@ -19,6 +19,11 @@ STATUSES: tuple[Status, ...] = ("supported", "contradicted", "undecided", "not r
 class Overview:
     judged: Sequence[Judged]  # in the order of claims.yaml
     rehearsals: Sequence[str]  # names of the sweeps that claims compare and that are no evidence
+    of_paper: bool = True  # False: they are of studies alone
+
+    @property
+    def heading(self) -> str:
+        return "The paper's claims" if self.of_paper else "Claims"
 
 
 def judge_all(claims: Sequence[Claim], sweeps: Iterable[Sweep]) -> Overview:
@@ -29,14 +34,14 @@ def judge_all(claims: Sequence[Claim], sweeps: Iterable[Sweep]) -> Overview:
         sweeps: in the order of ``Sweeps.names``. Of rehearsals on several data sets, the first that has something to
             say of a claim does.
     """
-    grids = {c.grid for c in claims} | {c.against_grid for c in claims if c.against_grid}
+    sweeps, grids = list(sweeps), grids_of(claims)
     reproductions: dict[str, Sweep] = {}
     rehearsals: dict[str, dict[str, Sweep]] = {}  # by what follows the grid in their names: data and scale
     for sweep in sweeps:
         grid = sweep.spec.name
         if grid not in grids:
             continue
-        if sweep.standing.kind == "reproduction":
+        if sweep.standing.kind in ("reproduction", "study"):  # a claim on a study is its author's
             of_paper = [r for r in sweep.runs if r.standing.kind != "variation"]
             reproductions.setdefault(grid, replace(sweep, runs=of_paper))
         elif sweep.standing.kind == "rehearsal":
@@ -46,7 +51,13 @@ def judge_all(claims: Sequence[Claim], sweeps: Iterable[Sweep]) -> Overview:
         rehearsed: list[Status] = [judge(claim, of_data).status for of_data in rehearsals.values()]
         first: Status = next((status for status in rehearsed if status != "not run"), "not run")
         judged.append(replace(judge(claim, reproductions), rehearsed=first))
-    return Overview(judged, sorted(s.name for of_data in rehearsals.values() for s in of_data.values()))
+    about_paper = not sweeps or any(sweep.standing.kind != "study" for sweep in sweeps)
+    return Overview(judged, sorted(s.name for of_data in rehearsals.values() for s in of_data.values()), about_paper)
+
+
+def grids_of(claims: Sequence[Claim]) -> set[str]:
+    """The grids that the claims compare."""
+    return {c.grid for c in claims} | {c.against_grid for c in claims if c.against_grid}
 
 
 def in_rehearsal(j: Judged) -> str:
@@ -63,7 +74,7 @@ def summary(judged: Sequence[Judged]) -> str:
 def markdown(overview: Overview) -> str:
     """The claims with their verdicts, the rule, and the evidence."""
     judged = overview.judged
-    out = ["# The paper's claims", "", f"{len(judged)} claims: {summary(judged)}.", ""]
+    out = [f"# {overview.heading}", "", f"{len(judged)} claims: {summary(judged)}.", ""]
     if overview.rehearsals:
         out += [f"Rehearsals are there and are no evidence: {', '.join(overview.rehearsals)}.", ""]
     out += ["| Claim | Where in the paper | Status | The same rule on rehearsals, no evidence |"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.report.claims.judge import Judged
+from adarem.report.claims.overview import Overview
 from adarem.report.page.sections import PaperTable, claims_section, paper_table, sweep_section
 from adarem.report.tables.table import Table
 
@@ -66,26 +66,28 @@ def index_entry(table: Table, standing: str, href: str) -> IndexEntry:
     return IndexEntry(table.sweep.name, table.title, table.sweep.rehearsal, standing, href, paper_table(table))
 
 
-def render_index(entries: Sequence[IndexEntry], judged: Sequence[Judged] | None, unreadable: Sequence[str] = ()) -> str:
+def render_index(entries: Sequence[IndexEntry], claims: Overview | None, unreadable: Sequence[str] = ()) -> str:
     """The page over all sweeps: each with title, standing, link to its own page and table; then the claims.
 
     Args:
         entries: the sweeps, in the order of the page.
-        judged: the claims with their verdicts; None: the page has no such section.
+        claims: with their verdicts; None: the page has no such section.
         unreadable: one line per sweep that could not be read, shown on top.
     """
     return (
         _environment()
         .get_template("index.html.j2")
         .render(
-            title="Results" if judged is None else _title([entry.rehearsal for entry in entries]),
+            title="Results"
+            if claims is None or not claims.of_paper
+            else _title([entry.rehearsal for entry in entries]),
             links=[
                 *(Link(f"#{entry.name}", entry.name) for entry in entries),
-                *([] if judged is None else [Link("#claims", "Claims")]),
+                *([] if claims is None else [Link("#claims", "Claims")]),
             ],
             unreadable=unreadable,
             sweeps=entries,
-            claims=None if judged is None else claims_section(judged),
+            claims=None if claims is None else claims_section(claims),
         )
     )
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from adarem.report import provenance
 from adarem.report.claims import overview
-from adarem.report.claims.judge import RULE, Judged
+from adarem.report.claims.judge import RULE
+from adarem.report.claims.overview import Overview
 from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
@@ -98,6 +99,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class ClaimsSection:
+    heading: str
     count: int
     summary: str
     table: SortableTable
@@ -259,13 +261,15 @@ def log_tail(run: RunDir) -> str:
         return ""
 
 
-def claims_section(judged: Sequence[Judged]) -> ClaimsSection:
+def claims_section(claims: Overview) -> ClaimsSection:
     """The claims with their verdicts, and the evidence of those that have runs."""
+    judged = claims.judged
     rows = [
         (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), overview.in_rehearsal(j))
         for j in judged
     ]
     return ClaimsSection(
+        heading=claims.heading,
         count=len(judged),
         summary=overview.summary(judged),
         table=sortable(("Claim", "Where in the paper", "Status", "Rehearsed"), rows),
