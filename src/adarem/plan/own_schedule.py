@@ -1,15 +1,14 @@
 """A schedule and clipping of an optimizer's own, from its file of ``configs/optimizer`` into a run's config."""
 
 import typing
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, MutableMapping
 
 from adarem.run.build import coerce, nearest
 from adarem.run.config import ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
 
 
-def take_own_schedule(optimizer: dict[str, Any]) -> dict[str, object]:
+def take_own_schedule(optimizer: MutableMapping[str, object]) -> dict[str, object]:
     """Takes ``schedule`` and ``clip_grad_norm`` out of an optimizer's section, as dotted keys of a run's config.
 
     Raises:
@@ -29,7 +28,9 @@ def take_own_schedule(optimizer: dict[str, Any]) -> dict[str, object]:
     return found
 
 
-def apply_own_schedule(raw: Mapping[str, Any], own: Mapping[str, object], given: Collection[str]) -> None:
+def apply_own_schedule(
+    raw: Mapping[str, MutableMapping[str, object]], own: Mapping[str, object], given: Collection[str]
+) -> None:
     """Puts these keys into a composed config, in place.
 
     Args:
