@@ -262,6 +262,10 @@ def test_nothing_is_written_when_one_cell_is_bad(tmp_path: Path) -> None:
             "optimizer.weight_deacy: no such key (sgdm); did you mean 'weight_decay'?",
         ),
         (["data=digits", "optimizer.momentum=0.8"], "optimizer.momentum: no such key (adam)"),
+        (
+            ["data=digits", "train.clip_grad_nrom=1"],
+            "train.clip_grad_nrom: no such key; did you mean 'clip_grad_norm'?",
+        ),
         (["data=digits", "train.comple=true"], "train.comple: no such key; did you mean 'compile'?"),
         (["data=digits", "+train.extra=1"], "train.extra: no such key"),
         (["data=digits", "~train.compile"], "train.compile: missing"),

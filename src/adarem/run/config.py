@@ -414,7 +414,8 @@ def _check_recipe(c: RunConfig) -> None:
     )
     _require(
         not o.no_decay or c.train.decay_norm_and_bias,
-        f"optimizer.no_decay={list(o.no_decay)}: train.decay_norm_and_bias=false is another such rule; leave one out",
+        f"optimizer.no_decay=[{','.join(o.no_decay)}]: train.decay_norm_and_bias=false is another such rule; leave one "
+        "out",
     )
 
 
