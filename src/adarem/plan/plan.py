@@ -30,7 +30,7 @@ from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.config import DataConfig, RunConfig
-from adarem.run.directory import RunDir
+from adarem.run.directory import RunDir, check_same_images
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
 from adarem.run.schedules import schedules
@@ -201,6 +201,7 @@ def make_plan(overrides: list[str]) -> Plan:
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
     runs = [RunDir(folder / name) for name in names]
+    _check_same_folder(folder, configs)
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
     how_selected = "; ".join(filter(None, [spec.selection, selection.how_for(spec.models)]))
@@ -212,6 +213,27 @@ def make_plan(overrides: list[str]) -> Plan:
         for run, config in zip(runs, configs, strict=True)
     ]
     return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
+
+
+def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:
+    """Raises UserError where runs of the sweep are planned on other images, of the folder or of another of its name.
+
+    They all have the same images, so one run of each way to split them is looked at.
+    """
+    new = {_split(c.data): c.data for c in configs if isinstance(c.data, DataConfig) and c.data.listing}
+    for run in runs_in(sweep) if new else ():
+        try:
+            old = run.config().data
+        except UserError:
+            continue  # where it is of this plan, its own check says so
+        if isinstance(old, DataConfig) and (same := new.pop(_split(old), None)) is not None:
+            check_same_images(run.config_file, old, same)
+        if not new:
+            return
+
+
+def _split(data: DataConfig) -> tuple[float | None, int]:
+    return data.val_share, data.split_seed
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
