@@ -7,6 +7,7 @@ import pytest
 from adarem.plan.plan import Plan, make_plan
 from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
 from adarem.run.identity import config_hash
 from adarem.run.sweep import LONGEST_NAME, read_sweep
 
@@ -38,8 +39,19 @@ def test_a_default_that_is_spelled_out_is_the_same_run() -> None:
 def test_numbers_are_written_in_one_way() -> None:
     assert names("optimizer.lr=2") == names("optimizer.lr=2.0") == ["resnet18-adarem-lr=2.0-s0"]
     assert names("optimizer.lam=1", "optimizer.weight_decay=5e-4") == ["resnet18-adarem-lam=1.0-weight_decay=0.0005-s0"]
+    assert names("optimizer.lr=1,1.0,1e0,2") == ["resnet18-adarem-lr=1.0-s0", "resnet18-adarem-lr=2.0-s0"]
     hashes = {config_hash(plan(f"optimizer.lam={text}").runs[0].config) for text in ("1", "1.0", "1e0")}
     assert len(hashes) == 1
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "optimizer").mkdir()
+    for name, rate in (("a@b", 0.1), ("a%b", 0.2)):
+        file = tmp_path / "optimizer" / f"{name}.yaml"
+        file.write_text(f"name: torch:NAdam\nlabel: Rate {rate}\nlr: {rate}\n")
+    monkeypatch.setenv("ADAREM_CONFIGS", str(tmp_path))
+    with pytest.raises(UserError, match="^resnet18-a_b-s0: two different runs of the grid have this name; let"):
+        make_plan(["data=digits", "optimizer=a@b,a%b"])
 
 
 def test_values_on_an_axis_keep_their_names() -> None:
