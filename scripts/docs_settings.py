@@ -18,7 +18,6 @@ from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import (
     ClusterConfig,
     DataConfig,
-    LstmConfig,
     ModelConfig,
     OptimizerConfig,
     ScaleConfig,
@@ -29,6 +28,7 @@ from adarem.run.config import (
 )
 from adarem.run.setting import Setting
 from adarem.run.sweep import PaperPart, SweepSpec
+from adarem.run.text_models import GptConfig, LmConfig, LstmConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MARK = "<!-- every setting -->"
@@ -37,7 +37,9 @@ GROUPS = (
     ("data, images", "data", DataConfig, lambda raw: raw.get("kind") != "text"),
     ("data, text", "data", TextConfig, lambda raw: raw.get("kind") == "text"),
     ("model, images", "model", ModelConfig, lambda raw: raw.get("kind") != "text"),
-    ("model, text", "model", LstmConfig, lambda raw: raw.get("kind") == "text"),
+    ("model, AWD-LSTM", "model", LstmConfig, lambda raw: raw.get("name") == "awd_lstm"),
+    ("model, GPT", "model", GptConfig, lambda raw: raw.get("name") == "gpt"),
+    ("model, text, imported", "model", LmConfig, lambda raw: False),
     ("optimizer", "optimizer", OptimizerConfig, lambda raw: True),
     ("schedule", "schedule", ScheduleConfig, lambda raw: True),
     ("scale", "scale", ScaleConfig, lambda raw: True),

@@ -9,6 +9,7 @@ from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
 from adarem.run.config import ModelConfig, from_dict, to_dict
 from adarem.run.errors import UserError
+from adarem.run.text_models import GptConfig, LmConfig
 from tests.support.networks import write_networks
 
 SIGNATURE = NetworkSignature(("width", "rank"), ("rank",), {"width": 8})
@@ -61,6 +62,48 @@ def test_files_name_it_label_it_and_two_may_share_a_function() -> None:
     changed = make_plan(["data=digits", "model=own4", "optimizer=sgdm", "model.width=6"]).runs[0].config
     assert isinstance(changed.model, ModelConfig) and changed.model.settings == {"width": 6}
     assert changed.run_name == "own4-sgdm-width=6-s0"
+
+
+def test_language_models(tmp_path: Path) -> None:
+    common = ["grid=table3", "data=pydoc", "optimizer=sgdm,adarem"]
+    gpt, _, lm, _ = (r.config for r in make_plan([*common, "model=gpt,nets_to_plan:Lm"]).runs)
+    assert isinstance(gpt.model, GptConfig) and (gpt.model.label, gpt.run_name) == ("GPT 4 x 128", "gpt-sgdm-s0")
+    assert isinstance(lm.model, LmConfig) and dict(lm.model.settings) == {"width": 8, "first": True, "both": False}
+    assert (lm.model.context, lm.model.label) == (64, "Lm")
+    for config in (gpt, lm):
+        assert from_dict(to_dict(config)) == config
+    own = make_plan([*common, "model=nets_to_plan:Lm", "model.context=32", "model.width=4"]).runs[0].config.model
+    assert isinstance(own, LmConfig) and (own.context, own.settings["width"]) == (32, 4)
+    for overrides, line in (
+        (["model=nets_to_plan:Lm", "model.vocabulary=9"], "model.vocabulary: is given by the data; leave it out"),
+        (["model=gpt", "model.heads=3"], "model.heads=3: does not divide model.width=128; take a divisor"),
+        (["model=gpt", "data=digits"], "model.name=gpt reads text, data.name=digits is images"),
+        (["model=gpt", "train.label_smoothing=0.1"], "train.label_smoothing=0.1: gpt takes none"),
+    ):
+        with pytest.raises(UserError, match=line):
+            make_plan([*(o for o in common if not o.startswith("data=") or "data=digits" not in overrides), *overrides])
+
+
+def test_rates_of_one_network_are_not_anothers(tmp_path: Path) -> None:
+    """Neither those of configs/tuned nor those of a search."""
+    runs = f'runs_dir="{tmp_path}"'
+    both = make_plan(["grid=table3", "data=pydoc", "model=awd_lstm,gpt", "optimizer=sgdm", runs]).runs
+    assert both[0].config.optimizer.lr == 10.0 and both[1].config.optimizer.lr < 2.0
+    search = make_plan(["grid=table3_search", "data=pydoc", runs])
+    search.write()
+    for planned in search.runs:
+        planned.run.start_attempt({})
+        planned.run.write_result({"status": "done", "val_perplexity": 90.0, "perplexity": 90.0})
+    plan = make_plan(["grid=table3", "data=pydoc", "model=awd_lstm,gpt", "optimizer=sgdm", runs])
+    assert plan.runs[0].config.optimizer.lr != 10.0
+    assert plan.runs[1].config.optimizer == both[1].config.optimizer
+    assert "which had no gpt: settings of configs/tuned there" in plan.spec.selection
+
+
+def test_the_gpt_is_never_the_papers_table(tmp_path: Path) -> None:
+    plan = make_plan(["grid=table3", "data.root=/d", "model=awd_lstm,gpt", "optimizer=sgdm", f"runs_dir={tmp_path}"])
+    assert [r.standing.kind for r in plan.runs] == ["reproduction", "variation"]
+    assert plan.runs[1].standing.reason.endswith("network gpt")
 
 
 @pytest.mark.slow  # each starts a process with torch

@@ -123,5 +123,14 @@ def test_attempts_without_a_commit_are_no_runs_that_have_not_started(dirs):
     assert facts(folder)["Commit"] == "none recorded"
 
 
+def test_a_split_of_ones_own_stands_with_the_data(dirs):
+    folder = write_grid(dirs[0])
+    data = {"name": "birds", "label": "Birds", "val_share": 0.25, "split_seed": 3, "listing": "c0ffee"}
+    finish(folder, make_config("resnet18", "sgdm", changed={"data": data}), 70.5)
+    said = facts(folder)["Data"]
+    assert said.startswith("Birds: 1,281,167 training images")
+    assert said.endswith("0.25 of each class validates, split_seed 3")
+
+
 def facts(folder: Path) -> dict[str, str]:
     return {fact.what: fact.text for fact in provenance.facts(load_sweep(folder))}

@@ -74,6 +74,31 @@ def make_without(classes):
     return Small(classes)
 
 
+class Lm(nn.Module):
+    """A language model: int64 [windows, words] to scores."""
+
+    def __init__(self, vocabulary, width=8, first=True, both=False):
+        super().__init__()
+        self.words = nn.Embedding(vocabulary, width)
+        self.layer = nn.GRU(width, width, batch_first=first, bidirectional=both)
+        self.scores = nn.Linear(2 * width if both else width, vocabulary)
+
+    def forward(self, tokens):
+        return self.scores(self.layer(self.words(tokens))[0])
+
+
+def make_lm_of_few(vocabulary):
+    return Lm(100)
+
+
+def make_lm_of_columns(vocabulary):
+    return Lm(vocabulary, first=False)
+
+
+def make_lm_that_peeks(vocabulary):
+    return Lm(vocabulary, both=True)
+
+
 class NoNetwork:
     pass
 

@@ -89,3 +89,36 @@ def test_one_image_on_each_rank_and_batch_norm_on_a_map_of_one_pixel() -> None:
 def test_evaluation_of_another_size() -> None:
     with pytest.raises(UserError, match=r"96 x 96 px \(.*\); take another network, or another data.eval_crop"):
         try_network(config("timm:vit_tiny_patch16_224", train_crop=224, eval_resize=96, eval_crop=96))
+
+
+def text_config(name: str) -> RunConfig:
+    counts = dict.fromkeys(("expected_train", "expected_val", "expected_test"))
+    data = {
+        "kind": "text",
+        "name": "mine",
+        "label": "Mine",
+        "root": "/d",
+        "embedded": False,
+        "vocabulary": 500,
+    } | counts
+    model = {"name": name, "label": "Mine", "kind": "text", "context": 12}
+    return from_dict(to_dict(make_config("resnet18", "sgdm", data="digits")) | {"model": model, "data": data | counts})
+
+
+def test_a_language_model_that_fits() -> None:
+    assert describe_network("nets_to_try:Lm", ["vocabulary", "context"])["names"] == ["width", "first", "both"]
+    try_network(text_config("nets_to_try:Lm"))
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("make_lm_of_few", r"does not take windows of 12 words \(index out of range in self\); make it take int64"),
+        ("make_lm_of_columns", r"scores a window by other windows; its input is \[windows, words\]"),
+        ("make_lm_that_peeks", "scores a word by words that come after it; mask them"),
+        ("make_network", "names no vocabulary in its signature, with which it is called; add it"),
+    ],
+)
+def test_a_language_model_that_does_not(name: str, line: str) -> None:
+    with pytest.raises(UserError, match=rf"^model=nets_to_try:{name}: {line}"):
+        try_network(text_config(f"nets_to_try:{name}"))

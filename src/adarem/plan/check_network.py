@@ -9,11 +9,14 @@ from adarem.run.build import KEY, REST, nearest
 from adarem.run.catalog import NETWORKS
 from adarem.run.config import DataConfig, ModelConfig, RunConfig, to_dict
 from adarem.run.errors import UserError
+from adarem.run.imported_names import GIVEN, plain
+from adarem.run.text_models import LmConfig
 
-# What a network is called with, by the kind of its data; no settings. The first in any case, others where it names
-# them.
-GIVEN: Mapping[str, tuple[str, ...]] = {"images": ("num_classes",)}
-_OWN_KEYS = [f.metadata.get(KEY, f.name) for f in dataclasses.fields(ModelConfig) if not f.metadata.get(REST)]
+# Keys of a config's section that are no settings of a signature, by the kind of the network.
+_OWN_KEYS = {
+    kind: [f.metadata.get(KEY, f.name) for f in dataclasses.fields(cls) if not f.metadata.get(REST)]
+    for kind, cls in (("images", ModelConfig), ("text", LmConfig))
+}
 
 # Side in pixels up to which the catalog's networks for images end in maps of one pixel, on which BatchNorm of a single
 # image has nothing to normalise over. At any other size and batch they fit.
@@ -81,9 +84,12 @@ def complete_network(model: dict[str, object], name: str, signature: NetworkSign
     Raises:
         UserError: an unknown setting, or one that is missing.
     """
+    kind = str(model["kind"])
+    if kind not in GIVEN:
+        raise UserError(f"model.kind={kind}: {nearest(kind, GIVEN)}")
     for key in model:
-        if key not in (*_OWN_KEYS, *signature.names):
-            if key in GIVEN[str(model["kind"])]:
+        if key not in (*_OWN_KEYS[kind], *signature.names):
+            if key in GIVEN[kind]:
                 raise UserError(f"model.{key}: is given by the data; leave it out")
             hint = nearest(key, signature.names) if signature.names else "it has none"
             raise UserError(f"model.{key}: {name} names no such setting; {hint}")
@@ -92,3 +98,13 @@ def complete_network(model: dict[str, object], name: str, signature: NetworkSign
             raise UserError(f"model.{key}: {name} has no default for it; give it, model.{key}=...")
     for key, value in signature.defaults.items():
         model.setdefault(key, value)
+
+
+def check_label(name: str, label: str) -> None:
+    """Raises UserError where a network bears the name of another that the catalog knows."""
+    for of_catalog, network in NETWORKS.items():
+        if of_catalog != name and plain(network.label) == plain(label):
+            raise UserError(
+                f"model.label={label}: is how {of_catalog} is printed, and this is {name}; leave the label out, or "
+                "give another"
+            )

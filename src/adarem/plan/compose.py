@@ -5,7 +5,6 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 
 import contextlib
 import os
-import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,18 +21,20 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adarem.plan.check_network import NetworkChecks, complete_network
+from adarem.plan.check_network import NetworkChecks, check_label, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
+from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
 from adarem.resources import config_dirs, config_files, config_groups
-from adarem.run.build import coerce, later_keys, nearest
+from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
-from adarem.run.config import RunConfig, ScheduleConfig, TrainConfig, from_dict
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.identity import identity
-from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network, plain
+from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
 from adarem.run.setting import Range
 from adarem.run.sweep import RENAMED, SweepLabels, run_name, setting_text
+from adarem.run.text_models import default_gpt_label
 
 if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
@@ -304,22 +305,6 @@ def _with_own_settings(cfg: DictConfig, group: Group, name: str, lines: list[str
         cfg[group] = OmegaConf.create({"name": name, **given})
 
 
-def _own_schedule(optimizer: dict[str, Any]) -> dict[str, object]:
-    """Takes ``schedule`` and ``clip_grad_norm`` of its own out of an optimizer's section, as keys of a run's config."""
-    own, where = optimizer.pop("schedule", None) or {}, "optimizer.schedule"
-    if not isinstance(own, Mapping):
-        raise UserError(f"{where}={own}: needs a mapping, for instance {{name: constant}}")
-    hints = typing.get_type_hints(ScheduleConfig, include_extras=True)
-    for key in own:
-        if key not in hints:
-            raise UserError(f"{where}.{key}: no such key; {nearest(str(key), hints)}")
-    found = {f"schedule.{k}": coerce(v, hints[k], f"{where}.{k}") for k, v in own.items()}
-    if "clip_grad_norm" in optimizer:
-        hint = typing.get_type_hints(TrainConfig, include_extras=True)["clip_grad_norm"]
-        found["train.clip_grad_norm"] = coerce(optimizer.pop("clip_grad_norm"), hint, "optimizer.clip_grad_norm")
-    return found
-
-
 class Folders:
     """Fills in what configs leave to the images in a folder, of which each is listed once."""
 
@@ -390,7 +375,7 @@ def compose_run(
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    own_schedule = _own_schedule(raw["optimizer"])
+    own_schedule = take_own_schedule(raw["optimizer"])
     for group, source in sources.items():
         if source is None or group == "model" and not is_own_network(source):
             continue
@@ -406,11 +391,7 @@ def compose_run(
         else:
             kind = raw[group].setdefault("kind", (raw["data"] or {}).get("kind", "images"))
             complete_network(raw[group], source, lookups.networks.signature(source, kind))
-    given = {*choice, *map(_key, shared)}
-    for own_key, own_value in own_schedule.items():
-        section, _, leaf = own_key.partition(".")
-        if not {section, own_key} & given:
-            raw[section][leaf] = own_value
+    apply_own_schedule(raw, own_schedule, {*choice, *map(_key, shared)})
     _set_path(raw["data"], "root")
     lookups.folders.complete(raw["data"])
     _set_path(raw["data"], "beton_dir")
@@ -460,9 +441,11 @@ def with_catalog(raw: Mapping[str, object]) -> None:
         part = raw.get(group)
         if not isinstance(part, dict) or not isinstance(name := part.get("name"), str):
             continue
+        if group == "model" and name == "gpt":
+            part.setdefault("label", default_gpt_label(part.get("layers"), part.get("width")))
         part.setdefault("label", known[name].label if name in known else default_label(name, group))
         if group == "model":
-            _check_network_label(name, str(part["label"]))
+            check_label(name, str(part["label"]))
         if group == "optimizer" and name in known and part["label"] != known[name].label:
             raise UserError(
                 f"optimizer.label={part['label']}: {name} is printed as {known[name].label}; leave the label out, or "
@@ -473,16 +456,6 @@ def with_catalog(raw: Mapping[str, object]) -> None:
             counts = DATA_SETS[name].counts if name in known else dict.fromkeys(splits)
             for split, count in counts.items():
                 part.setdefault(f"expected_{split}", count)
-
-
-def _check_network_label(name: str, label: str) -> None:
-    """Raises UserError where a network bears the name of another that the catalog knows."""
-    for of_catalog, network in NETWORKS.items():
-        if of_catalog != name and plain(network.label) == plain(label):
-            raise UserError(
-                f"model.label={label}: is how {of_catalog} is printed, and this is {name}; leave the label out, or "
-                "give another"
-            )
 
 
 def _has_key(cfg: DictConfig, key: str) -> bool:
@@ -497,4 +470,5 @@ def _no_such_key(key: str, cfg: DictConfig) -> UserError:
     if not isinstance(node, DictConfig):
         return UserError(f"{key}: no such key; {nearest(parent, [str(k) for k in cfg])}")
     owner = f" ({node.name})" if parent == "optimizer" else ""
-    return UserError(f"{key}: no such key{owner}; {nearest(leaf, [str(k) for k in node])}")
+    in_no_file = [k.rpartition(".")[2] for k in _IN_NO_FILE if k.rpartition(".")[0] == parent]
+    return UserError(f"{key}: no such key{owner}; {nearest(leaf, [*map(str, node), *in_no_file])}")

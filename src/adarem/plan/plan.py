@@ -179,7 +179,7 @@ def make_plan(overrides: list[str]) -> Plan:
             said = given.keys() - left_out
             off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
             # The grid's own settings and those of a search, where the user gives no other.
-            settled = [*spec.settings, *selection.overrides(choice["optimizer"])]
+            settled = [*spec.settings, *selection.overrides(choice["model"], choice["optimizer"])]
             words = [s for s in settled if s.split("=")[0].lstrip("+~") not in said]
             return compose_run(choice, seed, [*words, *map(line_of, off_axes)], off_axes, lookups)
 
@@ -210,7 +210,7 @@ def make_plan(overrides: list[str]) -> Plan:
     runs = [RunDir(folder / name) for name in names]
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
-    how_selected = "; ".join(filter(None, [spec.selection, selection.how]))
+    how_selected = "; ".join(filter(None, [spec.selection, selection.how_for(spec.models)]))
     spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected, runs=tuple(names))
     settings = find_paper_file("settings.yaml", base.results_dir)
     stated = read_stated(settings) if settings and spec.paper else None

@@ -1,7 +1,7 @@
 """The settings that a search selects, read from its runs when the final table is planned."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +13,24 @@ from adarem.run.sweep import read_sweep, runs_in
 
 @dataclass(frozen=True)
 class Selection:
-    """Optimizer to the settings selected for it (dotted key to value), and one line on where settings come from."""
+    """Network and optimizer to the settings selected for them (dotted key to value); a line on where they come from."""
 
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    settings: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
     how: str = ""
 
-    def overrides(self, optimizer: str) -> list[str]:
-        return [f"{key}={value}" for key, value in self.settings.get(optimizer, {}).items()]
+    def overrides(self, model: str, optimizer: str) -> list[str]:
+        return [f"{key}={value}" for key, value in self.settings.get((model, optimizer), {}).items()]
+
+    def how_for(self, models: Iterable[str]) -> str:
+        """``how``, and the networks of which the search had none."""
+        without = {*models} - {model for model, _ in self.settings}
+        if not self.settings or not without:
+            return self.how
+        return f"{self.how}, which had no {', '.join(sorted(without))}: settings of configs/tuned there"
 
 
 def selected_settings(folder: Path) -> Selection:
-    """The settings of each optimizer with the lowest value of the search's primary metric at the final epoch.
+    """The settings of each network and optimizer with the lowest value of the search's primary metric at its end.
 
     Seeds of the same settings are averaged; a diverged run is never selected. Ties go to the settings whose text sorts
     first.
@@ -35,7 +42,7 @@ def selected_settings(folder: Path) -> Selection:
         UserError: a run of the search is not finished, or an optimizer has none that did not diverge.
     """
     metric = read_sweep(folder).metrics[0]
-    found: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
+    found: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], list[float]]] = {}
     unfinished = total = 0
     for run in runs_in(folder):
         config, total = run.config(), total + 1
@@ -45,17 +52,17 @@ def selected_settings(folder: Path) -> Selection:
         final = number(run.result() or {}, metric)
         value = math.inf if final is None else final
         settings = tuple(sorted((k, str(v)) for k, v in config.overrides.items()))
-        found.setdefault(config.optimizer.name, {}).setdefault(settings, []).append(value)
+        found.setdefault((config.model.name, config.optimizer.name), {}).setdefault(settings, []).append(value)
     if unfinished or not total:
         raise UserError(
             f"{folder}: {unfinished} of {total} runs of the search are not finished; finish it with `adarem launch`, "
             "or plan without it by grid.settings_from=null"
         )
     best = {}
-    for optimizer, by_settings in found.items():
+    for (model, optimizer), by_settings in found.items():
         means = {s: sum(values) / len(values) for s, values in by_settings.items()}
         settings = min(sorted(means), key=means.__getitem__)
         if not math.isfinite(means[settings]):
             raise UserError(f"{folder}: every run of {optimizer} diverged; search lower learning rates")
-        best[optimizer] = dict(settings)
+        best[model, optimizer] = dict(settings)
     return Selection(best, f"settings with the lowest {metric} of {total} runs in {folder.name}")

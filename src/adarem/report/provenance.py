@@ -7,7 +7,7 @@ from typing import NamedTuple
 from adarem.report.labels import labels
 from adarem.report.load import Run, Sweep, fingerprints
 from adarem.run.build import later_keys
-from adarem.run.config import RunConfig
+from adarem.run.config import DataConfig, RunConfig
 from adarem.run.records import JsonRecord, count, section, text
 from adarem.run.schedules import schedule_text, schedules
 from adarem.run.sweep import run_name
@@ -175,7 +175,10 @@ def _data(sweep: Sweep) -> str:
         for unit in ("images", "tokens"):
             if n := count(fingerprint, f"num_{unit}"):
                 parts.append(f"{n:,} {word} {unit} ({text(fingerprint, 'content_hash')[:12]})")
-    return f"{r.config.data.label}" + (f": {', '.join(parts)}" if parts else "")
+    data = r.config.data
+    if isinstance(data, DataConfig) and data.val_share is not None:
+        parts.append(f"{data.val_share:g} of each class validates, split_seed {data.split_seed}")
+    return data.label + (f": {', '.join(parts)}" if parts else "")
 
 
 def _evaluation(sweep: Sweep) -> str:

@@ -194,13 +194,17 @@ def _one_of(value: object, hints: tuple[object, ...], key: str) -> object:
 
 
 def _of_kind(classes: list[type], raw: object, key: str) -> type:
-    """The dataclass whose ``kind`` the mapping names; the first where it names none."""
-    kinds = {str(typing.get_args(_fields(c)["kind"].hint)[0]): c for c in classes}
+    """The dataclass whose ``kind`` the mapping names, the first where it names none; of several of one kind the one
+    whose ``name`` is its very name, else the last."""
+    kinds: dict[str, list[type]] = {}
+    for c in classes:
+        kinds.setdefault(str(typing.get_args(_fields(c)["kind"].hint)[0]), []).append(c)
     if not isinstance(raw, Mapping) or "kind" not in raw:
         return classes[0]
     if raw["kind"] not in kinds:
         raise UserError(f"{key}.kind={raw['kind']}: {nearest(str(raw['kind']), kinds)}")
-    return kinds[raw["kind"]]
+    *named, last = kinds[raw["kind"]]
+    return next((c for c in named if raw.get("name") in typing.get_args(_fields(c)["name"].hint)), last)
 
 
 def _name(hint: object) -> str:

@@ -36,6 +36,7 @@ class Network:
     builder: str  # the library's name of it
     arguments: Mapping[str, float] = field(default_factory=dict)  # of the builder
     paper_sizes: Mapping[str, int] = field(default_factory=dict)  # keys of the model's config and the paper's values
+    of_paper: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ NETWORKS: Mapping[str, Network] = {
     "awd_lstm": Network(
         "AWD-LSTM", "text", "adarem", "awd_lstm", paper_sizes={"layers": 3, "hidden": 1150, "embedding": 400}
     ),
+    "gpt": Network("GPT", "text", "adarem", "gpt", of_paper=False),
 }
 IMAGE_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.kind == "images")
 

@@ -17,7 +17,20 @@ from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported, is_own_network
-from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, POSITIVE, SHARE, SHARE_BELOW_1, Range, Scalar, Setting, Value
+from adarem.run.setting import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    InitFile,
+    InitHash,
+    Range,
+    Scalar,
+    Setting,
+    Value,
+)
+from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
 
@@ -94,12 +107,6 @@ class TextConfig:
     expected_test: Annotated[int | None, Setting("as expected_train", unit="tokens")]
 
 
-InitFile = Annotated[
-    str | None, Setting("file of the weights to start from, of safetensors or torch.save; null: drawn from the seed")
-]
-InitHash = Annotated[str | None, Setting("of that file, put in by plan: another file is another run")]
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """A network for images. The settings of one that is imported are keys next to its name."""
@@ -121,46 +128,6 @@ class ModelConfig:
     def imported(self) -> str | None:
         """Where it is imported from, ``my_package:make_network``; None for those of the catalog and of libraries."""
         return self.source or (self.name if is_own_network(self.name) else None)
-
-
-@dataclass(frozen=True)
-class DropoutConfig:
-    """Probabilities of the AWD-LSTM's dropouts; each draws one mask per batch."""
-
-    words: Annotated[float, Setting("of complete words of the embedding", SHARE_BELOW_1)]
-    input: Annotated[float, Setting("of the first layer's input", SHARE_BELOW_1)]
-    hidden: Annotated[float, Setting("between layers", SHARE_BELOW_1)]
-    output: Annotated[float, Setting("of the last layer's output", SHARE_BELOW_1)]
-    recurrent: Annotated[float, Setting("of single hidden-to-hidden weights", SHARE_BELOW_1)]
-
-
-@dataclass(frozen=True)
-class LstmConfig:
-    """The AWD-LSTM and what belongs to training it (Merity et al. 2017)."""
-
-    kind: Literal["text"]
-    name: Literal["awd_lstm"]
-    label: Annotated[str, Setting("as the paper prints it")]
-    layers: Annotated[int, Setting("LSTM layers", AT_LEAST_1)]
-    hidden: Annotated[int, Setting("size of all layers but the last", AT_LEAST_1, "units")]
-    embedding: Annotated[int, Setting("size of the word vectors and, tied, of the last layer", AT_LEAST_1, "units")]
-    dropout: DropoutConfig
-    bptt: Annotated[
-        int,
-        Setting("how far a gradient goes back on average; scales the rate by length / bptt", AT_LEAST_1, "time steps"),
-    ]
-    bptt_half: Annotated[float, Setting("probability that the length is drawn around half of bptt", SHARE)]
-    bptt_deviation: Annotated[float, Setting("standard deviation of a length", AT_LEAST_0, "time steps")]
-    bptt_least: Annotated[int, Setting("shortest length, at most bptt", AT_LEAST_1, "time steps")]
-    activation_reg: Annotated[float, Setting("weight of the last layer's dropped output in the loss", AT_LEAST_0)]
-    temporal_reg: Annotated[float, Setting("weight of the steps of the last layer's output in the loss", AT_LEAST_0)]
-    clip: Annotated[float, Setting("largest norm of the gradient over all parameters; 0 clips nothing", AT_LEAST_0)]
-    average_after: Annotated[
-        int,
-        Setting("NT-ASGD: average after so many epochs without a better validation; 0 never", AT_LEAST_0, "epochs"),
-    ]
-    init: InitFile = field(default=None, metadata={LATER: True})
-    init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -294,7 +261,7 @@ class RunConfig:
     run_name: str = field(metadata={KEY: "cell"})  # the name of its folder
     seed: int
     data: DataConfig | TextConfig  # chosen by kind
-    model: ModelConfig | LstmConfig
+    model: ModelConfig | LstmConfig | GptConfig | LmConfig  # by kind, and of one kind by name
     optimizer: OptimizerConfig
     schedule: ScheduleConfig
     scale: ScaleConfig
@@ -360,16 +327,19 @@ def _check_images(d: DataConfig) -> None:
 
 def _check_model(c: RunConfig) -> None:
     m, d = c.model, c.data
-    if isinstance(m, ModelConfig):
+    if isinstance(m, ModelConfig | LmConfig):
         _check_network(m)
+    elif isinstance(m, LstmConfig):
+        check_lstm(m)
     else:
-        _check_lstm(m)
+        check_gpt(m)
+    if m.kind == "text":
         _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
     other = "model=awd_lstm, or grid=table3" if d.kind == "text" else "data=ptb or data=pydoc"
     _require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
 
 
-def _check_network(m: ModelConfig) -> None:
+def _check_network(m: ModelConfig | LmConfig) -> None:
     if m.imported is not None:  # its settings are known where it can be imported, as an optimizer's
         check_form("model", m.imported, "model")
         if m.source is not None:
@@ -378,18 +348,14 @@ def _check_network(m: ModelConfig) -> None:
         return
     if is_imported(m.name):
         check_form("model.name", m.name, "model")
-    elif m.name not in IMAGE_NETWORKS:
-        hint = nearest(m.name, IMAGE_NETWORKS)
+    elif m.kind == "text" or m.name not in IMAGE_NETWORKS:
+        hint = nearest(m.name, [name for name, known in NETWORKS.items() if known.kind == m.kind])
         raise UserError(
             f"model.name={m.name}: unknown model; {hint} (or timm:NAME, torchvision:NAME, MODULE:NAME of a function)"
         )
     for key in m.settings:
         hint = "write a function of yours that builds it so" if is_imported(m.name) else nearest(key, ("name", "label"))
         raise UserError(f"model.{key}: no such key ({m.name}); {hint}")
-
-
-def _check_lstm(m: LstmConfig) -> None:
-    _require(m.bptt_least <= m.bptt, f"model.bptt_least={m.bptt_least}: larger than model.bptt={m.bptt}")
 
 
 def check_name(key: str, value: str) -> None:
@@ -448,7 +414,8 @@ def _check_recipe(c: RunConfig) -> None:
     )
     _require(
         not o.no_decay or c.train.decay_norm_and_bias,
-        f"optimizer.no_decay={list(o.no_decay)}: train.decay_norm_and_bias=false is another such rule; leave one out",
+        f"optimizer.no_decay=[{','.join(o.no_decay)}]: train.decay_norm_and_bias=false is another such rule; leave one "
+        "out",
     )
 
 

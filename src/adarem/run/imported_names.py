@@ -17,6 +17,9 @@ Group: TypeAlias = str  # of a config: optimizer or model
 # names of their libraries.
 TORCH, TIMM = "torch", "timm"
 NETWORK_LIBRARIES = ("timm", "torchvision")
+# What a network is called with, by the kind of its data; no settings. The first in any case, others where it names
+# them.
+GIVEN: Mapping[str, tuple[str, ...]] = {"images": ("num_classes",), "text": ("vocabulary", "context")}
 NOT_STATED = "not stated"  # what the catalog knows of its own optimizers and nobody says of others
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)

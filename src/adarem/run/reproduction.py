@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from adarem.run.catalog import DATA_SETS, NETWORKS, SYMBOLS
-from adarem.run.config import DataConfig, LstmConfig, RunConfig, TextConfig
+from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.schedules import schedule_text
 from adarem.run.stated import Stated
 from adarem.run.sweep import SweepSpec, same_setting
+from adarem.run.text_models import LstmConfig
 
 Kind: TypeAlias = Literal["reproduction", "variation", "rehearsal", "study"]
 
@@ -147,7 +148,8 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         found.setdefault("model.init", "weights to start from")
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
-    if config.model.name not in NETWORKS:
+    known = NETWORKS.get(config.model.name)
+    if known is None or not known.of_paper:
         found["model"] = f"network {config.model.name}"
     return [found[key] for key in sorted(found)]
 

@@ -7,7 +7,7 @@ settings read it there.
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 Scalar: TypeAlias = str | int | float | bool
 # Of a setting that a signature names: betas are a tuple, and some classes take a tuple of them.
@@ -64,3 +64,8 @@ AT_LEAST_1 = Range(1)
 POSITIVE = Range(0, above=True)
 SHARE = Range(0, 1)  # and probabilities
 SHARE_BELOW_1 = Range(0, 1, below=True)
+
+InitFile = Annotated[
+    str | None, Setting("file of the weights to start from, of safetensors or torch.save; null: drawn from the seed")
+]
+InitHash = Annotated[str | None, Setting("of that file, put in by plan: another file is another run")]

@@ -1,4 +1,5 @@
-"""Networks by where they are imported from: a function, or an ``nn.Module`` class, called with ``num_classes=``.
+"""Networks by where they are imported from: a function or an ``nn.Module`` class, called with ``num_classes=`` for
+images and with ``vocabulary=`` for text.
 
 Only parameters that a signature names are settings, as of optimizers.
 """
@@ -13,6 +14,8 @@ from torch import nn
 from adarem.run.build import nearest
 from adarem.run.config import ModelConfig, RunConfig
 from adarem.run.errors import UserError
+from adarem.run.imported_names import GIVEN
+from adarem.run.text_models import LmConfig
 from adarem.train.imported import Source, imported, source_of
 
 
@@ -29,7 +32,7 @@ def load_named_network(name: str, given: str) -> NamedNetwork:
     """The network that ``name`` says, unbuilt.
 
     Args:
-        given: the keyword that it is called with: num_classes.
+        given: the keyword that it is called with: num_classes or vocabulary.
 
     Raises:
         UserError: its module cannot be imported, has no such name, it is no function or class, or does not take
@@ -83,6 +86,6 @@ def build_named_network(name: str, seed: int, settings: Mapping[str, object], gi
 def source_of_network(config: RunConfig) -> Source | None:
     """Where a run's network comes from; None for those of the catalog and of libraries, whose versions are recorded."""
     m = config.model
-    if not isinstance(m, ModelConfig) or m.imported is None:
+    if not isinstance(m, ModelConfig | LmConfig) or m.imported is None:
         return None
-    return source_of(m.imported, load_named_network(m.imported, "num_classes").make)
+    return source_of(m.imported, load_named_network(m.imported, GIVEN[m.kind][0]).make)

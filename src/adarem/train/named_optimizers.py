@@ -6,7 +6,7 @@ setting would pass unnoticed.
 
 import importlib
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -17,6 +17,7 @@ from adarem.run.build import nearest
 from adarem.run.config import OptimizerConfig
 from adarem.run.errors import UserError
 from adarem.run.imported_names import TIMM, TORCH
+from adarem.run.sweep import setting_text
 from adarem.train.imported import Source, imported, nearest_of, source_of
 
 # What a factory is given next to the settings, where its signature names it.
@@ -120,7 +121,7 @@ def build_named(
     steps_per_epoch: int,
     total_steps: int,
     decay_norm_and_bias: bool = True,
-    no_decay: Collection[str] = (),
+    no_decay: Sequence[str] = (),
 ) -> Optimizer:
     """Builds it over the trainable parameters of ``model``.
 
@@ -139,13 +140,14 @@ def build_named(
         Exception: whatever the class or the factory raises.
     """
     check_settings(named, hparams)
+    kinds = f"optimizer.no_decay={setting_text(no_decay)}"
     if no_decay and named.is_factory:
         raise UserError(
-            f"optimizer.no_decay={list(no_decay)}: {named.name} is a function, which makes its groups itself; leave it "
-            "out, and give these groups a weight_decay of 0 in the function"
+            f"{kinds}: {named.name} is a function, which makes its groups itself; leave it out, and "
+            "give these groups a weight_decay of 0 in the function"
         )
     if no_decay and "weight_decay" not in named.settings:
-        raise UserError(f"optimizer.no_decay={list(no_decay)}: {named.name} names no weight_decay; leave it out")
+        raise UserError(f"{kinds}: {named.name} names no weight_decay; leave it out")
     given = {"lr": lr, "weight_decay": weight_decay, "steps_per_epoch": steps_per_epoch, "total_steps": total_steps}
     passed = GIVEN_TO_FACTORIES if named.is_factory else ("lr", "weight_decay")
     keywords = {**named.fixed, **{k: given[k] for k in passed if k in named.settings}, **hparams}

@@ -18,6 +18,7 @@ from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash, identity
 from adarem.run.records import number
+from adarem.run.text_models import LstmConfig
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import Newest, find_newest, load
@@ -34,6 +35,7 @@ from adarem.train.state import CheckpointRecord
 from adarem.train.tasks.base import Evaluation, FinalResult, Task
 from adarem.train.tasks.image import ImageTask
 from adarem.train.tasks.language import LanguageTask
+from adarem.train.tasks.windows import WindowTask
 from adarem.train.trainer import Diverged, Interrupted, Trainer, content_hashes
 
 # Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
@@ -216,7 +218,9 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
 
 
 def _build_task(config: RunConfig, context: RankContext) -> Task:
-    return LanguageTask(config, context) if isinstance(config.data, TextConfig) else ImageTask(config, context)
+    if not isinstance(config.data, TextConfig):
+        return ImageTask(config, context)
+    return LanguageTask(config, context) if isinstance(config.model, LstmConfig) else WindowTask(config, context)
 
 
 def _restore(trainer: Trainer, newest: Newest) -> list[str]:

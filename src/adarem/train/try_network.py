@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from adarem.run.config import DataConfig, RunConfig
+from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.errors import UserError
+from adarem.run.text_models import GptConfig, LmConfig
 from adarem.train.imported import first_line, plain_defaults
 from adarem.train.models.build import build_network
 from adarem.train.named_networks import load_named_network
@@ -38,6 +39,9 @@ def try_network(config: RunConfig) -> None:
         UserError: it cannot be built, does not take such a batch, or returns something else than scores; in its words.
     """
     batch = config.scale.global_batch_size // config.cluster.world_size
+    if not isinstance(config.data, DataConfig):  # a number of a word is a value: the meta device would not look it up
+        _pass_words(config, _built(config), min(batch, _ON_CPU))
+        return
     meta = torch.device("meta")
     try:
         with meta:
@@ -79,6 +83,44 @@ def _pass_images(config: RunConfig, network: nn.Module, batch: int, device: torc
     with torch.no_grad():
         for images in sorted({1, batch}):  # the last batch may hold a single one
             scores(images, d.eval_crop, "data.eval_crop")
+
+
+def _pass_words(config: RunConfig, network: nn.Module, batch: int) -> None:
+    d, m, name = config.data, config.model, f"model={config.model.name}"
+    assert isinstance(d, TextConfig) and isinstance(m, GptConfig | LmConfig)
+    vocabulary, length = d.vocabulary, m.context
+
+    def scores(tokens: Tensor) -> Tensor:
+        try:
+            output = network(tokens)
+        except Exception as e:
+            raise UserError(
+                f"{name}: does not take windows of {length} words ({first_line(e)}); make it take int64 "
+                f"[windows, words] below {vocabulary}, or take another model.context"
+            ) from None
+        _check_output(name, output, [len(tokens), length, vocabulary], "windows, words, vocabulary", "vocabulary")
+        assert isinstance(output, Tensor)
+        return output
+
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocabulary, (batch, length), generator=generator)
+    tokens[0, 0], tokens[-1, -1] = vocabulary - 1, 0
+    network.train()
+    _backward(config, network, scores(tokens))
+    network.eval()
+    with torch.no_grad():
+        before = scores(tokens[:1])[:, : length // 2].float()
+        two = torch.cat([(tokens[:1] + 1) % vocabulary, tokens[:1]])
+        if not _close(scores(two)[1:, : length // 2].float(), before):
+            raise UserError(f"{name}: scores a window by other windows; its input is [windows, words]")
+        later = tokens[:1].clone()
+        later[:, length // 2 :] = (later[:, length // 2 :] + 1) % vocabulary
+        if not _close(scores(later)[:, : length // 2].float(), before):
+            raise UserError(f"{name}: scores a word by words that come after it; mask them")
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
 def _remedy(error: Exception, key: str) -> str:

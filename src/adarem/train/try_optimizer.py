@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from adarem.run.config import LstmConfig, RunConfig
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
+from adarem.run.text_models import LstmConfig
 from adarem.train.evaluation_point import Modes, modes_of
 from adarem.train.imported import plain_defaults
 from adarem.train.models.build import build_network

@@ -66,6 +66,27 @@ def test_the_md5_sum_of_an_archive_of_the_right_size(tmp_path: Path, monkeypatch
     check_md5(path)
 
 
+# Bytes and their new values, at which scipy 1.17.1 ends the process with a segmentation fault.
+DAMAGES = [{2473: 242, 2562: 33}, {1544: 53, 110: 67}, {2289: 134, 497: 237}]
+
+
+def test_a_damaged_file_does_not_end_the_process(tmp_path: Path) -> None:
+    tree, kit = tmp_path / "tree", tmp_path / "kit"
+    make_imagenet_tree(tree, classes=3, train_per_class=1, val_per_class=1, distinct=1, oddities=False)
+    kit.mkdir()
+    for name, payload in devkit_files(tree).items():
+        (kit / name).write_bytes(payload)
+    complete = (kit / "meta.mat").read_bytes()
+    for damage in DAMAGES:
+        damaged = bytearray(complete)
+        for place, value in damage.items():
+            damaged[place] = value
+        (kit / "meta.mat").write_bytes(damaged)
+        with pytest.raises(UserError, match="kit: its meta.mat cannot be read") as error:
+            read_devkit(kit)
+        assert "\n" not in str(error.value)
+
+
 def test_members_are_not_followed(tmp_path: Path) -> None:
     """A link in the archive to a file outside is no meta.mat."""
     with tarfile.open(tmp_path / ARCHIVE, "w:gz") as tar:

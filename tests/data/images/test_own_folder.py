@@ -86,6 +86,13 @@ def test_its_name_is_one_for_files(folder: str, name: str) -> None:
     assert safe_name(folder) == name
 
 
+def test_a_training_folder_that_is_split_has_the_name_of_its_data_set(here: Path) -> None:
+    """As the line about train/ without val/ says."""
+    make_folder(here / "birds" / "train", 4, 4)
+    data = data_of(plan("birds/train"))
+    assert (data.name, data.label, data.expected_val) == ("birds", "birds", 2)
+
+
 def test_a_name_with_spaces(here: Path) -> None:
     make_folder(here / "My flowers", 4, 4)
     data = data_of(make_plan(["data=folder", f"data.root='{here}/My flowers'"]))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from adarem.data.text.sampling import bptt_lengths
+from adarem.data.text.sampling import bptt_lengths, scored_windows, training_windows
 
 
 def test_lengths_cover_the_text_and_depend_on_seed_and_epoch_alone() -> None:
@@ -27,3 +27,28 @@ def test_any_text_can_be_cut(rows: int) -> None:
     for epoch in range(30):
         lengths = bptt_lengths(rows, bptt=10, half=0.5, deviation=8.0, least=5, seed=3, epoch=epoch)
         assert lengths.sum() == rows and (lengths.min() >= 5 or len(lengths) == 1)
+
+
+def test_training_windows_do_not_overlap_and_depend_on_seed_and_epoch_alone() -> None:
+    starts = training_windows(1003, context=10, seed=0, epoch=0)
+    assert np.array_equal(starts, training_windows(1003, context=10, seed=0, epoch=0))
+    assert len(starts) == 99 and len(set(starts % 10)) == 1 and not np.array_equal(starts, np.sort(starts))
+    firsts = set()
+    for epoch in range(200):
+        starts = training_windows(1003, context=10, seed=1, epoch=epoch)
+        assert len(set(starts)) == 99 and starts.min() >= 0 and starts.max() + 10 <= 1003
+        firsts.add(int(starts.min()))
+    assert firsts == set(range(10))  # so every token is predicted after contexts of every length
+
+
+@pytest.mark.parametrize("context", [1, 2, 7, 8, 64])
+@pytest.mark.parametrize("tokens", [1, 2, 7, 8, 9, 63, 64, 65, 96, 97, 1000])
+def test_each_token_of_an_evaluation_counts_once_after_half_a_window(context: int, tokens: int) -> None:
+    windows = scored_windows(tokens, context=context)
+    length = min(context, tokens)
+    seen = np.zeros(tokens, dtype=int)
+    for i, (start, scored_from) in enumerate(zip(*windows, strict=True)):
+        assert 0 <= start <= scored_from < start + length <= tokens
+        assert i == 0 or scored_from - start >= context - max(1, context // 2)
+        seen[scored_from : start + length] += 1
+    assert (seen == 1).all()

@@ -51,14 +51,15 @@ class FolderReading:
         if key not in self._found:
             self._found[key] = _read(root, val_folder, share, seed)
         found = self._found[key]
-        own = safe_name(root.name)
+        folder = root.parent.name if root.name == "train" else root.name
+        own = safe_name(folder)
         data["name"] = data.get("name") or own
         if data["name"] in DATA_SETS:
             raise UserError(f"data.name={data['name']}: a built-in data set's; choose another name")
         label = data.get("label")
         labels = {known.label.casefold() for known in DATA_SETS.values()}
         if label is None:
-            label = root.name or own
+            label = folder or own
             data["label"] = f"{label} (a folder)" if label.casefold() in labels else label
         elif str(label).casefold() in labels:
             raise UserError(f"data.label={label}: a built-in data set's; choose another label")

@@ -1,5 +1,7 @@
 """How an epoch of a text is cut into batches, as a pure function of (seed, epoch). numpy only."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,3 +26,39 @@ def bptt_lengths(
         able = np.arange(steps) if off > 0 else np.flatnonzero(lengths > least)
         lengths[draw.permutation(able)[: abs(off)]] += np.sign(off)
     return lengths
+
+
+def training_windows(tokens: int, *, context: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Where an epoch's windows of ``context`` tokens begin, in the order of training: a function of seed and epoch.
+
+    They follow each other without overlap from a place that is drawn in each epoch, so that over the epochs every
+    token is seen after contexts of every length. Their number is the same in every epoch; at most two windows' tokens
+    are left out.
+
+    Args:
+        tokens: of the text, at least two windows.
+    """
+    draw = np.random.default_rng([seed, epoch])
+    first = int(draw.integers(context))
+    return first + context * draw.permutation(tokens // context - 1).astype(np.int64)
+
+
+class ScoredWindows(NamedTuple):
+    """Windows of one length, in the order of the text."""
+
+    starts: NDArray[np.int64]  # the first token of each
+    scored_from: NDArray[np.int64]  # the first token that counts: those before it belong to the windows before
+
+
+def scored_windows(tokens: int, *, context: int) -> ScoredWindows:
+    """Windows of an evaluation, in which every token of a text counts exactly once.
+
+    Each begins half a window after the one before and counts its second half; the first counts all of its tokens, and
+    the last ends with the text. So a token is predicted from at least half a window before it, except at the text's
+    beginning.
+    """
+    if tokens <= context:
+        return ScoredWindows(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+    stride = max(1, context // 2)
+    ends = np.append(np.arange(context, tokens, stride, dtype=np.int64), tokens)
+    return ScoredWindows(ends - context, np.concatenate([[0], ends[:-1]]))

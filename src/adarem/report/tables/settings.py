@@ -17,6 +17,7 @@ from adarem.run.reproduction import has_papers_setting
 from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
 from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
+from adarem.run.text_models import LmConfig
 
 OF_IMAGES = (
     "The paper states the base rates, λ, the cosine schedule without warm-up, 100 epochs and batch 1024. It says "
@@ -139,9 +140,10 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
 def _network(run: Run) -> str:
     """Where an imported network comes from, with the settings of its signature that no axis varies."""
     m = run.config.model
-    assert isinstance(m, ModelConfig)
+    if not isinstance(m, ModelConfig | LmConfig) or m.imported is None:
+        return ""
     own = {k: v for k, v in m.settings.items() if f"model.{k}" not in run.config.overrides}
-    return ", ".join(filter(None, [m.imported, readable(own)])) if m.imported else ""
+    return ", ".join(filter(None, [m.imported, readable(own)]))
 
 
 class FairnessSheet(NamedTuple):
@@ -179,7 +181,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
             f"Imported by name: {named}. Its settings are those of its signature, those that are off or None left out; "
             "what its lr means and how it applies weight decay is not stated."
         )
-    networks = {r.config.model.label: _network(r) for r in runs if isinstance(r.config.model, ModelConfig)}
+    networks = {r.config.model.label: _network(r) for r in runs}
     if named_networks := [f"{label} is {text}" for label, text in networks.items() if text]:
         notes.append(f"Networks imported by name: {'; '.join(named_networks)}.")
     if study:

@@ -1,6 +1,5 @@
 """Language modelling: predicting every next word of a text, with the recurrent state carried from batch to batch."""
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple, TypedDict, cast
@@ -12,15 +11,17 @@ from torch.nn import functional as F
 
 from adarem.data.text.corpus import EOS, read_corpus
 from adarem.data.text.sampling import bptt_lengths
-from adarem.run.config import LstmConfig, RunConfig, TextConfig
+from adarem.run.config import RunConfig, TextConfig
 from adarem.run.errors import UserError
+from adarem.run.text_models import LstmConfig
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
+from adarem.train.models.build import build_network
 from adarem.train.tasks.averaging import AverageState, NonMonotoneAverage
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
+from adarem.train.tasks.text import Score, predicted, text_evaluation, text_metrics, text_result
 
 _EVAL_STEPS = 256  # time steps in one forward pass; the state is carried, so the metrics do not depend on it
-_LARGEST_LOSS = 700.0  # whose exponential is still a float
 
 
 class _LanguageState(TypedDict):
@@ -32,11 +33,6 @@ class TextInputs(NamedTuple):
     x: Tensor  # int64 [time, this rank's columns]
     y: Tensor  # the word after each
     step: int  # of the run
-
-
-class _Score(NamedTuple):
-    loss: float  # mean, nats per token
-    tokens: int
 
 
 class LanguageTask:
@@ -85,23 +81,12 @@ class LanguageTask:
 
     def build_model(self) -> nn.Module:
         """A freshly initialised AWD-LSTM on the CPU; the same seed gives the same weights on every machine and rank."""
-        m = self.recipe
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            self._model = AwdLstm(
-                self.vocabulary,
-                embedding=m.embedding,
-                hidden=m.hidden,
-                layers=m.layers,
-                dropout_words=m.dropout.words,
-                dropout_input=m.dropout.input,
-                dropout_hidden=m.dropout.hidden,
-                dropout_output=m.dropout.output,
-                dropout_recurrent=m.dropout.recurrent,
-            )
-        if m.average_after:
-            self._average = NonMonotoneAverage(self._model, m.average_after)
-        return self._model
+        network = build_network(self.config, self.vocabulary)
+        assert isinstance(network, AwdLstm)
+        self._model = network
+        if self.recipe.average_after:
+            self._average = NonMonotoneAverage(network, self.recipe.average_after)
+        return network
 
     def example_input(self) -> Tensor:
         """A batch in the shape of training's, the same on every rank. int64 [8, 2]."""
@@ -109,8 +94,7 @@ class LanguageTask:
 
     def _stream(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """The token before each token of a split, and the split's tokens; the first one follows an end of sentence."""
-        y = self._text[split]
-        return np.concatenate([[self._eos], y[:-1]]), y
+        return predicted(self._text[split], self._eos)
 
     def _lengths(self, epoch: int) -> np.ndarray:
         m = self.recipe
@@ -162,8 +146,7 @@ class LanguageTask:
 
     def metrics(self, totals: Tensor) -> dict[str, float]:
         """Totals over all ranks to loss (nats per token), perplexity and tokens."""
-        loss, tokens = totals.tolist()
-        return {"loss": loss / tokens, "perplexity": perplexity(loss / tokens), "tokens": int(tokens)}
+        return text_metrics(totals)
 
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Evaluates the complete validation text."""
@@ -171,36 +154,19 @@ class LanguageTask:
             score = self._score(model, "val")
         if self._average is not None:
             self._average.observe(score.loss)
-        return Evaluation(loss=score.loss, metrics={"perplexity": perplexity(score.loss)}, count=score.tokens)
+        return text_evaluation(score)
 
     def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> FinalResult:
         """The perplexity of the test text, which is read here for the first time, and of the validation text."""
         with self._averaged():
             test = self._score(model, "test")
-        metrics = {
-            "perplexity": perplexity(test.loss),
-            "test_loss": test.loss,
-            "test_tokens": test.tokens,
-            "val_perplexity": evaluation.metrics["perplexity"],
-            "best_val_perplexity": best,
-        }
-        return FinalResult(
-            metrics=metrics,
-            evaluation={
-                "read": "as one stream, the state carried from the first word to the last",
-                "tokens": len(self._text["test"]),
-            },
-            summary=(
-                f"test perplexity {metrics['perplexity']:.2f} on {test.tokens} tokens, validation "
-                f"{metrics['val_perplexity']:.2f}"
-            ),
-        )
+        return text_result(test, evaluation, best, "as one stream, the state carried from the first word to the last")
 
     def _averaged(self) -> AbstractContextManager[None]:
         return nullcontext() if self._average is None else self._average.applied()
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, split: str) -> _Score:
+    def _score(self, model: nn.Module, split: str) -> Score:
         """Mean loss over a split, each token predicted once, from all tokens before it.
 
         One stream cannot be shared out: rank 0 reads it, the others wait.
@@ -222,7 +188,7 @@ class LanguageTask:
                 hidden, seen = out.hidden, seen + len(y[part])
             model.train()
             assert seen == self.info.fingerprint[split]["num_tokens"], "a token was evaluated twice or not at all"
-            score = _Score(total.item() / seen, seen)
+            score = Score(total.item() / seen, seen)
         return self.context.broadcast(score)
 
     def state_dict(self) -> "_LanguageState":
@@ -240,11 +206,6 @@ class LanguageTask:
             self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in saved["hidden"])
         if self._average is not None and saved["average"] is not None:
             self._average.load_state_dict(saved["average"])
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss); a loss beyond floats' exponentials gives the largest that there is, NaN stays."""
-    return math.exp(min(loss, _LARGEST_LOSS)) if not math.isnan(loss) else loss
 
 
 def _in_columns(stream: np.ndarray, rows: int, columns: int) -> Tensor:
