@@ -5,7 +5,7 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -172,8 +172,10 @@ def make_plan(overrides: list[str]) -> Plan:
         check_compared(spec, file)
         selection = Selection()
 
-        def composed(choice: Mapping[str, str], seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
-            """A run without some of the user's overrides."""
+        @functools.cache
+        def composed(place: int, seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
+            """The run at one of ``choices``, without some of the user's overrides."""
+            choice = choices[place]
             said = given.keys() - left_out
             off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
             # The grid's own settings and those of a search, where the user gives no other.
@@ -182,13 +184,15 @@ def make_plan(overrides: list[str]) -> Plan:
             return compose_run(choice, seed, [*words, *map(line_of, off_axes)], off_axes, lookups)
 
         choices = places(spec, set(given))
-        first = composed(choices[0], spec.seeds[0])
+        first = composed(0, spec.seeds[0])
         selection = _selection(spec.settings_from, base.runs_dir, first)
+        composed.cache_clear()  # the selection is a part of each
         named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
-        for choice in choices:
-            defaults = spelled_out(named, functools.partial(composed, choice, spec.seeds[0]))
-            configs += [composed(choice, seed, defaults) for seed in spec.seeds]
+        for place in range(len(choices)):
+            defaults = spelled_out(named, functools.partial(composed, place, spec.seeds[0]))
+            configs += [composed(place, seed, defaults) for seed in spec.seeds]
+        configs = [c for i, c in enumerate(configs) if c not in configs[:i]]  # 1 and 1.0 on an axis are one
         _check_labels(configs)
         notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
@@ -199,7 +203,10 @@ def make_plan(overrides: list[str]) -> Plan:
     configs = under_earlier_names(folder, configs, _varied(spec, folder))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
-        raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
+        raise UserError(
+            f"{twice[0]}: two different runs of the grid have this name; let the values of its axes differ in "
+            "letters or digits"
+        )
     runs = [RunDir(folder / name) for name in names]
     _check_same_folder(folder, configs)
     for run, config in zip(runs, configs, strict=True):
