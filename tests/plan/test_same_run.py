@@ -7,6 +7,7 @@ import pytest
 from adarem.plan.plan import Plan, make_plan
 from adarem.run.config import RunConfig, from_dict, to_dict
 from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
 from adarem.run.identity import config_hash
 from adarem.run.sweep import LONGEST_NAME, read_sweep
 
@@ -38,8 +39,17 @@ def test_a_default_that_is_spelled_out_is_the_same_run() -> None:
 def test_numbers_are_written_in_one_way() -> None:
     assert names("optimizer.lr=2") == names("optimizer.lr=2.0") == ["resnet18-adarem-lr=2.0-s0"]
     assert names("optimizer.lam=1", "optimizer.weight_decay=5e-4") == ["resnet18-adarem-lam=1.0-weight_decay=0.0005-s0"]
+    assert names("optimizer.lr=1,1.0,1e0,2") == ["resnet18-adarem-lr=1.0-s0", "resnet18-adarem-lr=2.0-s0"]
     hashes = {config_hash(plan(f"optimizer.lam={text}").runs[0].config) for text in ("1", "1.0", "1e0")}
     assert len(hashes) == 1
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "torch_NAdam.yaml").write_text("name: torch:NAdam\nlabel: Other\nlr: 0.2\n")
+    monkeypatch.setenv("ADAREM_CONFIGS", str(tmp_path))
+    with pytest.raises(UserError, match="^resnet18-torch_NAdam-lr=0.1-s0: two different runs of the grid"):
+        make_plan(["data=digits", "optimizer=torch:NAdam,torch_NAdam", "optimizer.lr=0.1"])
 
 
 def test_values_on_an_axis_keep_their_names() -> None:

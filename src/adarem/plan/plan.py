@@ -5,7 +5,7 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
 from adarem.run.config import DataConfig, RunConfig
-from adarem.run.directory import RunDir
+from adarem.run.directory import RunDir, check_same_images
 from adarem.run.errors import UserError
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
 from adarem.run.schedules import schedules
@@ -172,8 +172,10 @@ def make_plan(overrides: list[str]) -> Plan:
         check_compared(spec, file)
         selection = Selection()
 
-        def composed(choice: Mapping[str, str], seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
-            """A run without some of the user's overrides."""
+        @functools.cache
+        def composed(place: int, seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
+            """The run at one of ``choices``, without some of the user's overrides."""
+            choice = choices[place]
             said = given.keys() - left_out
             off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
             # The grid's own settings and those of a search, where the user gives no other.
@@ -182,13 +184,15 @@ def make_plan(overrides: list[str]) -> Plan:
             return compose_run(choice, seed, [*words, *map(line_of, off_axes)], off_axes, lookups)
 
         choices = places(spec, set(given))
-        first = composed(choices[0], spec.seeds[0])
+        first = composed(0, spec.seeds[0])
         selection = _selection(spec.settings_from, base.runs_dir, first)
+        composed.cache_clear()  # the selection is a part of each
         named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
-        for choice in choices:
-            defaults = spelled_out(named, functools.partial(composed, choice, spec.seeds[0]))
-            configs += [composed(choice, seed, defaults) for seed in spec.seeds]
+        for place in range(len(choices)):
+            defaults = spelled_out(named, functools.partial(composed, place, spec.seeds[0]))
+            configs += [composed(place, seed, defaults) for seed in spec.seeds]
+        configs = [c for i, c in enumerate(configs) if c not in configs[:i]]  # 1 and 1.0 on an axis are one
         _check_labels(configs)
         notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
@@ -199,8 +203,12 @@ def make_plan(overrides: list[str]) -> Plan:
     configs = under_earlier_names(folder, configs, _varied(spec, folder))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
-        raise UserError(f"two runs of the grid have the same name {twice[0]}: the same value twice on an axis?")
+        raise UserError(
+            f"{twice[0]}: two different runs of the grid have this name; let the values of its axes differ in "
+            "letters or digits"
+        )
     runs = [RunDir(folder / name) for name in names]
+    _check_same_folder(folder, configs)
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
     how_selected = "; ".join(filter(None, [spec.selection, selection.how_for(spec.models)]))
@@ -212,6 +220,27 @@ def make_plan(overrides: list[str]) -> Plan:
         for run, config in zip(runs, configs, strict=True)
     ]
     return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
+
+
+def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:
+    """Raises UserError where runs of the sweep are planned on other images, of the folder or of another of its name.
+
+    They all have the same images, so one run of each way to split them is looked at.
+    """
+    new = {_split(c.data): c.data for c in configs if isinstance(c.data, DataConfig) and c.data.listing}
+    for run in runs_in(sweep) if new else ():
+        try:
+            old = run.config().data
+        except UserError:
+            continue  # where it is of this plan, its own check says so
+        if isinstance(old, DataConfig) and (same := new.pop(_split(old), None)) is not None:
+            check_same_images(run.config_file, old, same)
+        if not new:
+            return
+
+
+def _split(data: DataConfig) -> tuple[float | None, int]:
+    return data.val_share, data.split_seed
 
 
 def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:

@@ -114,7 +114,7 @@ class RunDir:
         old = self.config()
         if config_hash(old) != config_hash(config):
             if isinstance(old.data, DataConfig) and isinstance(config.data, DataConfig):
-                _check_same_images(self.config_file, old.data, config.data)
+                check_same_images(self.config_file, old.data, config.data)
             raise UserError(
                 f"{self.config_file}: planned before with other settings ({'; '.join(differing_keys(old, config))}); "
                 "use another runs_dir, or remove that run"
@@ -274,7 +274,7 @@ class RunDir:
         return "failed"  # it began, holds no lock and recorded no end: killed
 
 
-def _check_same_images(config_file: Path, old: DataConfig, new: DataConfig) -> None:
+def check_same_images(config_file: Path, old: DataConfig, new: DataConfig) -> None:
     """Raises UserError where plan found other images in a folder than it had when it wrote the config."""
     if None not in (old.listing, new.listing) and old.listing != new.listing:
         raise UserError(

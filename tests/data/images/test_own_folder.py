@@ -107,6 +107,9 @@ def test_two_folders_of_one_name_share_nothing_in_silence(here: Path) -> None:
     with pytest.raises(UserError) as e:
         plan("b/birds")
     assert "planned on other images" in str(e.value) and "give another data.name" in str(e.value)
+    with pytest.raises(UserError, match="planned on other images"):  # nor as other runs of one sweep
+        plan("b/birds", "optimizer=adam", "seeds=[7]")
+    plan("b/birds", "data.split_seed=2")  # another split of the folder is another list of images
     other = plan("b/birds", "data.name=birds_b")
     assert other.folder.name == "table2-birds_b"
     assert len({Path(data_of(p).beton_dir) for p in (first, other)}) == 2
