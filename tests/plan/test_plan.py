@@ -218,11 +218,11 @@ def test_a_part_of_a_grid_never_narrows_its_sweep(tmp_path: Path) -> None:
 
 
 def test_what_a_grid_compares_is_on_its_axis() -> None:
-    assert make_plan(["data=digits", "+grid.compare=[adam]", "optimizer=sgdm"]).spec.compare == ("adam",)  # of a part
+    assert make_plan(["data=digits", "grid.compare=[adam]", "optimizer=sgdm"]).spec.compare == ("adam",)  # of a part
     with pytest.raises(
         UserError, match=r"^grid.compare=\['adm'\]: adm: no optimizer of its axis; did you mean 'adam'\?$"
     ):
-        make_plan(["data=digits", "+grid.compare=[adm]"])
+        make_plan(["data=digits", "grid.compare=[adm]"])
 
 
 def test_a_changed_config_under_a_known_name_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from adarem.run import exitcodes
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.reproduction import Standing
+from adarem.run.sweep import SweepSpec
 from adarem.tracking.replay import Replayed, replay
-from adarem.tracking.workspace import read_layout, save_workspace
+from adarem.tracking.workspace import Layout, read_layout, save_workspace
 from tests.support.published import REHEARSAL, finished_sweep, report_on
 from tests.support.sweeps import finish, write_grid
 from tests.support.wandb_files import history, started, summary
@@ -271,3 +273,9 @@ def test_an_empty_sweep_is_a_mistake_in_one_line(tmp_path: Path) -> None:
     folder = write_grid(tmp_path / "runs")
     with pytest.raises(UserError, match="table2: no run there, or none whose config.yaml can be read"):
         save_workspace(folder, "me")
+
+
+def test_a_study_has_its_own_title_and_no_stamp() -> None:
+    spec = SweepSpec("mine", {"model": ("resnet18",), "optimizer": ("sgdm",)}, ("top1",), title="My table")
+    layout = Layout("mine-digits", spec, [], Standing("study", "embedded digits, 10 epochs"))
+    assert layout.title == "My table (mine-digits)"

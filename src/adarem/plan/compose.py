@@ -49,11 +49,11 @@ _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
 
-# Keys that need not be in a file of configs/, since the catalog or the config's own default says them: an override of
-# one adds it.
+# Keys that need not be in a file of configs/, since the catalog, the config or the grid has a default for them: an
+# override of one adds it.
 _IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
-    *later_keys(RunConfig),
+    *later_keys(RunConfig), *(f"grid.{key}" for key in ("heading", "figure", "compare", "selection", "settings_from")),
 )  # fmt: skip
 
 
@@ -229,12 +229,17 @@ class ComposedGrid:
 
 def compose_grid(given: list[str]) -> ComposedGrid:
     """The grid with those of the overrides that bear on it, and none of a single run's."""
-    base = _compose([s for s in given if _key(s) not in ("seeds", "model", "optimizer") and _of_grid(s)])
+    base = _compose(_added([s for s in given if _key(s) not in ("seeds", "model", "optimizer") and _of_grid(s)]))
     with _one_line():
         for key in ("runs_dir", "results_dir"):
             _need_path(key, base[key])
         grid = OmegaConf.to_container(base.grid, resolve=True)
         return ComposedGrid(grid, Path(base.runs_dir).absolute(), Path(base.results_dir).absolute())
+
+
+def _added(overrides: Iterable[str]) -> list[str]:
+    """The overrides as Hydra takes them where a key is in no file."""
+    return [f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in overrides]
 
 
 def _key(override: str) -> str:
@@ -365,7 +370,7 @@ def compose_run(
             lines = [s for s in lines if s not in own[group]]
         elif source is not None:  # a file may leave out any setting that has a default
             lines = [f"++{s.lstrip('+')}" if _key(s).startswith(f"{group}.") and s[0] != "~" else s for s in lines]
-    cfg = _compose([f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in lines])
+    cfg = _compose(_added(lines))
     for group, of_group in own.items():
         _with_own_settings(cfg, group, choice[group], of_group)
     if isinstance(cfg.data, DictConfig) and OmegaConf.is_missing(cfg.data, "root"):

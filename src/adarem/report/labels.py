@@ -34,9 +34,12 @@ def labels(sweep: Sweep) -> Labels:
     """The labels that plan wrote into grid.yaml, those of the runs' own configs, and settings in words."""
     planned = sweep.spec.labels
     models, optimizers, off_plan = dict(planned.model), dict(planned.optimizer), {}
+    labels_of: dict[str, dict[str, None]] = {}
     for r in sweep.runs:
-        models[r.config.model.name] = r.config.model.label
+        labels_of.setdefault(r.config.model.name, {})[r.config.model.label] = None
         optimizers[r.config.optimizer.name] = r.config.optimizer.label
         if r.overrides not in planned.overrides:
             off_plan[r.overrides] = readable(r.config.overrides)
+    for name, own in labels_of.items():  # several where an axis changes the size that the label says
+        models[name] = next(iter(own)) if len(own) == 1 else planned.model.get(name, name)
     return Labels(models, optimizers, dict(planned.overrides) | dict(sorted(off_plan.items())))

@@ -123,6 +123,12 @@ def has_papers_setting(config: RunConfig) -> bool:
     return scale_is and sizes_are and _expected(config) == known.counts  # which the data are held against
 
 
+def of_paper(config: RunConfig) -> bool:
+    """Whether the paper has a run's network."""
+    known = NETWORKS.get(config.model.name)
+    return known is not None and known.of_paper
+
+
 def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> list[str]:
     """The settings in which a run differs from its grid and from what the paper states, each in words."""
     grids = {k for k, v in config.overrides.items() if spec is not None and _of_grid(spec, config, k, v)}
@@ -148,8 +154,7 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         found.setdefault("model.init", "weights to start from")
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
-    known = NETWORKS.get(config.model.name)
-    if known is None or not known.of_paper:
+    if not of_paper(config):
         found["model"] = f"network {config.model.name}"
     return [found[key] for key in sorted(found)]
 

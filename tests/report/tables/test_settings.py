@@ -140,3 +140,22 @@ def test_a_recipes_settings_show_where_they_are_set(dirs):
     assert sgdm["lr"] == f"0.4 (paper); {recipe}" and adam["lr"] == "0.004 (paper)"
     assert "ResNet-18 starts from the weights in /weights.pt (abababababab)." in notes
     assert sgdm["Weight decay"].endswith("; none on bias, norm") and "none" not in adam["Weight decay"]
+
+
+def test_a_network_with_rates_of_its_own_has_rows_of_its_own(dirs):
+    """And one that the paper has not is named; a label that says a size is not printed for another size."""
+    from adarem.plan.plan import make_plan
+
+    places = [f'runs_dir="{dirs[0]}"', f'results_dir="{dirs[1]}"']
+    given = ["grid=table3", "data=pydoc", "model=awd_lstm,gpt", *places]
+    plan = make_plan([*given, "optimizer=sgdm"])
+    plan.write()
+    sized = make_plan(["grid=table3", "data=pydoc", "model=gpt", "optimizer=sgdm", "model.layers=2", *places])
+    for config in (*(r.config for r in plan.runs), sized.runs[0].config):
+        finish(plan.folder, config, 90.0, epochs=False)
+    t = table(plan.folder, dirs[1])
+    _, rows, notes = fairness_sheet(t)
+    rates = {row[0]: row[1] for row in rows}
+    assert rates["SGDM, AWD-LSTM, small"] == "10 (ours)" and rates["SGDM, GPT"] == "0.1 (ours)"
+    assert "No network of the paper: GPT 2 x 128, GPT 4 x 128." in notes
+    assert t.labels.model("gpt") == "GPT"

@@ -13,7 +13,7 @@ from adarem.run.errors import UserError
 from adarem.run.imported_names import NOT_STATED
 from adarem.run.labels import readable
 from adarem.run.records import number
-from adarem.run.reproduction import has_papers_setting
+from adarem.run.reproduction import has_papers_setting, of_paper
 from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
 from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
@@ -106,12 +106,12 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
     o, s, schedule = run.config.optimizer, run.config.scale, run.config.schedule
     known = OPTIMIZERS.get(o.name)
 
-    def of_paper(name: str, value: object) -> bool:
+    def is_papers(name: str, value: object) -> bool:
         return stated is not None and stated.is_paper(run.config.data.kind, o.name, name, value)
 
     lr = f"{o.lr:g}"
     if stated is not None:
-        lr += f" ({'paper' if of_paper('lr', o.lr) else 'ours'})"
+        lr += f" ({'paper' if is_papers('lr', o.lr) else 'ours'})"
     if s.lr_factor != 1:
         lr += f" × {s.lr_factor:g}"
     if o.label in own_schedules or schedule.min_lr or run.config.train.clip_grad_norm is not None:
@@ -120,7 +120,7 @@ def _row(run: Run, stated: Stated | None, label: str, tried: str, own_schedules:
     if o.no_decay:
         decay += f"; none on {', '.join(o.no_decay)}"
     rest = [
-        readable({k: v}) + (" (paper)" if of_paper(k, v) else "")
+        readable({k: v}) + (" (paper)" if is_papers(k, v) else "")
         for k, v in o.hparams.items()
         if k not in ("dampening", "nesterov") or v
         if known or not (v is None or v is False)  # of an imported one all settings are there, most of them switches
@@ -164,12 +164,20 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     rows: list[list[str]] = []
     most = 0
     for o in table.columns:
-        seen: dict[str, Run] = {}
-        for r in (r for r in runs if r.config.optimizer.name == o):
-            seen.setdefault(r.overrides, r)
+        own = [r for r in runs if r.config.optimizer.name == o]
+        seen = dict.fromkeys(r.overrides for r in own)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
-        rows += [_row(r, stated, table.labels.cell(o, r.overrides), tried, own_schedules) for r in seen.values()]
+        for text in seen:
+            label = table.labels.cell(o, text)
+            by_network: dict[str, list[str]] = {}
+            for r in (r for r in own if r.overrides == text):
+                by_network.setdefault(r.config.model.name, _row(r, stated, label, tried, own_schedules))
+            first, *others = by_network.values()
+            if all(row == first for row in others):
+                rows.append(first)
+            else:  # a rate is a network's, too
+                rows += [[f"{label}, {table.labels.model(name)}", *row[1:]] for name, row in by_network.items()]
     notes = [
         "Effective lr counts momentum: lr (1 − dampening) / (1 − momentum). Adam, AdamW, AdaBound and RMSprop divide "
         "by the gradient's own size, so their lr can't be read against the others'."
@@ -184,6 +192,8 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     networks = {r.config.model.label: _network(r) for r in runs}
     if named_networks := [f"{label} is {text}" for label, text in networks.items() if text]:
         notes.append(f"Networks imported by name: {'; '.join(named_networks)}.")
+    if not study and (others_than := dict.fromkeys(r.config.model.label for r in runs if not of_paper(r.config))):
+        notes.append(f"No network of the paper: {', '.join(others_than)}.")
     if study:
         notes.append(NOT_TUNED if most < 2 else ALL_SHOWN)
     elif runs and runs[0].config.data.kind == "text":
