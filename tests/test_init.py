@@ -49,6 +49,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_users_mistakes_and_nothing_else(tmp_path: Path) -> None:
     user = tmp_path / "user.py"
     user.write_text(USER + "\n".join(MISTAKES) + "\n")

@@ -75,6 +75,7 @@ def test_the_search_finds(line: str) -> None:
     assert len(dangers(line)) == 1
 
 
+@pytest.mark.slow
 def test_hostile_paths_from_plan_to_report(tmp_path: Path, digits_root: Path) -> None:
     """plan, prepare (found done), bash for cluster.setup, torchrun, training, report: all in a place of this name."""
     place = tmp_path / "a b 'c' \"d\" $(touch hacked) `touch hacked` ; touch hacked #\n%j * ~ é"

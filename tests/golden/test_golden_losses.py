@@ -8,8 +8,10 @@ import pytest
 from . import cases
 from .harness import EXPECTED, check_trained, environment
 
+_LOSSES = [pytest.param(data, marks=pytest.mark.slow) if data == "digits" else data for data in cases.LOSSES]
 
-@pytest.mark.parametrize("data", cases.LOSSES)
+
+@pytest.mark.parametrize("data", _LOSSES)
 def test_the_loss_of_every_step_is_the_golden_one(data: str, tmp_path: Path) -> None:
     check_trained("losses", data, cases.losses(tmp_path, data), environment(tmp_path))
 

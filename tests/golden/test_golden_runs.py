@@ -17,6 +17,7 @@ def test_interrupted_runs_are_read(tmp_path: Path) -> None:
     check("interrupted", cases.interrupted(tmp_path))
 
 
+@pytest.mark.slow
 def test_interrupted_runs_go_on_to_the_result_of_runs_that_never_stopped(tmp_path: Path) -> None:
     """The golden records are of the same runs without the interruption."""
     cases.prepare_data(tmp_path)

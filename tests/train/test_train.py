@@ -186,6 +186,7 @@ def test_a_recipes_settings_reach_the_steps(
     assert plain.config().optimizer.no_decay == ("norm",) and "clip_grad_norm" not in plain.config_file.read_text()
 
 
+@pytest.mark.slow
 def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Callable[..., Path]) -> None:
     """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
     three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")

@@ -4,9 +4,12 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.support import ROOT, scenario
 
 
+@pytest.mark.slow
 def test_triton_kernels_follow_the_reference_in_the_interpreter() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "tests.support.scenario", "triton", "3"],

@@ -49,6 +49,7 @@ def log_of(plan: Plan, task: int) -> str:
     return next((plan.folder / "slurm").glob(f"*_{task}.out"), Path("/dev/null")).read_text()
 
 
+@pytest.mark.slow
 def test_array_with_hostile_paths_two_launchers_and_a_report(
     with_stub: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
