@@ -7,8 +7,10 @@ import pytest
 from adarem.launch import snapshot as module
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.snapshot import Progress, RunStatus, find_sweeps, outcome, snapshot
+from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from tests.support.own_images import make_folder
 from tests.support.sweeps import finish, make_config
 
 
@@ -99,8 +101,20 @@ def test_sweeps_are_found_by_grid_and_data(sweep: Path) -> None:
     assert find_sweeps(sweep.parent) == find_sweeps(sweep.parent, "table2") == [sweep]
     with pytest.raises(UserError, match="no runs of table1 there; `adarem launch grid=table1` makes some"):
         find_sweeps(sweep.parent, "table1")
-    with pytest.raises(UserError, match="no runs of table2 there"):
+    with pytest.raises(UserError, match="no runs of table2 on digits there; leave data=digits out$"):
         find_sweeps(sweep.parent, "table2", "digits")
+
+
+def test_folders_of_images_are_found_by_the_file_that_planned_them(sweep: Path, tmp_path: Path) -> None:
+    """The name of such a data set is the folder's: `adarem status data=folder` is what one types."""
+    make_folder(tmp_path / "birds", 3, 3)
+    own = make_plan(["data=folder", f"data.root={tmp_path}/birds", f"runs_dir={sweep.parent}", "optimizer=sgdm"])
+    own.write()
+    assert find_sweeps(sweep.parent, data="folder") == find_sweeps(sweep.parent, data="birds") == [own.folder]
+    with pytest.raises(UserError, match="no runs on fish there; leave data=fish out, or name one of birds$"):
+        find_sweeps(sweep.parent, data="fish")
+    with pytest.raises(UserError, match="no runs of figure2 there"):
+        find_sweeps(sweep.parent, "figure2", "folder")
 
 
 def test_outcomes(sweep: Path) -> None:

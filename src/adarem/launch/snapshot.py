@@ -1,5 +1,6 @@
 """The state of every run of a sweep, read from its directory and Slurm's queue. Standard library and yaml only."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,11 +8,13 @@ from typing import Literal
 
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.queue import queued
+from adarem.run.config import DataConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.records import JsonRecord, count
-from adarem.run.sweep import directories, read_sweep
+from adarem.run.sweep import directories, read_sweep, runs_in
 
+OWN = "folder"  # the file of configs/data with which a folder of images is planned
 State = Status | Literal["queued", "unreadable"]
 
 
@@ -142,18 +145,35 @@ def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, str]]:
 def find_sweeps(runs_dir: Path, grid: str | None = None, data: str | None = None) -> list[Path]:
     """The folders of the sweeps of a grid and on a data set, where these are given, in order of name.
 
+    Args:
+        data: the data set's name; ``folder``: every folder of images that was planned by data=folder.
+
     Raises:
         UserError: there is none.
     """
+    what = f" of {grid}" if grid else ""
     sweeps = sorted(p for p in (runs_dir.iterdir() if runs_dir.is_dir() else ()) if (p / "grid.yaml").exists())
     if grid is not None:
         sweeps = [p for p in sweeps if p.name == grid or p.name.startswith(f"{grid}-")]
     if data is not None:
-        sweeps = [p for p in sweeps if data in (_data_of(p), *p.name.split("-"))]
+        of_grid = sweeps
+        sweeps = [p for p in sweeps if data in (_data_of(p), *p.name.split("-")) or data == OWN and _is_own(p)]
+        if of_grid and not sweeps:
+            others = sorted({found for p in of_grid if (found := _data_of(p))})
+            known = f", or name one of {', '.join(others)}" if others else ""
+            raise UserError(f"{runs_dir}: no runs{what} on {data} there; leave data={data} out{known}")
     if not sweeps:
-        what = f" of {grid}" if grid else ""
         raise UserError(f"{runs_dir}: no runs{what} there; `adarem launch grid={grid or 'table2'}` makes some")
     return sweeps
+
+
+def _is_own(sweep: Path) -> bool:
+    """Whether its runs are of a folder of images that plan counted."""
+    for run in runs_in(sweep):
+        with contextlib.suppress(UserError):  # status shows it as unreadable
+            data = run.config().data
+            return isinstance(data, DataConfig) and data.listing is not None
+    return False
 
 
 def _data_of(sweep: Path) -> str | None:
