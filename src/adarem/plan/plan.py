@@ -223,7 +223,8 @@ def make_plan(overrides: list[str]) -> Plan:
 
 
 def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:
-    """Raises UserError where runs of the sweep are planned on other images, of the folder or of another of its name.
+    """Raises UserError where runs of the sweep are planned on other images, of the folder or of another of its name, or
+    where some validate on a folder of its own and others on a part of each class, which no table may mix.
 
     They all have the same images, so one run of each way to split them is looked at.
     """
@@ -233,7 +234,15 @@ def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:
             old = run.config().data
         except UserError:
             continue  # where it is of this plan, its own check says so
-        if isinstance(old, DataConfig) and (same := new.pop(_split(old), None)) is not None:
+        if not isinstance(old, DataConfig):
+            continue
+        other = next((d for d in new.values() if (d.val_share is None) != (old.val_share is None)), None)
+        if other is not None and old.listing:
+            raise UserError(
+                f"data.root={other.root}: the runs in {sweep} are of {old.root}, and validate on other images; give "
+                f"this one a name of its own, data.name={other.name}_{'split' if other.val_share else 'folders'}"
+            )
+        if (same := new.pop(_split(old), None)) is not None:
             check_same_images(run.config_file, old, same)
         if not new:
             return

@@ -93,6 +93,18 @@ def test_a_training_folder_that_is_split_has_the_name_of_its_data_set(here: Path
     assert (data.name, data.label, data.expected_val) == ("birds", "birds", 2)
 
 
+def test_runs_of_one_sweep_validate_in_one_way(here: Path) -> None:
+    """`birds` and `birds/train` have one name: a table that shows both would compare different validation images."""
+    make_folder(here / "birds" / "train", 4, 4)
+    make_folder(here / "birds" / "val", 2, 2)
+    plan("birds", "optimizer=sgdm").write()
+    with pytest.raises(UserError, match="validate on other images; .* data.name=birds_split$"):
+        plan("birds/train", "optimizer=adam")
+    plan("birds/train", "optimizer=adam", "data.name=birds_split").write()
+    with pytest.raises(UserError, match="data.name=birds_split_folders$"):
+        plan("birds", "optimizer=adam", "data.name=birds_split")
+
+
 def test_a_name_with_spaces(here: Path) -> None:
     make_folder(here / "My flowers", 4, 4)
     data = data_of(make_plan(["data=folder", f"data.root='{here}/My flowers'"]))
@@ -127,6 +139,7 @@ def test_two_folders_of_one_name_share_nothing_in_silence(here: Path) -> None:
         ({"": (3,)}, (), "holds a single class, class0"),
         ({"": (3, 1)}, (), "one image in class1"),
         ({"train": (3, 3)}, (), "has train/ and none of val/, valid/, validation/, test/; add one, or .*/birds/train"),
+        ({"": (3,), "train": ()}, (), "its train/ holds no class folders; .* rename that folder"),
         ({"train": (3, 3), "val": (3,)}, (), "1 classes are in one of train and val only, the first is class1"),
         ({"train": (3, 3), "val": (1, 1)}, ("data.val_share=0.1",), "has train/ and val/ already; leave it out"),
         ({"train": (3, 3), "val": (1, 1)}, ("data.split_seed=1",), "data.split_seed=1: .* leave it out"),
@@ -137,6 +150,7 @@ def test_two_folders_of_one_name_share_nothing_in_silence(here: Path) -> None:
 )
 def test_what_is_refused(here: Path, made: dict[str, tuple[int, ...]], given: tuple[str, ...], said: str) -> None:
     for folder, counts in made.items():
+        (here / "birds" / folder).mkdir(parents=True, exist_ok=True)
         make_folder(here / "birds" / folder, *counts)
     with pytest.raises(UserError, match=said) as e:
         plan("birds", *given)

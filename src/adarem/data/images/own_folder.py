@@ -88,6 +88,11 @@ def _read(root: Path, val_folder: str | None, share: float | None, seed: int) ->
     if not root.is_dir():
         raise UserError(f"data.root={root}: no such folder; name the folder that holds your images")
     if val_folder is None and (root / "train").is_dir():
+        if not any(p.is_dir() for p in (root / "train").iterdir()):
+            raise UserError(
+                f"data.root={root}: its train/ holds no class folders; sort the images into train/CLASS/, or, where "
+                "train is itself a class, rename that folder"
+            )
         val_folder = next((name for name in VAL_FOLDERS if (root / name).is_dir()), None)
         if val_folder is None:
             raise UserError(
