@@ -320,7 +320,7 @@ class Folders:
         """Adds to a composed ``data`` section, in place, what it leaves open; see `FolderReading.complete`."""
         if not isinstance(data, dict) or data.get("kind", "images") != "images":
             return
-        if any(key in data and data[key] is None for key in ("name", "num_classes", "val_folder")):
+        if any(key in data and data[key] is None for key in ("name", "num_classes", "val_folder", "beton_dir")):
             if self._reading is None:
                 from adarem.data.images.own_folder import FolderReading  # needs numpy
 

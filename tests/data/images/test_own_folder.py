@@ -93,6 +93,16 @@ def test_a_training_folder_that_is_split_has_the_name_of_its_data_set(here: Path
     assert (data.name, data.label, data.expected_val) == ("birds", "birds", 2)
 
 
+def test_what_is_given_is_held_against_the_folder(here: Path) -> None:
+    """Also where nothing that a table or a file is named by is left open."""
+    make_folder(here / "birds" / "train", 4, 4)
+    make_folder(here / "birds" / "val", 2, 2)
+    given = ("data.name=mine", "data.num_classes=2", "data.val_folder=val")
+    assert data_of(plan("birds", *given)).listing == data_of(plan("birds")).listing
+    with pytest.raises(UserError, match="data.name=imagenet: a built-in data set's"):
+        plan("birds", "data.name=imagenet", *given[1:])
+
+
 def test_runs_of_one_sweep_validate_in_one_way(here: Path) -> None:
     """`birds` and `birds/train` have one name: a table that shows both would compare different validation images."""
     make_folder(here / "birds" / "train", 4, 4)
