@@ -167,6 +167,7 @@ PLAN = [
     (["+grid.axes={optimizer.lrr: [1]}"], "optimizer.lrr: no such key (sgdm); did you mean 'lr'?"),
     (["grid.seeds=1,2"], "grid.seeds=1,2: one value at a time"),
     (["grid.seeds=x"], "grid.seeds='x': needs a list of int"),
+    (["optimizer.no_decay=bias"], "optimizer.no_decay='bias': needs a list of one of bias, norm, embedding"),
     (["grid.metrics=[topp1]"], "grid.metrics=['topp1']: topp1: did you mean 'top1'?"),
     (["grid.metrics=[]"], "grid.metrics=[]: needs at least one of top1, top5"),
     (["grid.selektion=x"], "grid.selektion: no such key; did you mean 'selection'?"),

@@ -1,18 +1,20 @@
 """Grids become run directories: named, checked, idempotent."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
 from adarem.launch.commands import report_arguments
+from adarem.plan import plan as planning
 from adarem.plan.plan import make_plan
 from adarem.report.load import Sweeps
 from adarem.resources import shipped_configs
 from adarem.run.config import TextConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.reproduction import has_papers_setting
-from adarem.run.sweep import read_sweep
+from adarem.run.sweep import SweepSpec, read_sweep, write_sweep
 from adarem.run.text_models import LstmConfig
 
 
@@ -215,6 +217,23 @@ def test_a_part_of_a_grid_never_narrows_its_sweep(tmp_path: Path) -> None:
     (plan.folder / "grid.yaml").write_text("[")  # damaged: planned anew, and what is there stays known
     plan.write()
     assert sorted(read_sweep(plan.folder).runs) == sorted(spec.runs)
+
+
+def test_two_plans_at_once_of_one_sweep_keep_each_others_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits for the first, which has read grid.yaml and not written it yet."""
+    first, second = (make_plan(["data=digits", f"optimizer={o}", f"runs_dir={tmp_path}"]) for o in ("sgdm", "adam"))
+    waiting = threading.Thread(target=second.write)
+
+    def slowly(folder: Path, spec: SweepSpec) -> None:
+        monkeypatch.undo()
+        waiting.start()
+        waiting.join(0.5)
+        write_sweep(folder, spec)
+
+    monkeypatch.setattr(planning, "write_sweep", slowly)
+    first.write()
+    waiting.join()
+    assert set(read_sweep(first.folder).runs) == {"resnet18-sgdm-s0", "resnet18-adam-s0"}
 
 
 def test_what_a_grid_compares_is_on_its_axis() -> None:

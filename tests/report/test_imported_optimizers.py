@@ -44,6 +44,23 @@ def test_colours_lines_and_markers_differ() -> None:
     assert len({(s.color, s.line, s.marker) for s in beyond}) == 40
 
 
+def test_a_legend_of_long_names_stays_within_its_figure_line_by_line(dirs: tuple[Path, Path]) -> None:
+    names = [f"my_package:ScheduleFree{'Nesterov' * (i % 2)}SGD{i}" for i in range(7)]
+    folder = write_grid(dirs[0], "table2", "digits", "rehearsal", axes={"model": ["resnet18"], "optimizer": names})
+    for i, name in enumerate(names):
+        finish(folder, config(name), 80.0 + i)
+    table = build(load_sweep(folder), read_paper(load_sweep(folder).spec, dirs[1]))
+    figure = curves(table, [TRAIN_LOSS], "Long names")
+    figure.draw_without_rendering()
+    legend = figure.legends[0]
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+    assert box.y0 >= max(ax.bbox.y1 for ax in figure.axes)
+    places = {t.get_text(): t.get_window_extent() for t in legend.get_texts()}
+    read = sorted(places, key=lambda label: (-round(places[label].y0), places[label].x0))
+    assert read == [name.partition(":")[2] for name in names]
+
+
 def test_every_file_of_the_report_has_them(dirs: tuple[Path, Path]) -> None:
     sweep(dirs[0])
     made = make_report(grid="table2", runs_dir=dirs[0], results_dir=dirs[1])

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import shlex
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from adarem.data.ffcv import beton
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
+from adarem.run.text import typed
 
 SPLITS = ("train", "val")
 FORMAT = 1  # of the JSON; raise when the meaning of a key changes
@@ -72,9 +72,12 @@ def bad_path(data: DataConfig, split: str) -> Path:
 
 def prepare_command(data: DataConfig) -> str:
     """What to type for these data; a config's further settings of data.* come on top."""
-    if data.listing is not None:
-        return f"adarem prepare data=folder data.root={shlex.quote(data.root)}"
-    return f"adarem prepare data={data.name}"
+    if data.listing is None:
+        return f"adarem prepare data={data.name}"
+    said: dict[str, object] = {"data.root": data.root, "data.name": data.name}
+    if data.val_share is not None:
+        said |= {"data.val_share": data.val_share, "data.split_seed": data.split_seed}
+    return " ".join(["adarem prepare data=folder", *(typed(key, value) for key, value in said.items())])
 
 
 def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:

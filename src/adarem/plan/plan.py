@@ -29,9 +29,11 @@ from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, wid
 from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Selection, selected_settings
 from adarem.resources import find_paper_file
+from adarem.run import locks
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir, check_same_images
 from adarem.run.errors import UserError
+from adarem.run.files import writing
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
 from adarem.run.schedules import schedules
 from adarem.run.stated import read_stated
@@ -48,6 +50,8 @@ from adarem.run.sweep import (
     write_sweep,
 )
 from adarem.run.text import aligned
+
+PATIENCE_SECONDS = 60.0  # with another plan in the same folder, which writes for a moment
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,18 @@ class Plan:
             UserError: as `check_data`; nothing is written then.
         """
         self.check_data()
-        try:
-            before = read_sweep(self.folder)
-        except UserError:  # none yet, or damaged: this one takes its place
-            before = replace(self.spec, runs=())
-        if not before.runs:  # a file of before, or none that can be read
-            before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
-        write_sweep(self.folder, widened(self.spec, before, self.file))
-        for planned in self.runs:
-            planned.run.freeze(planned.config)
+        with writing(self.runs_dir, "choose another runs_dir"):
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+        with locks.hold(self.runs_dir / ".plan.lock", patience=PATIENCE_SECONDS):  # grid.yaml is read, then written
+            try:
+                before = read_sweep(self.folder)
+            except UserError:  # none yet, or damaged: this one takes its place
+                before = replace(self.spec, runs=())
+            if not before.runs:  # a file of before, or none that can be read
+                before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
+            write_sweep(self.folder, widened(self.spec, before, self.file))
+            for planned in self.runs:
+                planned.run.freeze(planned.config)
 
     def describe(self) -> str:
         """The runs as a plain table, and their folder."""

@@ -208,4 +208,6 @@ def _of_kind(classes: list[type], raw: object, key: str) -> type:
 
 
 def _name(hint: object) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
     return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -317,6 +317,10 @@ def _check_images(d: DataConfig) -> None:
         f"data.val_share={d.val_share}: data={d.name} has a validation set of its own; leave it out",
     )
     _require(
+        d.source == "folder" or d.val_folder == "val",
+        f"data.val_folder={d.val_folder}: torchvision, which reads data={d.name}, knows what validates; leave it out",
+    )
+    _require(
         d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
         f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
     )

@@ -1,6 +1,18 @@
 """Plain text for a terminal."""
 
+import re
+import shlex
 from collections.abc import Collection, Sequence
+
+
+def typed(key: str, value: object) -> str:
+    """``key=value`` as one types it: quoted for Hydra's grammar and for the shell where it has to be."""
+    text = str(value)
+    if re.fullmatch(r"[A-Za-z0-9_./+@%:-]+", text):
+        return f"{key}={text}"
+    # Within quotes a backslash is one, but before a quote.
+    quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
+    return shlex.quote(f'{key}="{quoted}"')
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:

@@ -208,6 +208,8 @@ def test_downloads_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         download(config("fashion_mnist", tmp_path / "debian"))
     with pytest.raises(UserError, match="cifar10 has a validation set of its own; leave it out"):
         make_plan(["data=cifar10", f"data.root={tmp_path}", "data.val_share=0.1"])
+    with pytest.raises(UserError, match="torchvision, which reads data=cifar10, knows what validates; leave it out"):
+        make_plan(["data=cifar10", f"data.root={tmp_path}", "data.val_folder=test"])
 
 
 @pytest.mark.parametrize("name", READY_MADE)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from adarem.data.images.source import Source
 from adarem.run.config import DataConfig, TextConfig
 from adarem.run.errors import UserError
+from adarem.run.text import typed
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 _FASHION_FILES = tuple(
@@ -126,7 +127,7 @@ def _missing(data: DataConfig, how: str) -> UserError:
         )
     return UserError(
         f"{where}; remove that folder if it is there, and fetch them: "
-        f"adarem prepare data={data.name} data.root={root} --download"
+        f"adarem prepare data={data.name} {typed('data.root', root)} --download"
     )
 
 

@@ -21,6 +21,8 @@ ALARM = "#B00020"
 
 # Inches, so that head, foot and rows keep their size whatever the number of rows.
 WIDTH, HEAD, ROW, CAPTION = 9.0, 0.62, 2.9, 0.17
+# Of a legend's entry: its line with the space around it, and a character on average, as drawn at 8.5 points.
+HANDLE, CHARACTER = 0.52, 0.068
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ def frame(table: Table, rows: int, columns: int, title: str, gap: float = 0.22, 
     overrides = all_overrides(table)
     if len(overrides) == 1 and overrides[0]:
         title = textwrap.shorten(f"{title} ({table.labels.overrides(overrides[0])})", LONGEST_TITLE, placeholder=" …)")
-    entries = len({(r.config.optimizer.name, r.overrides) for r in table.sweep.runs})
-    head = HEAD + 0.2 * (max(1, math.ceil(entries / _entries_per_line(table))) - 1)
+    entries = _expected_entries(table)
+    head = HEAD + 0.2 * (max(1, math.ceil(len(entries) / _entries_per_line(table, entries))) - 1)
     caption_lines = textwrap.wrap(caption, 125)
     stamp_height = 0.45 if rehearsal else 0.05
     foot = stamp_height + CAPTION * len(caption_lines)
@@ -115,8 +117,22 @@ def all_overrides(table: Table) -> list[str]:
     return list(dict.fromkeys(overrides for _, overrides, _ in table.rows)) or [""]
 
 
-def _entries_per_line(table: Table) -> int:
-    return WIDE_LEGEND if len(all_overrides(table)) > 1 else LEGEND
+def _expected_entries(table: Table) -> list[str]:
+    """The labels of a legend once all runs are finished."""
+    many = len(all_overrides(table)) > 1
+    cells = dict.fromkeys((r.config.optimizer.name, r.overrides) for r in table.sweep.runs)
+    n = f" (n={len(table.sweep.spec.seeds)})" if len(table.sweep.spec.seeds) > 1 else ""
+    return [table.labels.cell(name, overrides if many else "") + n for name, overrides in cells]
+
+
+def _entries_per_line(table: Table, labels: Sequence[str]) -> int:
+    """As many as the figure is wide enough for; each column is as wide as its longest entry."""
+    most = WIDE_LEGEND if len(all_overrides(table)) > 1 else LEGEND
+    for columns in range(min(most, len(labels)), 1, -1):
+        longest = [max(map(len, labels[column::columns])) for column in range(columns)]
+        if sum(HANDLE + CHARACTER * characters for characters in longest) <= WIDTH:
+            return columns
+    return 1
 
 
 @dataclass
@@ -143,9 +159,12 @@ class Legend:
             fewest, most = min(entry.seeds), max(entry.seeds)
             n = f"{fewest} to {most}" if fewest < most else str(most)
             labels.append(label if most == 1 else f"{label} (n={n})")
+        columns = _entries_per_line(table, labels)
+        in_lines = [i for column in range(columns) for i in range(column, len(labels), columns)]  # it fills columns
+        artists = [entry.artist for entry in self.entries.values()]
         figure.legend(
-            [entry.artist for entry in self.entries.values()], labels, loc="upper center",
-            ncols=min(_entries_per_line(table), len(labels)), fontsize=8.5, frameon=False,
+            [artists[i] for i in in_lines], [labels[i] for i in in_lines], loc="upper center",
+            ncols=columns, fontsize=8.5, frameon=False,
             bbox_to_anchor=(0.5, 1 - 0.3 / figure.get_figheight()), columnspacing=1.2, handlelength=2.4,
         )  # fmt: skip
 
