@@ -167,6 +167,14 @@ PLAN = [
     (["+grid.axes={optimizer.lrr: [1]}"], "optimizer.lrr: no such key (sgdm); did you mean 'lr'?"),
     (["grid.seeds=1,2"], "grid.seeds=1,2: one value at a time"),
     (["grid.seeds=x"], "grid.seeds='x': needs a list of int"),
+    (
+        ["optimizer.schedule.name=constant"],
+        "optimizer.schedule.name: only a file of configs/optimizer says so; for all",
+    ),
+    (
+        ["optimizer.clip_grad_norm=1"],
+        "optimizer.clip_grad_norm: only a file of configs/optimizer says so; for",
+    ),
     (["optimizer.no_decay=bias"], "optimizer.no_decay='bias': needs a list of one of bias, norm, embedding"),
     (["grid.metrics=[topp1]"], "grid.metrics=['topp1']: topp1: did you mean 'top1'?"),
     (["grid.metrics=[]"], "grid.metrics=[]: needs at least one of top1, top5"),

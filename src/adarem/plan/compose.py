@@ -34,6 +34,7 @@ from adarem.run.identity import identity
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
 from adarem.run.setting import Range
 from adarem.run.sweep import RENAMED, SweepLabels, run_name, setting_text
+from adarem.run.text import typed
 from adarem.run.text_models import default_gpt_label
 
 if TYPE_CHECKING:
@@ -160,8 +161,9 @@ def _checked(overrides: list[str]) -> list[Override]:
         try:
             parsed += OverridesParser.create().parse_overrides([text])
         except OverrideParseException as e:
+            form = typed(*text.split("=", 1)) if "=" in text else "key=value"
             raise UserError(
-                f"{text!r}: not in Hydra's override grammar ({_first_line(e)}); quote special characters"
+                f"{text!r}: not in Hydra's override grammar ({_first_line(e)}); quote special characters: {form}"
             ) from None
     _check_names(parsed)
     return parsed
@@ -471,6 +473,9 @@ def _has_key(cfg: DictConfig, key: str) -> bool:
 
 def _no_such_key(key: str, cfg: DictConfig) -> UserError:
     parent, _, leaf = key.rpartition(".")
+    if key.startswith(("optimizer.schedule", "optimizer.clip_grad_norm")):  # of a file of configs/optimizer
+        for_all = "train.clip_grad_norm" if leaf == "clip_grad_norm" else key.removeprefix("optimizer.")
+        return UserError(f"{key}: only a file of configs/optimizer says so; for all optimizers alike: {for_all}=...")
     node = OmegaConf.select(cfg, parent)
     if not isinstance(node, DictConfig):
         return UserError(f"{key}: no such key; {nearest(parent, [str(k) for k in cfg])}")
