@@ -1,6 +1,7 @@
 """Optimizers that are imported are planned like the catalog's, and refused before anything is written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from adarem.run.config import from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.identity import differing_keys
 from tests.support.optimizers import write_module
+from tests.support.sweeps import make_config
 
 SIGNATURE = Signature(("lr", "weight_decay", "betas", "rank"), ("rank",), {"betas": [0.9, 0.99]}, 0.1, True)
 
@@ -155,3 +157,26 @@ def test_weight_decay_that_a_class_does_not_take() -> None:
     assert given["weight_decay"] == 0.0
     with pytest.raises(UserError, match="optimizer.weight_decay=0.1: mine names no such setting; leave it out"):
         complete({"lr": 1, "weight_decay": 0.1}, "mine", plain)
+
+
+def test_runs_that_a_factory_is_built_for_alike_are_tried_once() -> None:
+    """Seeds are alike; total_steps are not, nor is what has no weight decay."""
+    asked: list[object] = []
+
+    class Recording(ChildProcess):
+        def ask(self, request: Mapping[str, object], named: str) -> dict[str, object]:
+            asked.append(request)
+            return {}
+
+    raw = to_dict(make_config("resnet18", "sgdm"))
+    o = {"name": "own:make", "label": "Own", "lr": 0.1, "weight_decay": 0.0}
+    configs = [
+        from_dict(
+            raw | {"optimizer": o, "seed": seed, "scale": raw["scale"] | {"epochs": e}, "train": raw["train"] | t}
+        )
+        for seed in (0, 1)
+        for e, t in ((1, {}), (2, {}), (2, {"decay_norm_and_bias": False}))
+    ]
+    with Recording() as child:
+        OptimizerChecks(child).try_runs(configs)
+    assert len(asked) == 3

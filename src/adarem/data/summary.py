@@ -9,12 +9,13 @@ import numpy as np
 from adarem.data import fingerprint
 from adarem.data.fingerprint import Fingerprint
 from adarem.data.images.sampling import index_words
+from adarem.run.catalog import DATA_SETS
 from adarem.run.config import DataConfig
 from adarem.run.files import write_atomically
 
 ROWS, VIEWS = 6, 8  # of the training sheet: images, and epochs in which each is shown
 TILE = 128  # pixels, longest side of a tile on a sheet
-IMAGENET = 1_281_167 + 50_000  # images
+IMAGENET = sum(count or 0 for count in DATA_SETS["imagenet"].counts.values())  # images
 
 
 def summarise(data: DataConfig) -> str:
@@ -72,7 +73,7 @@ def _stored(data: DataConfig, split: str, found: Fingerprint) -> list[str]:
     )
     imagenet = ""
     if data.embedded or data.name == "imagenet":  # a rehearsal of it, or a part
-        imagenet = f" (ImageNet's 1,331,167 images would take {sizes.mean() * IMAGENET / 1e9:,.0f} GB at that size)"
+        imagenet = f" (ImageNet's {IMAGENET:,} images would take {sizes.mean() * IMAGENET / 1e9:,.0f} GB at that size)"
     return [
         f"  {counts.min():,} to {counts.max():,} images a class",
         f"  stored {index.widths.mean():.0f} x {index.heights.mean():.0f} pixels on average, longer side "

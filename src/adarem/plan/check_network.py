@@ -1,11 +1,10 @@
 """Networks that are imported or of a library, checked in a child process before anything is written."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adarem.plan.child_process import ChildProcess
-from adarem.run.build import KEY, REST, nearest
+from adarem.plan.child_process import ChildProcess, distinct
+from adarem.run.build import nearest, own_keys
 from adarem.run.catalog import NETWORKS
 from adarem.run.config import DataConfig, ModelConfig, RunConfig, to_dict
 from adarem.run.errors import UserError
@@ -13,10 +12,7 @@ from adarem.run.imported_names import GIVEN, plain
 from adarem.run.text_models import LmConfig
 
 # Keys of a config's section that are no settings of a signature, by the kind of the network.
-_OWN_KEYS = {
-    kind: [f.metadata.get(KEY, f.name) for f in dataclasses.fields(cls) if not f.metadata.get(REST)]
-    for kind, cls in (("images", ModelConfig), ("text", LmConfig))
-}
+_OWN_KEYS = {kind: own_keys(cls) for kind, cls in (("images", ModelConfig), ("text", LmConfig))}
 
 # Side in pixels up to which the catalog's networks for images end in maps of one pixel, on which BatchNorm of a single
 # image has nothing to normalise over. At any other size and batch they fit.
@@ -50,16 +46,8 @@ class NetworkChecks:
 
     def try_runs(self, configs: list[RunConfig]) -> None:
         """One pass through each distinct network at each distinct size. Raises UserError where one does not fit."""
-        seen: list[object] = []
-        for config in configs:
-            if _known_to_fit(config):
-                continue
-            raw = to_dict(config)
-            sizes = (config.scale.global_batch_size, config.cluster.world_size)
-            parts = [raw["model"], _sizes(config), sizes]
-            if parts not in seen:
-                seen.append(parts)
-                self._child.ask({"try_network": raw}, f"model={config.model.name}")
+        for config in distinct((c for c in configs if not _known_to_fit(c)), lambda c: (c.model, _sizes(c))):
+            self._child.ask({"try_network": to_dict(config)}, f"model={config.model.name}")
 
 
 def _known_to_fit(config: RunConfig) -> bool:
@@ -71,8 +59,9 @@ def _known_to_fit(config: RunConfig) -> bool:
 
 
 def _sizes(config: RunConfig) -> tuple[int, ...]:
-    d = config.data
-    return (d.num_classes, d.train_crop, d.eval_crop) if isinstance(d, DataConfig) else (d.vocabulary,)
+    d, of_batch = config.data, (config.scale.global_batch_size, config.cluster.world_size)
+    of_data = (d.num_classes, d.train_crop, d.eval_crop) if isinstance(d, DataConfig) else (d.vocabulary,)
+    return *of_data, *of_batch
 
 
 def complete_network(model: dict[str, object], name: str, signature: NetworkSignature) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adarem.plan.child_process import ChildProcess
-from adarem.run.build import nearest
-from adarem.run.config import RunConfig, to_dict
+from adarem.plan.child_process import ChildProcess, distinct
+from adarem.run.build import nearest, own_keys
+from adarem.run.config import OptimizerConfig, RunConfig, to_dict
 from adarem.run.errors import UserError
+
+_OWN_KEYS = own_keys(OptimizerConfig)  # of a config's section, and no settings of a signature
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,13 @@ class OptimizerChecks:
         Returns:
             What a person should know of them, one line each.
         """
-        seen: list[object] = []
+        imported = (c for c in configs if c.optimizer.imported is not None)
         notes: dict[str, None] = {}
-        for config in configs:
-            if config.optimizer.imported is None:
-                continue
-            raw = to_dict(config)
-            parts = [raw["optimizer"], raw["model"], raw["data"], raw["schedule"]]
-            if parts not in seen:
-                seen.append(parts)
-                answer = self._child.ask({"try": raw}, f"optimizer={config.optimizer.imported}")
-                if (note := answer.get("note")) is not None:
-                    notes[str(note)] = None
+        # Whatever bears on how it is built.
+        for config in distinct(imported, lambda c: (c.optimizer, c.model, c.data, c.schedule, c.scale, c.train)):
+            answer = self._child.ask({"try": to_dict(config)}, f"optimizer={config.optimizer.imported}")
+            if (note := answer.get("note")) is not None:
+                notes[str(note)] = None
         return list(notes)
 
 
@@ -74,7 +71,7 @@ def complete(optimizer: dict[str, object], name: str, signature: Signature) -> N
     Raises:
         UserError: no learning rate, an unknown setting, one that is missing.
     """
-    own = [k for k in optimizer if k not in ("name", "label", "class", "lr", "weight_decay", "no_decay")]
+    own = [k for k in optimizer if k not in _OWN_KEYS]
     for key in own:
         if key not in signature.names:
             raise UserError(f"optimizer.{key}: {name} names no such setting; {nearest(key, signature.names)}")

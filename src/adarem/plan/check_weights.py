@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import MutableMapping
 
-from adarem.plan.child_process import ChildProcess
+from adarem.plan.child_process import ChildProcess, distinct
 from adarem.run.config import RunConfig, to_dict
 from adarem.run.errors import UserError
 
@@ -47,14 +47,8 @@ def try_weights(child: ChildProcess, configs: list[RunConfig]) -> list[str]:
     Raises:
         UserError: a file that does not fit; the first key of it that does not.
     """
-    seen, notes = [], []
-    for config in configs:
-        if config.model.init is None:
-            continue
-        raw = to_dict(config)
-        parts = [raw["model"], config.data]
-        if parts not in seen:
-            seen.append(parts)
-            note = child.ask({"try_weights": raw}, f"model.init={config.model.init}").get("note")
-            notes += [f"{config.model.label}: {note}"] if note else []
+    notes = []
+    for config in distinct((c for c in configs if c.model.init is not None), lambda c: (c.model, c.data)):
+        note = child.ask({"try_weights": to_dict(config)}, f"model.init={config.model.init}").get("note")
+        notes += [f"{config.model.label}: {note}"] if note else []
     return notes

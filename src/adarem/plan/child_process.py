@@ -11,12 +11,23 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 
 LIMIT_SECONDS = 300.0  # of one answer: an import from a slow network disk takes a minute
+
+
+def distinct(configs: Iterable[RunConfig], parts: Callable[[RunConfig], object]) -> list[RunConfig]:
+    """The first of the configs that are alike in these parts, so that nothing is tried twice."""
+    found: list[tuple[object, RunConfig]] = []
+    for config in configs:
+        of_config = parts(config)
+        if all(of_config != other for other, _ in found):
+            found.append((of_config, config))
+    return [config for _, config in found]
 
 
 class ChildProcess:

@@ -137,17 +137,18 @@ def widened(now: SweepSpec, before: SweepSpec, file: SweepSpec) -> SweepSpec:
 
     keys = dict.fromkeys([*now.axes, *before.axes])
     axes = {key: union(*(spec.axes.get(key, ()) for spec in (file, before, now))) for key in keys}
+    # Of mappings whose order is that of rows, those of now come first, and their values count.
     labels = SweepLabels(
         {**before.labels.model, **now.labels.model},
         {**before.labels.optimizer, **now.labels.optimizer},
-        {**now.labels.overrides, **{k: v for k, v in before.labels.overrides.items() if k not in now.labels.overrides}},
+        {**now.labels.overrides, **before.labels.overrides, **now.labels.overrides},
     )
     return dataclasses.replace(
         now,
         axes=axes,
         seeds=union(file.seeds, before.seeds, now.seeds),
-        overrides={**now.overrides, **{k: v for k, v in before.overrides.items() if k not in now.overrides}},
-        search={**now.search, **{k: v for k, v in before.search.items() if k not in now.search}},
+        overrides={**now.overrides, **before.overrides, **now.overrides},
+        search={**now.search, **before.search, **now.search},
         labels=labels,
         runs=union((), before.runs, now.runs),
     )

@@ -207,7 +207,8 @@ def make_plan(overrides: list[str]) -> Plan:
         spec = replace(spec, labels=_labels(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
-    configs = under_earlier_names(folder, configs, _varied(spec, folder) - set(named))  # what is typed tells it apart
+    # A setting that is typed now is part of the run, as it is of one on an axis.
+    configs = under_earlier_names(folder, configs, _varied(spec, folder) - set(named))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(

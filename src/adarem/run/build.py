@@ -93,6 +93,11 @@ def _fields(cls: Hashable) -> dict[str, _Field]:
     }
 
 
+def own_keys(cls: type) -> list[str]:
+    """The keys of a dataclass's own fields, without those that it takes for no field of its own."""
+    return [key for key, f in _fields(typing.cast(Hashable, cls)).items() if not f.rest]
+
+
 def later_keys(cls: type, prefix: str = "") -> Iterator[str]:
     """Dotted keys of all settings that came after version 0.1, which a file may leave out."""
     for key, f in _fields(typing.cast(Hashable, cls)).items():

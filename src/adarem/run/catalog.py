@@ -179,6 +179,9 @@ DATA_SETS: Mapping[str, DataSet] = {
     "pydoc": DataSet("embedded Python reference", "text", {"train": None, "val": None, "test": None}, "rehearsal_text"),
 }
 
+# Sections 4.1.1 and 4.2, neither with a warm-up.
+PAPER_SCHEDULE: Mapping[Kind, str] = {"images": "cosine", "text": "step"}
+
 METRICS: Mapping[str, Metric] = {
     "top1": Metric("Top-1", False, "points"),
     "top5": Metric("Top-5", False, "points"),

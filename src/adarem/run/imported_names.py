@@ -23,7 +23,7 @@ GIVEN: Mapping[str, tuple[str, ...]] = {"images": ("num_classes",), "text": ("vo
 NOT_STATED = "not stated"  # what the catalog knows of its own optimizers and nobody says of others
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_LIBRARYS = re.compile(r"(timm|torchvision):[\w.]+", re.ASCII)
+_LIBRARYS = re.compile(rf"({'|'.join(NETWORK_LIBRARIES)}):[\w.]+", re.ASCII)
 _WORDS: Mapping[Group, tuple[str, str]] = {
     "optimizer": ("an optimizer", "torch:NAdam or my_package:Mine"),
     "model": ("a network", "timm:resnet10t, torchvision:regnet_y_400mf or my_package:make_network"),

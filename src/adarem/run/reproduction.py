@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from adarem.run.catalog import DATA_SETS, NETWORKS, SYMBOLS
+from adarem.run.catalog import DATA_SETS, NETWORKS, PAPER_SCHEDULE, SYMBOLS
 from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.schedules import schedule_text
 from adarem.run.stated import Stated
@@ -20,7 +20,6 @@ Kind: TypeAlias = Literal["reproduction", "variation", "rehearsal", "study"]
 
 # Share of the training images that may be missing: a few unreadable files, left out by `adarem prepare --skip-bad`.
 TRAINING_MAY_LACK = 0.001
-_SCHEDULES = {"images": "cosine", "text": "step"}  # sections 4.1.1 and 4.2, neither with a warm-up
 _SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -143,7 +142,7 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         as_stated = key.startswith("optimizer.") and leaf in papers  # found above where it differs
         if key not in grids and not as_stated:
             found.setdefault(key, f"{_words(key.rsplit('.', 1)[-1])} {value}")
-    papers_schedule = (_SCHEDULES[config.data.kind], 0.0, 0.0, None)
+    papers_schedule = (PAPER_SCHEDULE[config.data.kind], 0.0, 0.0, None)
     s, clip = config.schedule, config.train.clip_grad_norm
     varies = any(key.startswith(("schedule", "train.clip_grad_norm")) for key in config.overrides)
     if (s.name, s.warmup_epochs, s.min_lr, clip) != papers_schedule and not varies:

@@ -12,7 +12,7 @@ from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.text_models import LstmConfig
 from adarem.train.evaluation_point import Modes, modes_of
-from adarem.train.imported import plain_defaults
+from adarem.train.imported import first_line, plain_defaults
 from adarem.train.models.build import build_network
 from adarem.train.named_optimizers import GIVEN_TO_FACTORIES, NO_CLOSURE, NamedOptimizer, build_named, load_named
 
@@ -64,7 +64,7 @@ def try_config(config: RunConfig) -> str | None:
     except UserError:
         raise
     except Exception as e:
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")
+        first = first_line(e)
         if "closure" in f"{type(e).__name__} {first}".lower():
             raise UserError(f"optimizer={o.imported}: {NO_CLOSURE}") from None
         if not named.is_factory and _works_in_two_dimensions(named, config):
@@ -121,7 +121,7 @@ def _build_and_step(named: NamedOptimizer, config: RunConfig, network: nn.Module
     try:
         optimizer.load_state_dict(torch.load(buffer, weights_only=True))
     except Exception as e:
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        first = first_line(e)
         raise UserError(
             f"optimizer={named.name}: its state cannot be read back from a checkpoint ({first}); keep tensors, numbers "
             "and text in it"
@@ -133,9 +133,9 @@ def _switch(named: NamedOptimizer, mode: Callable[[], object]) -> None:
     try:
         mode()
     except Exception as e:
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")
         raise UserError(
-            f"optimizer={named.name}: its train() or eval() fails ({first}), so it cannot be evaluated; take another"
+            f"optimizer={named.name}: its train() or eval() fails ({first_line(e)}), so it cannot be evaluated; take "
+            "another"
         ) from None
 
 

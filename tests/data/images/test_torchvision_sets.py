@@ -48,7 +48,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
     def make(name: str) -> Path:
         kind = {"cifar10": tv.CIFAR10, "cifar100": tv.CIFAR100}[name]
         classes = 10 if name == "cifar10" else 100
-        folder = tmp_path / name / SETS[name].folder
+        folder = tmp_path / name / SETS[name]
         folder.mkdir(parents=True)
         key, names = kind.meta["key"], [f"kind{c:02d}" for c in range(classes)]
         contents: dict[str, dict] = {kind.meta["filename"]: {key: names}}
@@ -130,7 +130,7 @@ def test_what_is_not_the_known_file_is_never_unpickled(cifar: Callable[[str], Pa
             return (open, (str(tmp_path / "hacked"), "w"))
 
     for file in ("data_batch_3", "test_batch", "batches.meta"):
-        path = root / SETS["cifar10"].folder / file
+        path = root / SETS["cifar10"] / file
         before = path.read_bytes()
         path.write_bytes(pickle.dumps(Attack()))
         with pytest.raises(UserError, match=r"a file is missing or damaged .*; remove that folder .* --download") as e:
@@ -176,7 +176,7 @@ def test_a_download_without_a_network(name: str, tmp_path: Path, monkeypatch: py
         download(config(name, tmp_path / "root"))
     said = str(e.value)
     assert said.startswith("http") and "cannot be fetched" in said and "Name or service not known" in said
-    place = tmp_path / "root" / (SETS[name].folder if name == "fashion_mnist" else "")
+    place = tmp_path / "root" / (SETS[name] if name == "fashion_mnist" else "")
     assert f"fetch it on a machine with a network, put it into {place} and run the same command again" in said
     assert "\n" not in said
 
@@ -187,11 +187,11 @@ def test_what_was_fetched_by_hand_is_checked_and_unpacked(
     made, root = cifar("cifar10"), tmp_path / "mine"
     root.mkdir()
     with tarfile.open(root / tv.CIFAR10.filename, "w:gz") as archive:
-        archive.add(made / SETS["cifar10"].folder, SETS["cifar10"].folder)
+        archive.add(made / SETS["cifar10"], SETS["cifar10"])
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     with pytest.raises(UserError, match="cannot be fetched"):  # another archive than the known one
         download(config("cifar10", root))
-    assert not (root / SETS["cifar10"].folder).exists()
+    assert not (root / SETS["cifar10"]).exists()
     monkeypatch.setattr(tv.CIFAR10, "tgz_md5", hashlib.md5((root / tv.CIFAR10.filename).read_bytes()).hexdigest())
     download(config("cifar10", root))
     assert len(open_source(config("cifar10", root))["val"]) == 20

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 from adarem.data.fingerprint import SPLITS
 from adarem.data.images.open_source import listing_of, split_classes
-from adarem.data.images.source import Source, same_classes, scan
+from adarem.data.images.source import Source, list_folder, same_classes, scan
 from adarem.run.build import coerce
 from adarem.run.catalog import DATA_SETS
 from adarem.run.config import DataConfig
@@ -113,18 +113,14 @@ def _read(root: Path, val_folder: str | None, share: float | None, seed: int) ->
 
 
 def _scan_flat(root: Path) -> Source:
-    try:
-        found = scan(root, ".")
-    except UserError as e:
-        if "holds no class folders" not in str(e):
-            raise
+    listing = list_folder(root)
+    if not listing.classes:
         raise UserError(
             f"data.root={root}: holds no folder of images; put each class into a folder of its own, {root}/CLASS/*.jpg"
-        ) from None
-    if len(found.classes) < 2:
-        raise UserError(
-            f"data.root={root}: holds a single class, {found.classes[0]}; a network tells two or more apart"
         )
+    found = listing.source()
+    if len(found.classes) < 2:
+        raise UserError(f"data.root={root}: holds a single class, {found.classes[0]}; add a folder of another class")
     return found
 
 

@@ -10,13 +10,13 @@ import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adarem.data.fingerprint import SPLITS
 from adarem.data.images.source import Source
 from adarem.run.config import DataConfig, TextConfig
 from adarem.run.errors import UserError
@@ -28,15 +28,11 @@ _FASHION_FILES = tuple(
 )
 
 
-@dataclass(frozen=True)
-class _Known:
-    folder: str  # in data.root, where torchvision has its files
-
-
-SETS: Mapping[str, _Known] = {
-    "cifar10": _Known("cifar-10-batches-py"),
-    "cifar100": _Known("cifar-100-python"),
-    "fashion_mnist": _Known("FashionMNIST/raw"),
+# By name: the folder in data.root where torchvision has its files.
+SETS: Mapping[str, str] = {
+    "cifar10": "cifar-10-batches-py",
+    "cifar100": "cifar-100-python",
+    "fashion_mnist": "FashionMNIST/raw",
 }
 
 
@@ -55,7 +51,7 @@ def files_are_there(data: DataConfig) -> bool:
     root = Path(data.root)
     if data.source == "fashion_mnist":
         return all(_fashion_file(root, name) for name in _FASHION_FILES)
-    return (root / SETS[data.source].folder).is_dir()
+    return (root / SETS[data.source]).is_dir()
 
 
 def open_set(data: DataConfig) -> dict[str, Source]:
@@ -67,8 +63,7 @@ def open_set(data: DataConfig) -> dict[str, Source]:
     if not files_are_there(data):
         raise _missing(data, "has none of its files")
     try:
-        with _read(data) as (train, val):
-            return {"train": train, "val": val}
+        return _read(data)
     except (RuntimeError, ValueError, AssertionError, EOFError, OSError, zlib.error) as e:
         raise _missing(data, f"a file is missing or damaged ({_first_line(e)})") from None
 
@@ -114,12 +109,12 @@ def _address(data: DataConfig) -> str:
 
 
 def _archive_folder(data: DataConfig) -> str:
-    return SETS[data.source].folder if data.source == "fashion_mnist" else ""
+    return SETS[data.source] if data.source == "fashion_mnist" else ""
 
 
 def _missing(data: DataConfig, how: str) -> UserError:
     root = Path(data.root)
-    where = f"data.root={root}: {how}, as torchvision has them in {SETS[data.source].folder}/"
+    where = f"data.root={root}: {how}, as torchvision has them in {SETS[data.source]}/"
     if data.source == "fashion_mnist":
         return UserError(
             f"{where}; `apt-get install dataset-fashion-mnist` puts them where they are found without data.root, or "
@@ -131,15 +126,15 @@ def _missing(data: DataConfig, how: str) -> UserError:
     )
 
 
-@contextmanager
-def _read(data: DataConfig) -> Iterator[tuple[Source, Source]]:
+def _read(data: DataConfig) -> dict[str, Source]:
     known = _torchvision(data.source)
     with _torchvision_root(data) as root:
-        both = [known(str(root), train=train, download=False) for train in (True, False)]
-        classes = [name.replace("/", "_") for name in both[0].classes]
-        yield tuple(  # type: ignore[misc]  # of two
-            _source(Path(data.root), classes, np.asarray(part.data), np.asarray(part.targets)) for part in both
-        )
+        parts = {split: known(str(root), train=split == "train", download=False) for split in SPLITS}
+        classes = [name.replace("/", "_") for name in parts["train"].classes]
+        return {
+            split: _source(Path(data.root), classes, np.asarray(part.data), np.asarray(part.targets))
+            for split, part in parts.items()
+        }
 
 
 @contextmanager
@@ -149,7 +144,7 @@ def _torchvision_root(data: DataConfig) -> Iterator[Path]:
         yield Path(data.root)
         return
     with tempfile.TemporaryDirectory(prefix="adarem-") as made:
-        folder = Path(made) / SETS[data.source].folder
+        folder = Path(made) / SETS[data.source]
         folder.mkdir(parents=True)
         for name in _FASHION_FILES:
             found = _fashion_file(Path(data.root), name)
@@ -163,7 +158,7 @@ def _torchvision_root(data: DataConfig) -> Iterator[Path]:
 
 
 def _fashion_file(root: Path, name: str) -> Path | None:
-    places = (folder / f"{name}{end}" for end in ("", ".gz") for folder in (root / SETS["fashion_mnist"].folder, root))
+    places = (folder / f"{name}{end}" for end in ("", ".gz") for folder in (root / SETS["fashion_mnist"], root))
     return next((p for p in places if p.is_file()), None)
 
 

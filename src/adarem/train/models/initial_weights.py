@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from adarem.run.errors import UserError
+from adarem.train.imported import first_line
 
 # Under which a checkpoint holds its network: of adarem the evaluated average and the network, of many programs.
 _NESTED = ("evaluated", "model", "state_dict")
@@ -73,9 +74,8 @@ def _tensors(where: str, file: str, data: bytes) -> dict[str, Tensor]:
     try:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as e:  # whatever torch and pickle raise on other bytes
-        first = (str(e).strip().splitlines() or [type(e).__name__])[0].rstrip(".")
         raise UserError(
-            f"{where}: not a file of tensors alone ({first}); save it with torch.save(model.state_dict(), FILE)"
+            f"{where}: not a file of tensors alone ({first_line(e)}); save it with torch.save(model.state_dict(), FILE)"
         ) from None
     while isinstance(loaded, Mapping) and (inner := [k for k in _NESTED if isinstance(loaded.get(k), Mapping)]):
         loaded = loaded[inner[0]]
