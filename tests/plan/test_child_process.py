@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from adarem.plan.child_process import ChildProcess
 from adarem.run.errors import UserError
+from tests.support.processes import wait_for
 
 
 def test_one_that_waits_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,14 +26,6 @@ def test_one_that_waits_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest
 def alive(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition: object, seconds: float = 60.0) -> bool:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not condition():
-        time.sleep(0.05)
-    return bool(condition())
 
 
 def test_a_ctrl_c_while_a_module_is_imported_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -55,11 +47,11 @@ def test_a_ctrl_c_while_a_module_is_imported_leaves_nothing_behind(tmp_path: Pat
         text=True,
     )
     try:
-        assert wait_until(pids.exists)
+        wait_for(pids.exists, 60)
         plan.send_signal(signal.SIGINT)
         printed, _ = plan.communicate(timeout=60)
     finally:
         plan.kill()
     assert (plan.returncode, printed) == (130, "")
-    assert wait_until(lambda: not any(map(alive, map(int, pids.read_text().split()))))
+    wait_for(lambda: not any(map(alive, map(int, pids.read_text().split()))), 60)
     assert {p.name for p in tmp_path.iterdir()} <= {"waits_for_ever.py", "pids", "__pycache__"}

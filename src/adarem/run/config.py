@@ -23,6 +23,7 @@ from adarem.run.setting import (
     POSITIVE,
     SHARE,
     SHARE_BELOW_1,
+    ImportedFrom,
     InitFile,
     InitHash,
     Range,
@@ -118,9 +119,7 @@ class ModelConfig:
     label: Annotated[str, Setting("as the paper prints it")]
     kind: Literal["images"] = "images"
     settings: Mapping[str, Value] = field(default_factory=dict, metadata={REST: True})
-    source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
-        field(default=None, metadata={KEY: "class", LATER: True})
-    )
+    source: ImportedFrom = field(default=None, metadata={KEY: "class", LATER: True})
     init: InitFile = field(default=None, metadata={LATER: True})
     init_sha256: InitHash = field(default=None, metadata={LATER: True})
 
@@ -141,9 +140,7 @@ class OptimizerConfig:
     lr: Annotated[float, Setting("base learning rate at the grid's global batch", POSITIVE)]
     weight_decay: Annotated[float, Setting("how it is applied: see each optimizer", AT_LEAST_0)]
     hparams: Mapping[str, Value] = field(metadata={REST: True})  # see ``catalog.OPTIMIZERS``
-    source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
-        field(default=None, metadata={KEY: "class"})
-    )
+    source: ImportedFrom = field(default=None, metadata={KEY: "class"})
     no_decay: Annotated[
         tuple[Literal["bias", "norm", "embedding"], ...], Setting("kinds of parameters without weight decay")
     ] = field(default=(), metadata={LATER: True})

@@ -68,4 +68,5 @@ SHARE_BELOW_1 = Range(0, 1, below=True)
 InitFile = Annotated[
     str | None, Setting("file of the weights to start from, of safetensors or torch.save; null: drawn from the seed")
 ]
+ImportedFrom = Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")]
 InitHash = Annotated[str | None, Setting("of that file, put in by plan: another file is another run")]

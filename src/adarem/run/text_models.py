@@ -7,7 +7,19 @@ from typing import Annotated, Literal
 from adarem.run.build import KEY, LATER, REST
 from adarem.run.errors import UserError
 from adarem.run.imported_names import is_own_network
-from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, SHARE, SHARE_BELOW_1, InitFile, InitHash, Setting, Value
+from adarem.run.setting import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    SHARE,
+    SHARE_BELOW_1,
+    ImportedFrom,
+    InitFile,
+    InitHash,
+    Setting,
+    Value,
+)
+
+Context = Annotated[int, Setting("length of a window: no word sees more words before it", AT_LEAST_1, "tokens")]
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class GptConfig:
     layers: Annotated[int, Setting("blocks of attention and feed-forward", AT_LEAST_1)]
     heads: Annotated[int, Setting("of attention; they divide the width", AT_LEAST_1)]
     width: Annotated[int, Setting("of the word vectors; a fourth of the feed-forward's", AT_LEAST_1, "units")]
-    context: Annotated[int, Setting("length of a window: no word sees more words before it", AT_LEAST_1, "tokens")]
+    context: Context
     dropout: Annotated[float, Setting("of embeddings, attention, and both branches", SHARE_BELOW_1)]
     init: InitFile = field(default=None, metadata={LATER: True})
     init_sha256: InitHash = field(default=None, metadata={LATER: True})
@@ -74,10 +86,8 @@ class LmConfig:
     name: Annotated[str, Setting("MODULE:NAME of a function or class; or a name of yours")]
     label: Annotated[str, Setting("as printed")]
     settings: Mapping[str, Value] = field(default_factory=dict, metadata={REST: True})
-    context: Annotated[int, Setting("length of a window: no word sees more words before it", AT_LEAST_1, "tokens")] = 64
-    source: Annotated[str | None, Setting("MODULE:NAME, where it is imported from and the name is one of yours")] = (
-        field(default=None, metadata={KEY: "class", LATER: True})
-    )
+    context: Context = 64
+    source: ImportedFrom = field(default=None, metadata={KEY: "class", LATER: True})
     init: InitFile = field(default=None, metadata={LATER: True})
     init_sha256: InitHash = field(default=None, metadata={LATER: True})
 

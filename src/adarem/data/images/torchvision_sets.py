@@ -22,7 +22,7 @@ from adarem.run.config import DataConfig, TextConfig
 from adarem.run.errors import UserError
 from adarem.run.text import typed
 
-DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+_SYSTEM = Path("/usr")  # which package managers alone write to: Debian's dataset-fashion-mnist is there
 _FASHION_FILES = tuple(
     f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
 )
@@ -82,8 +82,8 @@ def download(data: DataConfig | TextConfig) -> None:
     if files_are_there(data):
         return
     root = Path(data.root)
-    if root == DEBIAN_FASHION:
-        raise UserError(f"data.root={root}: is a Debian package's; give a folder of yours, data.root=/data/fashion")
+    if root.is_relative_to(_SYSTEM):
+        raise UserError(f"data.root={root}: is a package's; give a folder of yours, data.root=/data/fashion")
     try:
         root.mkdir(parents=True, exist_ok=True)
         _torchvision(data.source)(str(root), download=True)
