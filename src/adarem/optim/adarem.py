@@ -2,54 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, TypeVar, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from adarem.optim import compat
+from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
-__all__ = ["AdaRem", "StepSettings", "StepTensors", "adarem"]
+__all__ = ["AdaRem", "adarem"]
 
 # Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
 # and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
 _CPU_CHUNK = 1 << 20
 
-Step = TypeVar("Step", bound=Callable[..., None])
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
-
-Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
-
-
-class StepTensors(NamedTuple):
-    """What a step reads and writes; the k-th entries belong to one parameter. Everything but ``grads`` is updated."""
-
-    params: list[Tensor]
-    grads: list[Tensor]
-    exp_avgs: list[Tensor]  # m, of the parameter's shape
-    maxima: list[Tensor]  # max|m|, 0-dim
-    state_steps: list[Tensor]  # steps done, 0-dim
-
-
-class StepSettings(NamedTuple):
-    """The settings of one group for one step; the first twelve are documented at :class:`AdaRem`."""
-
-    lr: float | Tensor
-    beta: float
-    lam: float
-    decay_every: int
-    eps: float
-    weight_decay: float
-    maximize: bool = False
-    foreach: bool | None = None
-    capturable: bool = False
-    differentiable: bool = False
-    fused: bool | None = None
-    has_complex: bool = False  # whether any parameter is complex
-    model_maximum: Tensor | None = None  # 0-dim; divides every tensor's m in place of its own maximum
-    grad_scale: Tensor | None = None  # GradScaler's, for fused: gradients are divided by it
-    found_inf: Tensor | None = None  # GradScaler's, for fused: not 0 leaves everything as it is
 
 
 class AdaRem(Optimizer):
@@ -305,29 +273,6 @@ def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     step(real_views(tensors) if settings.has_complex else tensors, settings)
 
 
-def choose(single: Step, multi: Step, fused: Step, tensors: StepTensors, settings: StepSettings) -> Step:
-    """The implementation that the flags ask for; where they leave it open, foreach on CUDA and single elsewhere."""
-    if settings.capturable:
-        compat.check_capturable(tensors.params, tensors.state_steps)
-    if settings.fused:
-        return fused
-    if settings.grad_scale is not None or settings.found_inf is not None:
-        raise AssertionError("Expected grad_scale and found_inf to be None")
-    foreach = settings.foreach
-    if foreach is None and settings.fused is None:
-        foreach = compat.default_to_foreach(tensors.params, settings.differentiable)
-    return multi if foreach else single
-
-
-def real_views(tensors: StepTensors) -> StepTensors:
-    """The tensors with complex ones seen as their real and imaginary parts."""
-    params, grads, exp_avgs = (
-        [torch.view_as_real(x) if torch.is_complex(x) else x for x in xs]
-        for xs in (tensors.params, tensors.grads, tensors.exp_avgs)
-    )
-    return StepTensors(params, grads, exp_avgs, tensors.maxima, tensors.state_steps)
-
-
 def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
     """One tensor after the other: the readable implementation, and the one that autograd can pass through.
 
@@ -336,7 +281,7 @@ def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Sca
     """
     differentiable = settings.differentiable
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
-    lam_t = _coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors.state_steps, settings)
     for i, param in enumerate(tensors.params):
         exp_avg, maximum, lr = tensors.exp_avgs[i], tensors.maxima[i], lrs[i]
         grad = tensors.grads[i].to(exp_avg.dtype)
@@ -376,7 +321,7 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
     if settings.differentiable:
         raise AssertionError("_foreach ops don't support autograd")
     compiling = torch.compiler.is_compiling()
-    lam_t = _coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors.state_steps, settings)
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
     everything = _Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
     for chunk in [everything] if compiling else _chunks(everything):
@@ -463,25 +408,3 @@ def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:
     if group["capturable"] or group["fused"]:
         return torch.full((), steps, dtype=torch.float32, device=p.device)
     return torch.tensor(steps, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
-
-
-def _coefficients(state_steps: list[Tensor], settings: StepSettings) -> Scalars:
-    """lam ** (steps done // decay_every) for each parameter."""
-    lam, every = settings.lam, settings.decay_every
-    if settings.capturable or torch.compiler.is_compiling():
-        return [lam ** torch.div(step, every, rounding_mode="floor") for step in state_steps]
-    counts = [step.item() for step in state_steps]
-    powers = {count: lam ** (int(count) // every) for count in set(counts)}  # mostly one for all
-    return [powers[count] for count in counts]
-
-
-def rates(settings: StepSettings, n: int) -> Scalars:
-    """The learning rate, once for each of ``n`` parameters."""
-    lr = settings.lr
-    return [lr.squeeze() if lr.dim() else lr] * n if isinstance(lr, Tensor) else [lr] * n
-
-
-def abs_max(m: Tensor) -> Tensor:
-    """max|m| without a temporary of m's size; 0-dim, NaN if any element is."""
-    low, high = torch.aminmax(m)
-    return torch.maximum(high, -low)

@@ -12,17 +12,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from adarem.optim import compat
-from adarem.optim.adarem import (
-    AdaRem,
-    Scalars,
-    StepSettings,
-    StepTensors,
-    _multi_tensor_adarem,
-    _single_tensor_adarem,
-    choose,
-    rates,
-    real_views,
-)
+from adarem.optim.adarem import AdaRem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
 

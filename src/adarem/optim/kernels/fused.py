@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from adarem.optim import compat
-from adarem.optim.adarem import StepSettings, StepTensors
 from adarem.optim.adarem_s import Sphere, is_dense
-from adarem.optim.kernels import cpu
+from adarem.optim.kernels import cpu, cpu_library
+from adarem.optim.step import StepSettings, StepTensors
 
 DEVICES = ("cpu", "cuda")
 
@@ -18,7 +18,7 @@ DEVICES = ("cpu", "cuda")
 def available(device_type: str) -> bool:
     """Whether ``fused=True`` works here for parameters on that device; compiles the CPU's kernels if need be."""
     if device_type == "cpu":
-        return cpu.available()
+        return cpu_library.available()
     return device_type == "cuda" and importlib.util.find_spec("triton") is not None
 
 

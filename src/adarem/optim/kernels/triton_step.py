@@ -11,9 +11,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from adarem.optim.adarem import StepSettings, StepTensors
 from adarem.optim.adarem_s import Sphere
 from adarem.optim.kernels.triton_kernels import finish, rescale, update
+from adarem.optim.step import StepSettings, StepTensors
 
 _BLOCK = 1024  # 8 elements a thread at 4 warps; more costs occupancy
 _CHUNK = 8 * _BLOCK  # of one program: pays for its look-ups in the table

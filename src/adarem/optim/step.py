@@ -1,0 +1,88 @@
+"""What one step of AdaRem or AdaRem-S reads, and what its implementations have in common."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from adarem.optim import compat
+
+Step = TypeVar("Step", bound=Callable[..., None])
+
+Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
+
+
+class StepTensors(NamedTuple):
+    """What a step reads and writes; the k-th entries belong to one parameter. Everything but ``grads`` is updated."""
+
+    params: list[Tensor]
+    grads: list[Tensor]
+    exp_avgs: list[Tensor]  # m, of the parameter's shape
+    maxima: list[Tensor]  # max|m|, 0-dim
+    state_steps: list[Tensor]  # steps done, 0-dim
+
+
+class StepSettings(NamedTuple):
+    """The settings of one group for one step; the first twelve are documented at :class:`AdaRem`."""
+
+    lr: float | Tensor
+    beta: float
+    lam: float
+    decay_every: int
+    eps: float
+    weight_decay: float
+    maximize: bool = False
+    foreach: bool | None = None
+    capturable: bool = False
+    differentiable: bool = False
+    fused: bool | None = None
+    has_complex: bool = False  # whether any parameter is complex
+    model_maximum: Tensor | None = None  # 0-dim; divides every tensor's m in place of its own maximum
+    grad_scale: Tensor | None = None  # GradScaler's, for fused: gradients are divided by it
+    found_inf: Tensor | None = None  # GradScaler's, for fused: not 0 leaves everything as it is
+
+
+def choose(single: Step, multi: Step, fused: Step, tensors: StepTensors, settings: StepSettings) -> Step:
+    """The implementation that the flags ask for; where they leave it open, foreach on CUDA and single elsewhere."""
+    if settings.capturable:
+        compat.check_capturable(tensors.params, tensors.state_steps)
+    if settings.fused:
+        return fused
+    if settings.grad_scale is not None or settings.found_inf is not None:
+        raise AssertionError("Expected grad_scale and found_inf to be None")
+    foreach = settings.foreach
+    if foreach is None and settings.fused is None:
+        foreach = compat.default_to_foreach(tensors.params, settings.differentiable)
+    return multi if foreach else single
+
+
+def real_views(tensors: StepTensors) -> StepTensors:
+    """The tensors with complex ones seen as their real and imaginary parts."""
+    params, grads, exp_avgs = (
+        [torch.view_as_real(x) if torch.is_complex(x) else x for x in xs]
+        for xs in (tensors.params, tensors.grads, tensors.exp_avgs)
+    )
+    return StepTensors(params, grads, exp_avgs, tensors.maxima, tensors.state_steps)
+
+
+def coefficients(state_steps: list[Tensor], settings: StepSettings) -> Scalars:
+    """lam ** (steps done // decay_every) for each parameter."""
+    lam, every = settings.lam, settings.decay_every
+    if settings.capturable or torch.compiler.is_compiling():
+        return [lam ** torch.div(step, every, rounding_mode="floor") for step in state_steps]
+    counts = [step.item() for step in state_steps]
+    powers = {count: lam ** (int(count) // every) for count in set(counts)}  # mostly one for all
+    return [powers[count] for count in counts]
+
+
+def rates(settings: StepSettings, n: int) -> Scalars:
+    """The learning rate, once for each of ``n`` parameters."""
+    lr = settings.lr
+    return [lr.squeeze() if lr.dim() else lr] * n if isinstance(lr, Tensor) else [lr] * n
+
+
+def abs_max(m: Tensor) -> Tensor:
+    """max|m| without a temporary of m's size; 0-dim, NaN if any element is."""
+    low, high = torch.aminmax(m)
+    return torch.maximum(high, -low)
