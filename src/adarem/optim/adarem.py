@@ -233,7 +233,8 @@ class AdaRem(Optimizer):
         """
         if torch.compiler.is_compiling() and any(group["fused"] for group in self.param_groups):
             # The kernel is one pass over memory: nothing around it gains from a graph, and none can hold its pointers.
-            return torch.compiler.disable(type(self)._step)(self, closure)
+            uncompiled: Callable[..., float | None] = torch.compiler.disable(type(self)._step)  # type: ignore[no-untyped-call]
+            return uncompiled(self, closure)
         return self._step(closure)
 
     def _step(self, closure: Callable[[], float] | None) -> float | None:
