@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
@@ -9,13 +10,27 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from adarem.optim import compat
-from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
+from adarem.optim.check import check_parameters, check_step
+from adarem.optim.step import (
+    Memory,
+    Scalars,
+    StepSettings,
+    StepTensors,
+    abs_max,
+    average_dtype,
+    choose,
+    coefficients,
+    rates,
+    real_views,
+)
 
 __all__ = ["AdaRem", "adarem"]
 
 # Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
 # and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
 _CPU_CHUNK = 1 << 20
+
+_dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
@@ -177,8 +192,7 @@ class AdaRem(Optimizer):
             super().load_state_dict(state_dict)
 
     def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
-        """m of a 16-bit parameter is kept in float32: in bfloat16 a moving average with beta = 0.999 stops moving."""
-        dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+        dtype = average_dtype(p.dtype)
         return dtype.to_real() if key == "exp_avg_max" else dtype
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
@@ -187,38 +201,48 @@ class AdaRem(Optimizer):
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
         tensors = StepTensors(*lists)
-        has_complex = False
-        for p in group["params"]:
-            grad = p.grad
-            if grad is None:
-                continue
-            if grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            if p.numel() == 0:
-                continue  # nothing to update, and the maximum of nothing does not exist
-            has_complex |= p.is_complex()
-            state = self.state[p]
-            if "exp_avg" not in state:
-                if group["fused"]:
-                    from adarem.optim.kernels.fused import check_supported
+        # An empty parameter has nothing to update, and the maximum of nothing does not exist.
+        pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
+        params = [p for p, _ in pairs]
+        try:
+            states: list[dict[str, Any]] = [self.state[p] for p in params if p in self.state]
+            exp_avgs = [state["exp_avg"] for state in states]
+        except KeyError:
+            exp_avgs = []
+        if len(exp_avgs) < len(params):
+            self._check_before_first_step(group)
+            states = [self._made_state(p, group) for p in params]
+            exp_avgs = [state["exp_avg"] for state in states]
+        steps = [state["step"] for state in states]
+        kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
+        if not set(map(type, steps)) <= {Tensor} or not set(map(_dtype_of, steps)) <= kinds:
+            steps = [_recounted(p, group, state) for p, state in zip(params, states, strict=True)]
+        if group["differentiable"] and any(step.requires_grad for step in steps):
+            raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
+        tensors.params.extend(params)
+        tensors.grads.extend([grad for _, grad in pairs])
+        tensors.exp_avgs.extend(exp_avgs)
+        tensors.maxima.extend([state["exp_avg_max"] for state in states])
+        tensors.state_steps.extend(steps)
+        return not group["fused"] and any(map(Tensor.is_complex, params))
 
-                    check_supported(p)
-                state["step"] = _step_count(0.0, p, group)
-                state["exp_avg"] = torch.zeros_like(
-                    p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
-                )
-                state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
-            step = state["step"]
-            if group["fused"] and step.dtype != torch.float32:
-                step = state["step"] = step.float()  # counted without fused, under a float64 default dtype
-            if group["differentiable"] and step.requires_grad:
-                raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
-            tensors.params.append(p)
-            tensors.grads.append(grad)
-            tensors.exp_avgs.append(state["exp_avg"])
-            tensors.maxima.append(state["exp_avg_max"])
-            tensors.state_steps.append(step)
-        return has_complex
+    def _made_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter, made if there is none."""
+        state: dict[str, Any] = self.state[p]
+        if "exp_avg" not in state:
+            state["step"] = _step_count(0.0, p, group)
+            state["exp_avg"] = torch.zeros_like(
+                p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
+            )
+            state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+        return state
+
+    def _check_before_first_step(self, first: dict[str, Any]) -> None:
+        """Refuses what the step will not take in ``first`` and the groups after it, before any state is made."""
+        begin = next(i for i, group in enumerate(self.param_groups) if group is first)
+        for group in self.param_groups[begin:]:
+            entries = [(p, p.grad, self.state.get(p, {})) for p in group["params"] if p.grad is not None and p.numel()]
+            check_parameters(entries, self._settings(group), type(self).__name__)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -243,19 +267,41 @@ class AdaRem(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        model_maximum = self._model_maximum()
+        compiling = torch.compiler.is_compiling()
         for group in self.param_groups:
+            if not compiling:
+                self._check_changed_group(group)
+        prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
+        for group in self.param_groups:  # all of them before any is updated
             tensors = StepTensors([], [], [], [], [])
             has_complex = self._init_group(group, *tensors)
-            settings = StepSettings(
-                **{name: group[name] for name in StepSettings._fields if name in group},
-                has_complex=has_complex,
-                model_maximum=model_maximum if group["scope"] == "model" else None,
-                grad_scale=getattr(self, "grad_scale", None),
-                found_inf=getattr(self, "found_inf", None),
-            )
+            settings = self._settings(group, has_complex)
+            if not compiling:
+                settings = settings._replace(memory=self._check_tensors(group, tensors, settings))
+            prepared.append((group, tensors, settings))
+        model_maximum = self._model_maximum()
+        for group, tensors, settings in prepared:
+            if group["scope"] == "model":
+                settings = settings._replace(model_maximum=model_maximum)
             self._update(group, tensors, settings)
         return loss
+
+    def _settings(self, group: dict[str, Any], has_complex: bool = False) -> StepSettings:
+        return StepSettings(
+            **{name: group[name] for name in StepSettings._fields if name in group},
+            has_complex=has_complex,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+
+    def _check_changed_group(self, group: dict[str, Any]) -> None:
+        """Raises as at construction for a setting that was changed since; a tensor lr is read where that is free."""
+        lr = group["lr"]
+        costly = group["capturable"] or group["differentiable"] or isinstance(lr, Tensor) and not lr.is_cpu
+        self._check_group({**group, "lr": 0.0} if costly and isinstance(lr, Tensor) and lr.numel() == 1 else group)
+
+    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
+        return check_step(tensors, settings, optimizer=type(self).__name__)
 
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
@@ -276,6 +322,8 @@ class AdaRem(Optimizer):
 
 def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     """Functional API that performs AdaRem algorithm computation, in place. See :class:`AdaRem` for details."""
+    if settings.memory is None and not torch.compiler.is_compiling():
+        settings = settings._replace(memory=check_step(tensors, settings))
     step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, tensors, settings)
     step(real_views(tensors) if settings.has_complex else tensors, settings)
 
@@ -364,7 +412,7 @@ def _chunks(everything: _Chunk) -> Iterator[_Chunk]:
 
 def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
     params, grads, exp_avgs, maxima, lam_t, lrs = chunk
-    if grads[0].dtype != exp_avgs[0].dtype:
+    if any(g.dtype != exp_avgs[0].dtype for g in grads):
         grads = [g.to(exp_avgs[0].dtype) for g in grads]
     if settings.maximize:
         grads = list(compat.foreach_neg(grads))
@@ -408,6 +456,17 @@ def _fused_adarem(tensors: StepTensors, settings: StepSettings) -> None:
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
     fused_step(tensors, settings)
+
+
+def _recounted(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """The count of another type, as of another implementation or made by hand, as one of this group's."""
+    step = state["step"]
+    kept = isinstance(step, Tensor) and step.dtype in (torch.float32, torch.float64) and not group["fused"]
+    countable = not isinstance(step, Tensor) or (step.numel() == 1 and not step.is_complex())
+    if countable and not kept:
+        step = state["step"] = _step_count(float(step), p, group)
+    result: Tensor = step
+    return result
 
 
 def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:

@@ -39,6 +39,7 @@ __all__ = [
     "check_capturable",
     "check_graph_capture",
     "default_to_foreach",
+    "fake_mode_is_active",
     "foreach_abs",
     "foreach_abs_",
     "foreach_add_",
@@ -52,6 +53,7 @@ __all__ = [
     "foreach_sub_",
     "indices_by_device_and_dtype",
     "is_wrapper_tensor",
+    "is_zero_tensor",
     "use_grad_for_differentiable",
 ]
 
@@ -89,6 +91,18 @@ def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
 def is_wrapper_tensor(p: Tensor) -> bool:
     """Whether a tensor wraps others and has no memory of its own, as a DTensor does."""
     return is_traceable_wrapper_subclass(p)  # In its place: isinstance(p, torch.distributed.tensor.DTensor).
+
+
+def is_zero_tensor(p: Tensor) -> bool:
+    """Whether it is one of autograd's zeros without memory."""
+    zero: bool = p._is_zerotensor()  # In its place: False; only forward-mode derivatives make them.
+    return zero
+
+
+def fake_mode_is_active() -> bool:
+    """Whether operations see FakeTensors only, as while torch.export or torch.compile trace."""
+    # In its place: type(torch.empty(0)) is not Tensor.
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:

@@ -1,6 +1,8 @@
 """What one step of AdaRem or AdaRem-S reads, and what its implementations have in common."""
 
-from collections.abc import Callable
+import math
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -23,6 +25,16 @@ class StepTensors(NamedTuple):
     state_steps: list[Tensor]  # steps done, 0-dim
 
 
+class Memory(NamedTuple):
+    """What the check of a step's tensors finds out about their memory, for the kernels."""
+
+    tensors: StepTensors  # those that it is true of
+    groups: Sequence[list[int]] = ()  # indices of the parameters of one device and dtype each
+    contiguous: bool = False  # whether params, grads and exp_avgs all are
+    numels: "array[int]" = array("q")
+    pointers: Sequence["array[int]"] = ()  # in the order of StepTensors; empty where not all have plain memory
+
+
 class StepSettings(NamedTuple):
     """The settings of one group for one step; the first twelve are documented at :class:`AdaRem`."""
 
@@ -41,16 +53,13 @@ class StepSettings(NamedTuple):
     model_maximum: Tensor | None = None  # 0-dim; divides every tensor's m in place of its own maximum
     grad_scale: Tensor | None = None  # GradScaler's, for fused: gradients are divided by it
     found_inf: Tensor | None = None  # GradScaler's, for fused: not 0 leaves everything as it is
+    memory: Memory | None = None  # None where the tensors are not checked yet
 
 
 def choose(single: Step, multi: Step, fused: Step, tensors: StepTensors, settings: StepSettings) -> Step:
     """The implementation that the flags ask for; where they leave it open, foreach on CUDA and single elsewhere."""
-    if settings.capturable:
-        compat.check_capturable(tensors.params, tensors.state_steps)
     if settings.fused:
         return fused
-    if settings.grad_scale is not None or settings.found_inf is not None:
-        raise AssertionError("Expected grad_scale and found_inf to be None")
     foreach = settings.foreach
     if foreach is None and settings.fused is None:
         foreach = compat.default_to_foreach(tensors.params, settings.differentiable)
@@ -66,12 +75,24 @@ def real_views(tensors: StepTensors) -> StepTensors:
     return StepTensors(params, grads, exp_avgs, tensors.maxima, tensors.state_steps)
 
 
+def average_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of m: float32 for 16-bit parameters, for in bfloat16 a moving average with beta = 0.999 stops moving."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """Of the few scalars that multiply up over a training: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def coefficients(state_steps: list[Tensor], settings: StepSettings) -> Scalars:
     """lam ** (steps done // decay_every) for each parameter."""
     lam, every = settings.lam, settings.decay_every
     if settings.capturable or torch.compiler.is_compiling():
         return [lam ** torch.div(step, every, rounding_mode="floor") for step in state_steps]
     counts = [step.item() for step in state_steps]
+    if not all(0 <= count < math.inf for count in set(counts)):
+        raise ValueError(f"Invalid step value: {[c for c in counts if not 0 <= c < math.inf][0]}")
     powers = {count: lam ** (int(count) // every) for count in set(counts)}  # mostly one for all
     return [powers[count] for count in counts]
 
