@@ -1,4 +1,4 @@
-"""A library is loaded, or one line says why there is none: whatever the compiler, the cache and the machine are like."""
+"""A library is loaded, or one line says why there is none, whatever compiler, cache and machine are like."""
 
 import ctypes
 import os
@@ -415,9 +415,7 @@ def test_one_process_is_told_of_two_libraries_apart(place: Path) -> None:
 
 
 def test_the_processor_is_named_or_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Path, "read_text", lambda path, **_: "processor : 0\nmodel name : x\nflags : avx2\n\nflags : no"
-    )
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: "cpu : 0\nmodel name : x\nflags : avx2\n\nflags : no")
     assert native.processor() == "model name : x\nflags : avx2"
     monkeypatch.setattr(Path, "read_text", lambda path, **_: "model name : x\n")
     assert native.processor() == ""
