@@ -232,6 +232,13 @@ class AdaRem(Optimizer):
         Args:
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
         """
+        if torch.compiler.is_compiling() and any(group["fused"] for group in self.param_groups):
+            # The kernel is one pass over memory: nothing around it gains from a graph, and none can hold its pointers.
+            uncompiled: Callable[..., float | None] = torch.compiler.disable(type(self)._step)  # type: ignore[no-untyped-call]
+            return uncompiled(self, closure)
+        return self._step(closure)
+
+    def _step(self, closure: Callable[[], float] | None) -> float | None:
         compat.check_graph_capture(self)
         loss = None
         if closure is not None:
