@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from adarem.optim import compat
+from adarem.optim import compat, sharded
 from adarem.optim.step import Memory, StepSettings, StepTensors, average_dtype, wide_dtype
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -47,7 +47,7 @@ def check_step(
     """What the kernels need to know of the tensors' memory; changes nothing.
 
     Args:
-        alphas, radii: 0-dim, those of the parameters on a sphere.
+        alphas, radii: 0-dim, one for each parameter on a sphere, or one radius for all.
         one_sphere: whether all parameters lie on one sphere together.
         optimizer: its name in messages.
 
@@ -64,6 +64,7 @@ def check_step(
         compat.check_capturable(tensors.params, tensors.state_steps)
     if not tensors.params:
         return Memory(tensors)
+    radii = radii if len(radii) != 1 else [radii[0]] * len(tensors.params)
     try:
         memory = _glance(tensors, settings, alphas, radii)
     except (AttributeError, NotImplementedError, RuntimeError):  # a tensor without memory raises on being asked
@@ -223,11 +224,12 @@ def _look_at(
 ) -> list[_Named]:
     """Those of a parameter's tensors that have memory."""
     name = f"parameter {i} of the group"
-    _check_kind(name, p, settings)
+    spread = sharded.is_sharded(p)  # its gradient and m then are, too; each process checks its parts later
+    _check_kind(name, p, settings, spread)
     average = average_dtype(p.dtype)
     if grad.layout != torch.strided:
         raise RuntimeError(f"{optimizer} does not support sparse gradients")
-    _check_kind(f"the gradient of {name}", grad, settings, written=False)
+    _check_kind(f"the gradient of {name}", grad, settings, spread, written=False)
     if grad.shape != p.shape or grad.device != p.device:
         raise RuntimeError(
             f"the gradient of {name} is {_words(grad)}, but the parameter is {_words(p)}: "
@@ -262,13 +264,13 @@ def _look_at(
                 "converting parameters call optimizer.load_state_dict(optimizer.state_dict())"
             )
         if key == "exp_avg":
-            _check_kind(f"exp_avg of {name}", x, settings)
+            _check_kind(f"exp_avg of {name}", x, settings, spread)
     held = [_Named(name, p, True), _Named(f"the gradient of {name}", grad, settings.grad_scale is not None)]
     held += [_Named(f"{key} of {name}", x, True) for key, x in state.items() if key != "radius"]
     return [x for x in held if _in_memory(x, settings)]
 
 
-def _check_kind(name: str, x: Tensor, settings: StepSettings, written: bool = True) -> None:
+def _check_kind(name: str, x: Tensor, settings: StepSettings, spread: bool, written: bool = True) -> None:
     """Refuses what no implementation can work on, and for ``fused`` what has no memory of its own."""
     if x.layout != torch.strided or x.is_nested or x.is_quantized:
         kind = "nested" if x.is_nested else "quantized" if x.is_quantized else x.layout
@@ -280,7 +282,7 @@ def _check_kind(name: str, x: Tensor, settings: StepSettings, written: bool = Tr
         )
     if x.dtype not in _DTYPES:
         raise RuntimeError(f"{name} is {x.dtype}, where one of {_list(_DTYPES)} is needed: convert it")
-    if settings.fused and not _is_plain(type(x)) and not compat.is_wrapper_tensor(x):
+    if settings.fused and not _is_plain(type(x)) and not (spread and sharded.is_sharded(x)):
         raise RuntimeError(f"`fused=True` does not support {type(x).__name__} params: use foreach")
     if written and x.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(f"{name} is an inference tensor, which cannot be updated outside InferenceMode: clone() it")

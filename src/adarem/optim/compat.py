@@ -32,7 +32,6 @@ from torch.optim.optimizer import (
     _get_capturable_supported_devices,
 )
 from torch.optim.optimizer import _use_grad_for_differentiable as use_grad_for_differentiable
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 __all__ = [
     "BatchNorm",
@@ -52,7 +51,6 @@ __all__ = [
     "foreach_norm",
     "foreach_sub_",
     "indices_by_device_and_dtype",
-    "is_wrapper_tensor",
     "is_zero_tensor",
     "use_grad_for_differentiable",
 ]
@@ -86,11 +84,6 @@ def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
     for p, step in zip(params, state_steps, strict=True):
         if not (p.device.type == step.device.type and p.device.type in devices):
             raise AssertionError(f"If capturable=True, params and state_steps must be on supported devices: {devices}.")
-
-
-def is_wrapper_tensor(p: Tensor) -> bool:
-    """Whether a tensor wraps others and has no memory of its own, as a DTensor does."""
-    return is_traceable_wrapper_subclass(p)  # In its place: isinstance(p, torch.distributed.tensor.DTensor).
 
 
 def is_zero_tensor(p: Tensor) -> bool:

@@ -34,6 +34,7 @@ class Attempt:
         def start() -> int:
             self.console = stack.enter_context(RunConsole(self._run, self._run_name, slurm_job()))
             record = Provenance.of(self._context).to_record()
+            record["images_per_pass"] = self._config.scale.images_per_pass(self._context.world_size)
             if (source := source_of_optimizer(self._config.optimizer)) is not None:
                 record["optimizer"] = source
             if (source := source_of_network(self._config)) is not None:
