@@ -1,8 +1,8 @@
 """One awkward training, by an optimizer of the package and, next to it, by the reference in float64.
 
 Parameters: a matrix, a channels_last weight, a transposed view, a strided view, one element, a scalar and an empty one,
-in two groups with unlike settings, of which one changes midway, a third group that joins later; one is frozen, one has no
-gradient on every third step. ``python -m tests.support.scenario [triton]`` prints the table of largest errors in
+in two groups with unlike settings, of which one changes midway, a third group that joins later; one is frozen, one has
+no gradient on every third step. ``python -m tests.support.scenario [triton]`` prints the table of largest errors in
 docs/optimizers.md.
 """
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from adarem.optim import compat
+from adarem.optim import compat, sharded
 from adarem.optim.state import continue_decay, loadable, make_plain, new_count, resolved, undecided
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
@@ -62,7 +62,8 @@ class AdaRem(Optimizer):
 
     The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters), ``exp_avg_max`` (``max|m|``)
     and ``decay_offset``, 0 until ``decay_every`` changes: k is ``decay_offset + step // decay_every``. Complex
-    parameters are seen as their real and imaginary parts, except by ``fused``. Schedulers that cycle a momentum,
+    parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be DTensors (FSDP2, HSDP,
+    tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts. Schedulers that cycle a momentum,
     OneCycleLR and CyclicLR, need ``cycle_momentum=False``.
 
     Raises:
@@ -289,6 +290,13 @@ class AdaRem(Optimizer):
         Args:
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
         """
+        if torch.compiler.is_compiling() and any(group["fused"] for group in self.param_groups):
+            # The kernel is one pass over memory: nothing around it gains from a graph, and none can hold its pointers.
+            uncompiled: Callable[..., float | None] = torch.compiler.disable(type(self)._step)  # type: ignore[no-untyped-call]
+            return uncompiled(self, closure)
+        return self._step(closure)
+
+    def _step(self, closure: Callable[[], float] | None) -> float | None:
         compat.check_graph_capture(self)
         loss = None
         if closure is not None:
@@ -327,8 +335,12 @@ class AdaRem(Optimizer):
 
 def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     """Functional API that performs AdaRem algorithm computation, in place. See :class:`AdaRem` for details."""
-    step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, tensors, settings)
-    step(real_views(tensors) if settings.has_complex else tensors, settings)
+    spread = sharded.any_sharded(tensors.params)
+    local = sharded.local_parts(tensors) if spread else tensors
+    step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, local, settings)
+    step(real_views(local) if settings.has_complex else local, settings)
+    if spread:
+        sharded.complete_maxima(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
@@ -454,8 +466,15 @@ def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
     compat.foreach_copy_(maxima, list(largest))
 
 
-def _fused_adarem(tensors: StepTensors, settings: StepSettings) -> None:
+def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    fused_step(tensors, settings)
+    if lrs is None:
+        fused_step(tensors, settings)
+        return
+    # A kernel takes one rate. Parameters on one sphere have one, mostly.
+    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
+    for rate in dict.fromkeys(values):
+        alike = [i for i, value in enumerate(values) if value == rate]
+        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))

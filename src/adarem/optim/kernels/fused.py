@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from adarem.optim import compat
+from adarem.optim import compat, sharded
 from adarem.optim.adarem_s import Sphere, is_dense
 from adarem.optim.kernels import cpu, cpu_library
 from adarem.optim.step import StepSettings, StepTensors
@@ -29,8 +29,9 @@ def check_supported(p: Tensor) -> None:
             "`fused=True` requires all the params to be floating point Tensors of "
             f"supported devices: {list(DEVICES)} but {p.dtype} and {p.device.type}"
         )
-    if compat.is_wrapper_tensor(p):  # a DTensor has no memory of its own for a kernel to write to
-        raise RuntimeError(f"`fused=True` does not support {type(p).__name__} params: use foreach")
+    part = sharded.local_part(p)
+    if compat.is_wrapper_tensor(part):  # no memory of its own for a kernel to write to
+        raise RuntimeError(f"`fused=True` does not support {type(part).__name__} params: use foreach")
 
 
 def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None = None) -> None:
