@@ -58,7 +58,8 @@ class AdaRem(Optimizer):
         capturable (bool, optional): whether this instance is safe to capture in a CUDA graph (default: False)
         differentiable (bool, optional): whether autograd passes through the step (default: False)
         fused (bool, optional): True takes one pass over memory: Triton on CUDA; on the CPU a C++ kernel, compiled in
-            seconds when it is first used, which needs a C++ compiler. None does not (default: None)
+            seconds when it is first used. Without Triton or a C++ compiler that works, one warning says so and
+            foreach takes the steps. None does not (default: None)
 
     The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters), ``exp_avg_max`` (``max|m|``)
     and ``decay_offset``, 0 until ``decay_every`` changes: k is ``decay_offset + step // decay_every``. Complex
@@ -69,8 +70,8 @@ class AdaRem(Optimizer):
     Raises:
         ValueError: a setting is out of its range, in a group or as a default.
         TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
-        RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on the CPU
-            without a C++ compiler, or on an unsupported device or type.
+        RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
+            unsupported device or type.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)

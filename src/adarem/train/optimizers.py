@@ -85,9 +85,10 @@ def build_optimizer(
         case "adarem" | "adarem_s":
             # Without a C++ compiler (CPU) or Triton (CUDA): several times slower, the same algorithm.
             fused = True if fused and all(map(available, devices)) else None
+            foreach = None if fused else True
             steps = {**settings, "decay_every": steps_per_epoch if settings["decay_every"] == "epoch" else 1}
             adarem = AdaRem if name == "adarem" else AdaRemS
-            return adarem(groups, lr=lr, weight_decay=weight_decay, fused=fused, **steps)
+            return adarem(groups, lr=lr, weight_decay=weight_decay, foreach=foreach, fused=fused, **steps)
     raise UserError(f"optimizer.name={name}: in the catalog, but not built here; add it to build_optimizer")
 
 
