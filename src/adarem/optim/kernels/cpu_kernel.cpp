@@ -216,12 +216,12 @@ int self_test() {
         store(g[i], S(i % 2 ? 0.5 : -0.5));
     }
     S top = S(0.25);
-    float steps = 0;
+    float steps = 0, offset = 0;
     void *params = p.data(), *grads = g.data(), *exp_avgs = m.data(), *maxima = &top;
-    float* step_count = &steps;
+    float *step_count = &steps, *decay_offset = &offset;
     Args a = {};
     a.tensors = 1, a.numel = &n, a.params = &params, a.grads = &grads, a.exp_avgs = &exp_avgs, a.maxima = &maxima;
-    a.steps = &step_count, a.lr = 0.125, a.beta = 0.5, a.lam = 1, a.sign = 1, a.decay_every = 1, a.threads = 2;
+    a.steps = &step_count, a.offsets = &decay_offset, a.lr = 0.125, a.beta = 0.5, a.lam = 1, a.sign = 1, a.decay_every = 1, a.threads = 2;
     step<P, S>(a);  // b is 1 or -1, so that the first elements move by lr 2 g and the others not at all
     for (int64_t i = 0; i < n; ++i) {
         if (load(p[i]) != S(i % 2 ? 0.875 : 1) || m[i] != S(i % 2 ? 0.375 : -0.125)) return 1;
