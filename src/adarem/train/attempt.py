@@ -40,6 +40,7 @@ class Attempt:
                 record["implementation_notes"] = list(implementation.notes)
                 for line in (f"steps: {implementation.name}", *implementation.notes):
                     self.console.info(line)
+            record["images_per_pass"] = self._config.scale.images_per_pass(self._context.world_size)
             if (source := source_of_optimizer(self._config.optimizer)) is not None:
                 record["optimizer"] = source
             if (source := source_of_network(self._config)) is not None:

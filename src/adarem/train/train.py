@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from adarem.data.unchanged import check_like_finished, check_unchanged
 from adarem.run import exitcodes
-from adarem.run.config import DataConfig, RunConfig, TextConfig
+from adarem.run.config import DataConfig, RunConfig, TextConfig, check_micro_batch
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.identity import config_hash, identity
@@ -212,6 +212,7 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
             f"scale.global_batch_size={batch}: {context.world_size} ranks were started, which do not divide it; start "
             f"as many as the config says (cluster.nodes * cluster.ranks_per_node={config.cluster.world_size})"
         )
+    check_micro_batch(config.scale, context.world_size)
     if not isinstance(config.data, DataConfig):
         return
     cpus = len(os.sched_getaffinity(0))
@@ -303,6 +304,7 @@ def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dic
         "fingerprint": trainer.task.info.fingerprint,
         "evaluation": final.evaluation,
         "world_size": world_size,
+        "batch_norm_images": trainer.normalised_together,
         "device": attempt["device"],
         "seconds": state.seconds,
         "gpu_hours": state.seconds / 3600 * world_size if cuda else None,
