@@ -142,7 +142,7 @@ class AdaRem(Optimizer):
         if group["fused"] and group["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def add_param_group(self, param_group: Any) -> None:
+    def add_param_group(self, param_group: object) -> None:
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         settings = {**self.defaults, **param_group}
