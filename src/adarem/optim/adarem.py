@@ -7,10 +7,10 @@ from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
-from adarem.optim.state import continue_decay, loadable, make_plain, new_count, resolved, undecided
+from adarem.optim.state import Group, continue_decay, loadable, make_plain, new_count, resolved, undecided
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
@@ -142,10 +142,10 @@ class AdaRem(Optimizer):
         if group["fused"] and group["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def add_param_group(self, param_group: object) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
-        settings = {**self.defaults, **param_group}
+        settings: Group = {**self.defaults, **param_group}
         make_plain(settings, self.defaults)
         given = settings["decay_every"] if settings["decay_every"] is not None else self.defaults["decay_every"]
         settings["decay_every"] = settings["counted_every"] = resolved(given)
@@ -179,13 +179,13 @@ class AdaRem(Optimizer):
         """Settings that older pickles and state dicts do not have, with the values that they meant."""
         return {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """Returns the optimizer's state as torch's do; numpy's numbers, set in a group, as Python's."""
         for group in self.param_groups:
             make_plain(group, self.defaults)
         return super().state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
 
         AdaRem's loads into AdaRemS and the other way: m and counts are the same, settings and state of spheres stay
@@ -199,9 +199,9 @@ class AdaRem(Optimizer):
         """
         if not isinstance(state_dict, dict):
             raise TypeError(f"state_dict must be a dict, but got {torch.typename(state_dict)}")
-        saved: dict[str, Any] = {}
+        saved: StateDict = {}
 
-        def adapt(_: Optimizer, given: dict[str, Any]) -> dict[str, Any]:  # after the user's own pre-hooks
+        def adapt(_: Optimizer, given: StateDict) -> StateDict:  # after the user's own pre-hooks
             saved.update(loadable(given, self.param_groups, self.state))
             for group in saved["param_groups"]:
                 settings = {**self._added_settings(), **group}

@@ -13,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim.state import Group
 from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
@@ -121,7 +122,7 @@ class AdaRemS(AdaRem):
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         if group["spherical"]:

@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import StateDict
+
+Group = dict[str, Any]  # a parameter group: "params" and the settings by name
+State = dict[str, Any]  # of one parameter
 
 _PLAIN = {float, int, bool, str, type(None)}
 _NEEDED_SETTINGS = ("lr", "beta", "lam", "weight_decay")  # the others came later, and have a default
@@ -15,7 +19,7 @@ _SETTINGS_OF_SPHERE = ("spherical", "sphere", "slr", "radius")
 _REMEDY = "load a state dict that AdaRem or AdaRemS saved for the same parameters, or start without one"
 
 
-def make_plain(group: dict[str, Any], own: Iterable[str]) -> None:
+def make_plain(group: Group, own: Iterable[str]) -> None:
     """Turns numpy's scalars and arrays without dimensions in a group into Python's numbers, booleans and strings.
 
     Tensors without dimensions likewise in the settings ``own`` but ``lr``, which may be a tensor.
@@ -44,14 +48,14 @@ def undecided(lam: float) -> str:
     )
 
 
-def new_count(value: float, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+def new_count(value: float, p: Tensor, group: Group) -> Tensor:
     """A 0-dim count: where a graph or a kernel counts, float32 on the parameter's device."""
     if group["capturable"] or group["fused"]:
         return torch.full((), value, dtype=torch.float32, device=p.device)
     return torch.tensor(value, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
 
 
-def continue_decay(group: dict[str, Any], state: Mapping[Tensor, dict[str, Any]]) -> None:
+def continue_decay(group: Group, state: Mapping[Tensor, State]) -> None:
     """Keeps the count of λ's powers, ``decay_offset + step // decay_every``, where ``decay_every`` has changed."""
     every, counted = group["decay_every"], group["counted_every"]
     if every == counted:
@@ -65,9 +69,7 @@ def continue_decay(group: dict[str, Any], state: Mapping[Tensor, dict[str, Any]]
     group["counted_every"] = every
 
 
-def loadable(
-    saved: Mapping[str, Any], groups: list[dict[str, Any]], state: Mapping[Tensor, Mapping[str, Any]]
-) -> dict[str, Any]:
+def loadable(saved: StateDict, groups: list[Group], state: Mapping[Tensor, State]) -> StateDict:
     """The state dict as it can be loaded into ``groups`` with ``state``; AdaRem's into AdaRemS, and the other way.
 
     Settings of spheres that the saved groups lack stay those of ``groups``, and so do alpha and radius of parameters
@@ -77,7 +79,7 @@ def loadable(
         ValueError: the state dict is another optimizer's, or of other parameters.
     """
     _check_groups(saved, groups)
-    new_groups: list[dict[str, Any]] = []
+    new_groups: list[Group] = []
     new_state = dict(saved["state"])
     index = 0
     for own, theirs in zip(groups, saved["param_groups"], strict=True):
@@ -101,7 +103,7 @@ def loadable(
     return {**saved, "state": new_state, "param_groups": new_groups}
 
 
-def _check_groups(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> None:
+def _check_groups(saved: StateDict, groups: list[Group]) -> None:
     if not isinstance(saved.get("state"), MutableMapping) or not isinstance(saved.get("param_groups"), list):
         raise ValueError(
             f"loaded state dict has the keys {sorted(map(str, saved))} and not a dict 'state' and a list "
@@ -136,7 +138,7 @@ def _check_groups(saved: Mapping[str, Any], groups: list[dict[str, Any]]) -> Non
         )
 
 
-def _check_state(saved: Mapping[str, Any], p: Tensor, where: str) -> None:
+def _check_state(saved: State, p: Tensor, where: str) -> None:
     """Raises for what is not the state of ``p``; none at all is right, and alpha and radius alone before a step."""
     keys = [key for key in saved if key not in _OF_SPHERE]
     lacking = [key for key in _NEEDED if keys and key not in saved]
