@@ -1,17 +1,21 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
 import math
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
+from adarem.optim import state as kept
 from adarem.optim.check import check_parameters, check_step
+from adarem.optim.state import Group, State
 from adarem.optim.step import (
+    Chunk,
     Memory,
     Scalars,
     StepSettings,
@@ -19,16 +23,13 @@ from adarem.optim.step import (
     abs_max,
     average_dtype,
     choose,
+    chunks,
     coefficients,
     rates,
     real_views,
 )
 
 __all__ = ["AdaRem", "adarem"]
-
-# Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
-# and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
-_CPU_CHUNK = 1 << 20
 
 _dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
@@ -42,7 +43,7 @@ class AdaRem(Optimizer):
 
         g ← gradient, negated to maximize
         b ← g m / (|g| max|m| + eps),  0 where g or m is 0
-        k ← steps done // decay_every
+        k ← steps done // decay_every, the count of multiplications by lam
         θ ← θ − lr (1 + lamᵏ b) g − lr weight_decay θ
         m ← beta m + (1 − beta) g
 
@@ -54,10 +55,12 @@ class AdaRem(Optimizer):
         params (iterable): iterable of parameters or named_parameters to optimize, or of dicts defining groups
         lr (float, Tensor, optional): learning rate, 0 or more (default: 1e-3, torch's; the paper's is 0.4)
         beta (float, optional): share of the old m in the moving average of the gradient, 0 to 1 (default: 0.9)
-        lam (float, optional): factor of b after each ``decay_every`` steps, 0 to 1. The coefficient that a
-            parameter's next step takes is ``lam ** (state["step"] // decay_every)`` (default: 0.999)
-        decay_every (int, optional): steps between two multiplications by ``lam``. 1 is the letter of Algorithm 1, the
-            number of steps in an epoch is what the paper found to be enough (default: 1)
+        lam (float, optional): factor of b after each ``decay_every`` steps, 0 to 1. 1 lets b keep its full weight, 0 is
+            SGD; the paper's is 0.999 (default: 1)
+        decay_every (int, optional): steps between two multiplications by ``lam``: the steps of an epoch as in the
+            paper's experiments, or 1 as in Algorithm 1. Changed between steps, it keeps the count k of multiplications
+            done. None is 1, with a warning where ``lam`` is neither 0 nor 1: 0.999 at every step halves b's weight in
+            693 steps (default: None)
         eps (float, optional): 0 computes b in its sign form, ``sign(g) m / max|m|``, which no gradient is too small
             for; a positive value adds to the denominator as printed, and shrinks b where ``|g| max|m|`` is not far
             above it (default: 0)
@@ -72,17 +75,20 @@ class AdaRem(Optimizer):
             seconds when it is first used. Without Triton or a C++ compiler that works, one warning says so and
             foreach takes the steps. None does not (default: None)
 
-    The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters) and ``exp_avg_max``
-    (``max|m|``). Complex parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be
-    DTensors (FSDP2, HSDP, tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts.
+    The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters), ``exp_avg_max`` (``max|m|``)
+    and ``decay_offset``, 0 until ``decay_every`` changes: k is ``decay_offset + step // decay_every``. Complex
+    parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be DTensors (FSDP2, HSDP,
+    tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts. Schedulers that cycle a momentum,
+    OneCycleLR and CyclicLR, need ``cycle_momentum=False``.
 
     Raises:
         ValueError: a setting is out of its range, in a group or as a default.
+        TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
             unsupported device or type.
 
     Example:
-        >>> optimizer = AdaRem(model.parameters(), lr=0.4, decay_every=len(loader), weight_decay=1e-4)
+        >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)
         >>> optimizer.zero_grad()
         >>> loss_fn(model(input), target).backward()
         >>> optimizer.step()
@@ -93,8 +99,8 @@ class AdaRem(Optimizer):
         params: ParamsT,
         lr: float | Tensor = 1e-3,
         beta: float = 0.9,
-        lam: float = 0.999,
-        decay_every: int = 1,
+        lam: float = 1.0,
+        decay_every: int | None = None,
         eps: float = 0.0,
         weight_decay: float = 0.0,
         *,
@@ -122,7 +128,8 @@ class AdaRem(Optimizer):
         self._build(params, defaults)
 
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        self._check_group(defaults)
+        kept.make_plain(defaults, defaults)
+        self._check_group({**defaults, "decay_every": kept.resolved(defaults["decay_every"])})
         super().__init__(params, defaults)
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -130,6 +137,9 @@ class AdaRem(Optimizer):
         lr = group["lr"]
         if isinstance(lr, Tensor) and lr.numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
+        for key in ("lr", "beta", "lam", "eps", "weight_decay"):
+            if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
+                raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
         for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
             if not 0.0 <= group[key] < math.inf:
                 raise ValueError(f"Invalid {name}: {group[key]}")
@@ -146,10 +156,19 @@ class AdaRem(Optimizer):
         if group["fused"] and group["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
-        if isinstance(param_group, dict):
-            self._check_group({**self.defaults, **param_group})
+    def add_param_group(self, param_group: Group) -> None:
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        settings: Group = {**self.defaults, **param_group}
+        kept.make_plain(settings, self.defaults)
+        given = settings["decay_every"] if settings["decay_every"] is not None else self.defaults["decay_every"]
+        settings["decay_every"] = settings["counted_every"] = kept.resolved(given)
+        self._check_group(settings)
+        param_group.update((key, value) for key, value in settings.items() if key != "params")
         super().add_param_group(param_group)
+        if given is None and settings["lam"] not in (0, 1) and not getattr(self, "_warned_of_decay", False):
+            self._warned_of_decay = True
+            warnings.warn(kept.undecided(settings["lam"]), stacklevel=2)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -158,37 +177,65 @@ class AdaRem(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
-            for key, default in {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}.items():
+        for group in (self.defaults, *self.param_groups):
+            for key, default in self._added_settings().items():
                 group.setdefault(key, default)
+        for group in self.param_groups:
+            kept.make_plain(group, self.defaults)
+            group["decay_every"] = kept.resolved(group["decay_every"])
+            group.setdefault("counted_every", group["decay_every"])
             for p in group["params"]:
                 step = self.state[p].get("step") if p in self.state else None
                 if step is not None and not isinstance(step, Tensor):  # older and hand-made states
-                    self.state[p]["step"] = _step_count(float(step), p, group)
+                    self.state[p]["step"] = kept.new_count(float(step), p, group)
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+    def _added_settings(self) -> dict[str, Any]:
+        """Settings that older pickles and state dicts do not have, with the values that they meant."""
+        return {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}
+
+    def state_dict(self) -> StateDict:
+        """Returns the optimizer's state as torch's do; numpy's numbers, set in a group, as Python's."""
+        for group in self.param_groups:
+            kept.make_plain(group, self.defaults)
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
+
+        AdaRem's loads into AdaRemS and the other way: m and counts are the same, settings and state of spheres stay
+        those of the optimizer that loads, or are left out.
 
         Args:
             state_dict (dict): what :meth:`state_dict` returned.
-        """
-        saved: dict[str, Any] = {}
 
-        def remember(_: Optimizer, loaded: dict[str, Any]) -> None:  # after the user's own pre-hooks
-            saved.update(loaded)
+        Raises:
+            ValueError: it is another optimizer's or of other parameters; nothing is changed then.
+        """
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"state_dict must be a dict, but got {torch.typename(state_dict)}")
+        saved: StateDict = {}
+
+        def adapt(_: Optimizer, given: StateDict) -> StateDict:  # after the user's own pre-hooks
+            saved.update(kept.loadable(given, self.param_groups, self.state))
+            for group in saved["param_groups"]:
+                settings = {**self._added_settings(), **group}
+                kept.make_plain(settings, self.defaults)
+                self._check_group({**settings, "decay_every": kept.resolved(settings["decay_every"])})
+            return saved
 
         def restore(_: Optimizer) -> None:  # before the user's own post-hooks
             ids = [i for group in saved["param_groups"] for i in group["params"]]
-            params = [p for group in self.param_groups for p in group["params"]]
-            for i, p in zip(ids, params, strict=True):
+            params = [(p, group) for group in self.param_groups for p in group["params"]]
+            for i, (p, group) in zip(ids, params, strict=True):
                 for key, value in saved["state"].get(i, {}).items():
-                    dtype = self._state_dtype(key, p)
-                    if key != "step" and isinstance(value, Tensor) and self.state[p][key].dtype != dtype:
+                    if key == "decay_offset":
+                        self.state[p][key] = kept.new_count(float(value), p, group)
+                    elif key != "step" and self.state[p][key].dtype != (dtype := self._state_dtype(key, p)):
                         # a clone: the loaded tensor must not be the one in the caller's dict
                         self.state[p][key] = value.detach().clone().to(device=p.device, dtype=dtype)
 
         with (
-            self.register_load_state_dict_pre_hook(remember),
+            self.register_load_state_dict_pre_hook(adapt),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ):
             super().load_state_dict(state_dict)
@@ -202,44 +249,47 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
+        kept.make_plain(group, self.defaults)
+        kept.continue_decay(group, self.state)
         tensors = StepTensors(*lists)
         # An empty parameter has nothing to update, and the maximum of nothing does not exist.
         pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
         params = [p for p, _ in pairs]
-        try:
-            states: list[dict[str, Any]] = [self.state[p] for p in params if p in self.state]
-            exp_avgs = [state["exp_avg"] for state in states]
-        except KeyError:
-            exp_avgs = []
-        if len(exp_avgs) < len(params):
+        states: list[State] = [self.state[p] for p in params if p in self.state]
+        if len(states) < len(params) or not all("exp_avg" in s and "decay_offset" in s for s in states):
             self._check_before_first_step(group)
             states = [self._made_state(p, group) for p in params]
-            exp_avgs = [state["exp_avg"] for state in states]
-        steps = [state["step"] for state in states]
+        steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
         kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
-        if not set(map(type, steps)) <= {Tensor} or not set(map(_dtype_of, steps)) <= kinds:
-            steps = [_recounted(p, group, state) for p, state in zip(params, states, strict=True)]
+        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(_dtype_of, steps + offsets)) <= kinds:
+            steps, offsets = (
+                [kept.recounted(key, p, group, s) for p, s in zip(params, states, strict=True)]
+                for key in ("step", "decay_offset")
+            )
         if group["differentiable"] and any(step.requires_grad for step in steps):
             raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
         tensors.params.extend(params)
         tensors.grads.extend([grad for _, grad in pairs])
-        tensors.exp_avgs.extend(exp_avgs)
-        tensors.maxima.extend([state["exp_avg_max"] for state in states])
+        tensors.exp_avgs.extend([s["exp_avg"] for s in states])
+        tensors.maxima.extend([s["exp_avg_max"] for s in states])
         tensors.state_steps.extend(steps)
+        tensors.decay_offsets.extend(offsets)
         return not group["fused"] and any(map(Tensor.is_complex, params))
 
-    def _made_state(self, p: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of a parameter, made if there is none."""
-        state: dict[str, Any] = self.state[p]
+    def _made_state(self, p: Tensor, group: Group) -> State:
+        """The state of a parameter, with what it lacks."""
+        state: State = self.state[p]
         if "exp_avg" not in state:
-            state["step"] = _step_count(0.0, p, group)
+            state["step"] = kept.new_count(0.0, p, group)
             state["exp_avg"] = torch.zeros_like(
                 p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
             )
             state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+        if "decay_offset" not in state:  # older and hand-made states
+            state["decay_offset"] = kept.new_count(0.0, p, group)
         return state
 
-    def _check_before_first_step(self, first: dict[str, Any]) -> None:
+    def _check_before_first_step(self, first: Group) -> None:
         """Refuses what the step will not take in ``first`` and the groups after it, before any state is made."""
         begin = next(i for i, group in enumerate(self.param_groups) if group is first)
         for group in self.param_groups[begin:]:
@@ -275,7 +325,7 @@ class AdaRem(Optimizer):
                 self._check_changed_group(group)
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
         for group in self.param_groups:  # all of them before any is updated
-            tensors = StepTensors([], [], [], [], [])
+            tensors = StepTensors([], [], [], [], [], [])
             has_complex = self._init_group(group, *tensors)
             settings = self._settings(group, has_complex)
             if not compiling:
@@ -298,6 +348,8 @@ class AdaRem(Optimizer):
 
     def _check_changed_group(self, group: dict[str, Any]) -> None:
         """Raises as at construction for a setting that was changed since; a tensor lr is read where that is free."""
+        kept.make_plain(group, self.defaults)
+        group["decay_every"] = kept.resolved(group["decay_every"])
         lr = group["lr"]
         costly = group["capturable"] or group["differentiable"] or isinstance(lr, Tensor) and not lr.is_cpu
         self._check_group({**group, "lr": 0.0} if costly and isinstance(lr, Tensor) and lr.numel() == 1 else group)
@@ -342,7 +394,7 @@ def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Sca
     """
     differentiable = settings.differentiable
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
-    lam_t = coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors, settings)
     for i, param in enumerate(tensors.params):
         exp_avg, maximum, lr = tensors.exp_avgs[i], tensors.maxima[i], lrs[i]
         grad = tensors.grads[i].to(exp_avg.dtype)
@@ -382,10 +434,10 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
     if settings.differentiable:
         raise AssertionError("_foreach ops don't support autograd")
     compiling = torch.compiler.is_compiling()
-    lam_t = coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors, settings)
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
-    everything = _Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
-    for chunk in [everything] if compiling else _chunks(everything):
+    everything = Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
+    for chunk in [everything] if compiling else chunks(everything):
         _update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
     if not compiling and tensors.state_steps[0].is_cpu:
         # A 0-dim tensor on the CPU as the addend: a number would be wrapped into a tensor again for each step.
@@ -394,29 +446,7 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
         compat.foreach_add_(tensors.state_steps, 1)
 
 
-class _Chunk(NamedTuple):
-    params: list[Tensor]
-    grads: list[Tensor]
-    exp_avgs: list[Tensor]
-    maxima: list[Tensor]
-    lam_t: Scalars
-    lrs: Scalars
-
-
-def _chunks(everything: _Chunk) -> Iterator[_Chunk]:
-    """Parts of one device and one type each; on the CPU small enough for the cache."""
-    for chosen in compat.indices_by_device_and_dtype(everything.params):
-        alike = _Chunk._make([xs[i] for i in chosen] for xs in everything)
-        start, size = 0, 0
-        for i, p in enumerate(alike.params):
-            if p.is_cpu and size and size + p.numel() > _CPU_CHUNK:
-                yield _Chunk._make(xs[start:i] for xs in alike)
-                start, size = i, 0
-            size += p.numel()
-        yield _Chunk._make(xs[start:] for xs in alike)
-
-
-def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
+def _update_chunk(chunk: Chunk, settings: StepSettings, on_host: bool) -> None:
     params, grads, exp_avgs, maxima, lam_t, lrs = chunk
     if any(g.dtype != exp_avgs[0].dtype for g in grads):
         grads = [g.to(exp_avgs[0].dtype) for g in grads]
@@ -469,21 +499,3 @@ def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | N
     for rate in dict.fromkeys(values):
         alike = [i for i, value in enumerate(values) if value == rate]
         fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
-
-
-def _recounted(p: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """The count of another type, as of another implementation or made by hand, as one of this group's."""
-    step = state["step"]
-    kept = isinstance(step, Tensor) and step.dtype in (torch.float32, torch.float64) and not group["fused"]
-    countable = not isinstance(step, Tensor) or (step.numel() == 1 and not step.is_complex())
-    if countable and not kept:
-        step = state["step"] = _step_count(float(step), p, group)
-    result: Tensor = step
-    return result
-
-
-def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:
-    """A 0-dim count: where a graph or a kernel counts, float32 on the parameter's device."""
-    if group["capturable"] or group["fused"]:
-        return torch.full((), steps, dtype=torch.float32, device=p.device)
-    return torch.tensor(steps, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)

@@ -121,7 +121,7 @@ def _glance(
         if len(_found) >= 64:
             _found.clear()
         _found[key] = None
-    return Memory(tensors, groups, contiguous, numels, pointers[:5])
+    return Memory(tensors, groups, contiguous, numels, pointers[: len(tensors)])
 
 
 def _is_plain(kind: type[Tensor]) -> bool:
@@ -131,23 +131,23 @@ def _is_plain(kind: type[Tensor]) -> bool:
 
 def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequence[Tensor]]) -> bool:
     """Types and devices of tensors of parameters that have one of each."""
-    params, grads, exp_avgs, maxima, steps = tensors
+    params, grads, exp_avgs, maxima, *counts = tensors
     first = params[0]
     average = average_dtype(first.dtype)
-    counts = {torch.float32} if fused else _COUNTS
+    count_dtypes = {torch.float32} if fused else _COUNTS
     wide = {wide_dtype(first.device)}
     places = set(map(Tensor.get_device, chain(params, grads, exp_avgs, maxima, *scalars)))
     return (
         (first.device.type in FUSED_DEVICES or not fused)
         and first.dtype in (_FUSED_DTYPES if fused else _DTYPES)
         and places == {first.get_device()}
-        and set(map(Tensor.get_device, steps)) <= (places if fused else {*places, -1})
+        and set(map(Tensor.get_device, chain(*counts))) <= (places if fused else {*places, -1})
         and set(map(_dtype_of, grads)) == {first.dtype}
         and set(map(_dtype_of, exp_avgs)) == {average}
         and set(map(_dtype_of, maxima)) == {average.to_real()}
-        and set(map(_dtype_of, steps)) <= counts
+        and set(map(_dtype_of, chain(*counts))) <= count_dtypes
         and set(map(_dtype_of, chain(*scalars))) <= wide
-        and not any(map(Tensor.dim, chain(maxima, steps, *scalars)))
+        and not any(map(Tensor.dim, chain(maxima, *counts, *scalars)))
         and not any(map(Tensor.is_neg, chain(params, grads, exp_avgs)))
         and not any(map(Tensor.is_inference, params))
     )
@@ -198,6 +198,7 @@ def _look_at_each(
     held: list[_Named] = []
     for i, p in enumerate(tensors.params):
         scalars = {"exp_avg_max": tensors.maxima[i], "step": tensors.state_steps[i]}
+        scalars["decay_offset"] = tensors.decay_offsets[i]
         scalars |= {key: xs[i] for key, xs in (("alpha", alphas), ("radius", radii)) if xs}
         held += _look_at(i, p, tensors.grads[i], {"exp_avg": tensors.exp_avgs[i], **scalars}, settings, optimizer)
     if settings.fused and compat.fake_mode_is_active():
@@ -242,6 +243,7 @@ def _look_at(
         "exp_avg": (p.shape, {average}),
         "exp_avg_max": ((), {average.to_real()}),
         "step": ((), {torch.float32} if settings.fused else _COUNTS),
+        "decay_offset": ((), {torch.float32} if settings.fused else _COUNTS),
         "alpha": ((), {wide_dtype(p.device)}),
         "radius": ((), {wide_dtype(p.device)}),
     }
@@ -257,7 +259,9 @@ def _look_at(
                 f"{key} of {name} has shape {tuple(x.shape)}, where {tuple(shape)} is needed: "
                 "the state belongs to other parameters, or to another order of them"
             )
-        elsewhere = x.device != p.device and (settings.fused or key != "step" or x.device.type != "cpu")
+        elsewhere = x.device != p.device and (
+            settings.fused or key not in ("step", "decay_offset") or x.device.type != "cpu"
+        )
         if x.dtype not in dtypes or elsewhere:
             raise RuntimeError(
                 f"{key} of {name} is {x.dtype} on {x.device}, but the parameter is {p.dtype} on {p.device}: after "

@@ -96,7 +96,7 @@ class Trainer:
     def restore(self, record: CheckpointRecord) -> None:
         """Takes over a checkpoint's state; the number of ranks may have changed since."""
         self.model.load_state_dict(record["model"])
-        self.optimizer.load_state_dict(record["optimizer"])
+        self.optimizer.load_state_dict(_with_flags_of(self.optimizer, record["optimizer"]))
         self.scaler.load_state_dict(record["scaler"])
         self.state = TrainingState.from_record(record["training"])
         self.task.load_state_dict(record["task"])
@@ -366,6 +366,15 @@ class Trainer:
             epoch_done=epoch_done,
             metrics=metrics or {},
         )
+
+
+def _with_flags_of(optimizer: Optimizer, state: dict[str, object]) -> dict[str, object]:
+    """An optimizer's state with ``optimizer``'s choice of implementation, which ranks agree on anew in each attempt."""
+    saved = state.get("param_groups")
+    if not isinstance(saved, list) or len(saved) != len(optimizer.param_groups):
+        return state  # not torch's form, or refused in its own words
+    flags = [{flag: g[flag] for flag in ("foreach", "fused") if flag in g} for g in optimizer.param_groups]
+    return {**state, "param_groups": [{**group, **own} for group, own in zip(saved, flags, strict=True)]}
 
 
 def content_hashes(task: Task) -> dict[str, str]:

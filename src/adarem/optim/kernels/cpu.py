@@ -17,7 +17,7 @@ class _Args(ctypes.Structure):
 
     _fields_ = [
         ("tensors", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("numel", "params", "grads", "exp_avgs", "maxima", "steps")),
+        *((name, ctypes.c_void_p) for name in ("numel", "params", "grads", "exp_avgs", "maxima", "steps", "offsets")),
         ("shared_maximum", ctypes.c_void_p),
         ("alphas", ctypes.c_void_p),
         ("radii", ctypes.c_void_p),
@@ -43,7 +43,7 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
     known = memory is not None and memory.tensors is tensors and len(memory.pointers) > 0
     pointers = memory.pointers if memory and known else list(map(_pointers, tensors))
     numels = memory.numels if memory and known else array("q", map(Tensor.numel, tensors.params))
-    params, grads, exp_avgs, maxima, steps = pointers
+    params, grads, exp_avgs, maxima, steps, offsets = pointers
     shared = settings.model_maximum
     if shared is not None:
         shared = shared.to("cpu", tensors.maxima[0].dtype)
@@ -54,6 +54,7 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         "grads": grads,
         "maxima": maxima,
         "steps": steps,
+        "offsets": offsets,
         "alphas": _pointers(sphere.alphas if sphere else []),
         "radii": _pointers(sphere.radii if sphere else []),
     }
@@ -79,4 +80,5 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
     kernel.restype = ctypes.c_int64
     refused: int = kernel(ctypes.byref(args))
     if refused >= 0:
-        raise ValueError(f"Invalid step value: {tensors.state_steps[refused].item()}")
+        step, offset = (xs[refused].item() for xs in (tensors.state_steps, tensors.decay_offsets))
+        raise ValueError(f"Invalid step value: {step}, or decay_offset: {offset}")
