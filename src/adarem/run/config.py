@@ -11,7 +11,7 @@ import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
@@ -34,6 +34,7 @@ from adarem.run.setting import (
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
+EvaluationSplit: TypeAlias = Literal["val", "holdout"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,21 @@ class DataConfig:
     listing: Annotated[str | None, Setting("hash of the names and sizes of the images that plan found")] = field(
         default=None, metadata={LATER: True}
     )
+    holdout: Annotated[
+        int | float | None,
+        Setting(
+            "training images that the run is evaluated on in place of val, which it never opens: a number, or a share "
+            "below 1, the same of each class; null or 0: none; auto: 50,000, or 4 % of smaller sets, as a search has it"
+        ),
+    ] = field(default=None, metadata={LATER: True})
+    holdout_seed: Annotated[int, Setting("of that part: which images are held out", AT_LEAST_0)] = field(
+        default=0, metadata={LATER: True}
+    )
+
+    @property
+    def evaluated_on(self) -> EvaluationSplit:
+        """The split that training is evaluated on, as records name it."""
+        return "val" if self.holdout is None else "holdout"
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,11 @@ class TextConfig:
     ]
     expected_val: Annotated[int | None, Setting("as expected_train", unit="tokens")]
     expected_test: Annotated[int | None, Setting("as expected_train", unit="tokens")]
+
+    @property
+    def evaluated_on(self) -> EvaluationSplit:
+        """As of images; the test text comes after training."""
+        return "val"
 
 
 @dataclass(frozen=True)
@@ -320,6 +341,14 @@ def _check_images(d: DataConfig) -> None:
     _require(
         d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
         f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
+    )
+    _require(
+        d.holdout is not None or not d.holdout_seed,
+        f"data.holdout_seed={d.holdout_seed}: nothing is held out; give data.holdout too, or leave it out",
+    )
+    _require(
+        d.holdout is None or (d.holdout > 0 if isinstance(d.holdout, int) else 0 < d.holdout < 1),
+        f"data.holdout={d.holdout}: needs a whole number of training images, or a share of them below 1, such as 0.04",
     )
     _require(
         len(d.mean) == 3 and len(d.std) == 3 and min(d.std) > 0, "data.mean, data.std: need three values, std above 0"

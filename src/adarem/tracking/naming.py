@@ -63,7 +63,8 @@ def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Stand
     except UserError:
         result = {}
     unit = "images" if config.data.kind == "images" else "tokens"
-    evaluated = [n for r in run.metrics() if r["split"] == "val" and (n := count(r, unit)) is not None]
+    split = config.data.evaluated_on
+    evaluated = [n for r in run.metrics() if r["split"] == split and (n := count(r, unit)) is not None]
     return standing_of_run(config, spec, seen_by(config, result, evaluated))
 
 
