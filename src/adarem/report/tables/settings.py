@@ -52,6 +52,8 @@ def _on_text(table: Table) -> str:
         source = "Ours are this table's rows, as many configurations for each optimizer."
     elif spec.searched:
         source = f"Ours are those of {spec.searched.sweep}, counted above; how it selected is under Selection."
+    elif spec.settings_from:  # of a sweep that was planned before searches left a file
+        source = f"Ours are those of {spec.settings_from}; Selection says what was taken."
     else:
         source = "No search of ours is behind this table."
     return OF_TEXT.format(source)
