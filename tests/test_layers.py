@@ -13,11 +13,12 @@ SRC = ROOT / "src" / "adarem"
 
 # Package, or module beside the packages: what it may import of adarem beside itself.
 MAY_IMPORT = {
-    "optim": set(),
+    "native": set(),
+    "optim": {"native"},
     "run": set(),
     "resources": {"run"},
     "dependencies": set(),
-    "data": {"run"},
+    "data": {"run", "native"},
     "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
     "doctor": {"run", "dependencies", "data", "launch"},

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from adarem.optim import compat
+from adarem.optim import compat, sharded
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
@@ -54,15 +54,17 @@ class AdaRem(Optimizer):
         capturable (bool, optional): whether this instance is safe to capture in a CUDA graph (default: False)
         differentiable (bool, optional): whether autograd passes through the step (default: False)
         fused (bool, optional): True takes one pass over memory: Triton on CUDA; on the CPU a C++ kernel, compiled in
-            seconds when it is first used, which needs a C++ compiler. None does not (default: None)
+            seconds when it is first used. Without Triton or a C++ compiler that works, one warning says so and
+            foreach takes the steps. None does not (default: None)
 
     The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters) and ``exp_avg_max``
-    (``max|m|``). Complex parameters are seen as their real and imaginary parts, except by ``fused``.
+    (``max|m|``). Complex parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be
+    DTensors (FSDP2, HSDP, tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts.
 
     Raises:
         ValueError: a setting is out of its range, in a group or as a default.
-        RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on the CPU
-            without a C++ compiler, or on an unsupported device or type.
+        RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
+            unsupported device or type.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, decay_every=len(loader), weight_decay=1e-4)
@@ -276,8 +278,12 @@ class AdaRem(Optimizer):
 
 def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     """Functional API that performs AdaRem algorithm computation, in place. See :class:`AdaRem` for details."""
-    step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, tensors, settings)
-    step(real_views(tensors) if settings.has_complex else tensors, settings)
+    spread = sharded.any_sharded(tensors.params)
+    local = sharded.local_parts(tensors) if spread else tensors
+    step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, local, settings)
+    step(real_views(local) if settings.has_complex else local, settings)
+    if spread:
+        sharded.complete_maxima(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
@@ -403,11 +409,18 @@ def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
     compat.foreach_copy_(maxima, list(largest))
 
 
-def _fused_adarem(tensors: StepTensors, settings: StepSettings) -> None:
+def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    fused_step(tensors, settings)
+    if lrs is None:
+        fused_step(tensors, settings)
+        return
+    # A kernel takes one rate. Parameters on one sphere have one, mostly.
+    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
+    for rate in dict.fromkeys(values):
+        alike = [i for i, value in enumerate(values) if value == rate]
+        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
 
 
 def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:

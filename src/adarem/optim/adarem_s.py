@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from adarem.optim import compat
-from adarem.optim.adarem import AdaRem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim import compat, sharded
+from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
 from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
@@ -24,6 +24,7 @@ class Sphere(NamedTuple):
     alphas: list[Tensor]  # 0-dim, one for each parameter: norm of the equivalent Euclidean network over R; updated
     radii: list[Tensor]  # 0-dim; a single one if all parameters lie on one sphere, else one for each
     slr: bool  # whether the learning rate is the sphere's; False is Algorithm 2 to the letter
+    spread: list[Tensor] | None = None  # the step's parameters if its tensors are the local parts of DTensors
 
 
 class AdaRemS(AdaRem):
@@ -55,7 +56,7 @@ class AdaRemS(AdaRem):
 
     The other arguments are those of ``AdaRem``. With ``slr``, ``lr * weight_decay`` must be below 1. The state of
     a spherical parameter has ``alpha`` and ``radius`` besides. A parameter without gradient stays as it is and counts
-    as a part of its sphere.
+    as a part of its sphere. The norms of DTensors are over all their parts.
 
     Raises:
         ValueError: besides AdaRem's, a spherical parameter whose norm is 0, infinite or NaN.
@@ -134,7 +135,7 @@ class AdaRemS(AdaRem):
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
         """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
         params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
-        norms = [norm([p]) for p in params]
+        norms = _full_norms(params)
         for i, n in enumerate(norms):
             if not 0 < n.item() < math.inf:
                 raise ValueError(
@@ -151,7 +152,7 @@ class AdaRemS(AdaRem):
             self.state[p]["alpha"] = alpha.clone()
             # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
-                p.div_(alpha)
+                sharded.local_part(p).div_(alpha)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -173,8 +174,8 @@ class AdaRemS(AdaRem):
             common = None
             if group["sphere"] == "model":
                 common = known[0] if known else norm(everyone)
-            for p in new:
-                radius = norm([p]) if common is None else common
+            radii = _full_norms(new) if common is None else [common] * len(new)
+            for p, radius in zip(new, radii, strict=True):
                 # one tensor each: states that share storage would not survive a state_dict round trip
                 self.state[p]["radius"] = radius.to(p.device).clone()
                 self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
@@ -206,10 +207,16 @@ def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
 
 def adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
     """Functional API that performs AdaRem-S's step on a sphere, in place. See :class:`AdaRemS` for details."""
-    step = choose(_single_tensor_adarems, _multi_tensor_adarems, _fused_adarems, tensors, settings)
     if sphere.slr:
         _check_decay(settings.lr, settings.weight_decay)
-    step(real_views(tensors) if settings.has_complex else tensors, settings, sphere)
+    local = tensors
+    if sharded.any_sharded(tensors.params):
+        local = sharded.local_parts(tensors)
+        sphere = sphere._replace(spread=tensors.params)
+    step = choose(_single_tensor_adarems, _multi_tensor_adarems, _fused_adarems, local, settings)
+    step(real_views(local) if settings.has_complex else local, settings, sphere)
+    if sphere.spread:
+        sharded.complete_maxima(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
@@ -223,7 +230,11 @@ def _multi_tensor_adarems(tensors: StepTensors, settings: StepSettings, sphere: 
 def _fused_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
     from adarem.optim.kernels.fused import fused_step
 
-    fused_step(tensors, settings, sphere)
+    if sphere.spread is None:
+        fused_step(tensors, settings, sphere)
+    elif settings.found_inf is None or not settings.found_inf.item():
+        # The norms of all parts are needed between the step and the way back, so that two passes it is.
+        _step_and_project(_fused_adarem, tensors, settings, sphere, foreach=True)
 
 
 def _step_and_project(
@@ -237,12 +248,12 @@ def _step_and_project(
     if not sphere.slr:
         adarem_step(tensors, settings, None)
         alphas = [a.clone() for a in sphere.alphas]  # Algorithm 2 has no alpha: leave it
-        _project(tensors.params, alphas, sphere.radii, 1.0, foreach, settings.differentiable)
+        _project(tensors.params, sphere._replace(alphas=alphas), 1.0, foreach, settings.differentiable)
         return
     decay = 1 - settings.lr * settings.weight_decay
     lrs = _sphere_rates(settings, sphere.alphas)
     adarem_step(tensors, settings._replace(weight_decay=0.0), lrs)  # the sphere's learning rate contains the decay
-    _project(tensors.params, sphere.alphas, sphere.radii, decay, foreach, settings.differentiable)
+    _project(tensors.params, sphere, decay, foreach, settings.differentiable)
 
 
 def _sphere_rates(settings: StepSettings, alphas: list[Tensor]) -> Scalars:
@@ -259,20 +270,14 @@ def _sphere_rates(settings: StepSettings, alphas: list[Tensor]) -> Scalars:
     return [float(rate) for rate in lrs.tolist()]
 
 
-def _project(
-    params: list[Tensor],
-    alphas: list[Tensor],
-    radii: list[Tensor],
-    decay: float | Tensor,
-    foreach: bool,
-    differentiable: bool,
-) -> None:
+def _project(params: list[Tensor], sphere: Sphere, decay: float | Tensor, foreach: bool, differentiable: bool) -> None:
     """θ ← R θ / ‖θ‖ and alpha ← decay · alpha · ‖θ‖ / R, for each sphere."""
     if not params:
         return
-    device = alphas[0].device
-    wide = alphas[0].dtype
-    norms = torch.stack([n.to(device, wide) for n in _norms(params, wide, foreach, differentiable)])
+    alphas, radii = sphere.alphas, sphere.radii
+    device, wide = alphas[0].device, alphas[0].dtype
+    each = [n.to(device, wide) for n in _norms(params, wide, foreach, differentiable)]
+    norms = torch.stack(each if sphere.spread is None else sharded.complete_norms(sphere.spread, each))
     if len(radii) == 1:
         shrink = (radii[0].to(device) / torch.linalg.vector_norm(norms)).expand(len(params))
     else:
@@ -321,12 +326,19 @@ def _blockwise_norm(p: Tensor) -> Tensor:
 def norm(params: list[Tensor]) -> Tensor:
     """‖θ‖ of all ``params`` together: 0-dim, float64, on the first one's device."""
     device = params[0].device
-    # Clones under autograd, which keeps the operands that the step then overwrites.
-    tensors = [p.clone() if torch.is_grad_enabled() else p for p in params]
-    reals = [torch.view_as_real(p) if torch.is_complex(p) else p for p in tensors]
-    norms = [torch.linalg.vector_norm(p, dtype=_wide_dtype(device)).to(device) for p in reals]
-    total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    total: Tensor = torch.linalg.vector_norm(torch.stack([n.to(device) for n in _full_norms(params)]))
     return total
+
+
+def _full_norms(params: list[Tensor]) -> list[Tensor]:
+    """‖θ‖ of each parameter, over all processes: 0-dim, float64, on its device."""
+    spread = sharded.any_sharded(params)
+    parts = list(map(sharded.local_part, params)) if spread else params
+    # Clones under autograd, which keeps the operands that the step then overwrites.
+    tensors = [p.clone() if torch.is_grad_enabled() else p for p in parts]
+    reals = [torch.view_as_real(p) if torch.is_complex(p) else p for p in tensors]
+    norms = [torch.linalg.vector_norm(p, dtype=_wide_dtype(p.device)) for p in reals]
+    return sharded.complete_norms(params, norms) if spread else norms
 
 
 def _wide_dtype(device: torch.device) -> torch.dtype:

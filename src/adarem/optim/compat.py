@@ -91,8 +91,8 @@ def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
 
 
 def is_wrapper_tensor(p: Tensor) -> bool:
-    """Whether a tensor wraps others and has no memory of its own, as a DTensor does."""
-    return is_traceable_wrapper_subclass(p)  # In its place: isinstance(p, torch.distributed.tensor.DTensor).
+    """Whether a tensor wraps others and has no memory of its own."""
+    return is_traceable_wrapper_subclass(p)  # In its place: hasattr(p, "__tensor_flatten__").
 
 
 def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:

@@ -204,9 +204,36 @@ void step(const Args& a) {
     });
 }
 
+// One step of tensors large enough for two threads, against the same step written out; 0 where they agree.
+template <class P, class S>
+int self_test() {
+    const int64_t n = 9 * CHUNK;
+    std::vector<P> p(n), g(n);
+    std::vector<S> m(n, S(0.25));
+    for (int64_t i = 0; i < n; ++i) {
+        store(p[i], S(1));
+        store(g[i], S(i % 2 ? 0.5 : -0.5));
+    }
+    S top = S(0.25);
+    float steps = 0;
+    void *params = p.data(), *grads = g.data(), *exp_avgs = m.data(), *maxima = &top;
+    float* step_count = &steps;
+    Args a = {};
+    a.tensors = 1, a.numel = &n, a.params = &params, a.grads = &grads, a.exp_avgs = &exp_avgs, a.maxima = &maxima;
+    a.steps = &step_count, a.lr = 0.125, a.beta = 0.5, a.lam = 1, a.sign = 1, a.decay_every = 1, a.threads = 2;
+    step<P, S>(a);  // b is 1 or -1, so that the first elements move by lr 2 g and the others not at all
+    for (int64_t i = 0; i < n; ++i) {
+        if (load(p[i]) != S(i % 2 ? 0.875 : 1) || m[i] != S(i % 2 ? 0.375 : -0.125)) return 1;
+    }
+    return top == S(0.375) && steps == 1 ? 0 : 1;
+}
+
 }  // namespace
 
 extern "C" {
+int adarem_self_test() {
+    return self_test<float, float>() | self_test<double, double>() | self_test<bf16, float>() | self_test<fp16, float>();
+}
 void adarem_float32(const Args* a) { step<float, float>(*a); }
 void adarem_float64(const Args* a) { step<double, double>(*a); }
 void adarem_bfloat16(const Args* a) { step<bf16, float>(*a); }

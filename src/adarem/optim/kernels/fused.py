@@ -1,25 +1,63 @@
 """The fused step: its tensors by device, type and memory layout, each part to the kernel of its device."""
 
+import functools
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from adarem.optim import compat
-from adarem.optim.adarem_s import Sphere, is_dense
+from adarem.optim import compat, sharded
+from adarem.optim.adarem import adarem
+from adarem.optim.adarem_s import Sphere, adarems, is_dense
 from adarem.optim.kernels import cpu, cpu_library
 from adarem.optim.step import StepSettings, StepTensors
 
 DEVICES = ("cpu", "cuda")
 
 
-def available(device_type: str) -> bool:
-    """Whether ``fused=True`` works here for parameters on that device; compiles the CPU's kernels if need be."""
+class Kernels(NamedTuple):
+    """What takes the fused step of a type of device."""
+
+    name: str  # "C++" or "Triton"; empty where there are none, and foreach takes it
+    note: str  # one line for the user; empty where all is well
+
+
+@functools.cache
+def kernels(device_type: str) -> Kernels:
+    """Compiles and tries the kernels at the first call; warns, once, where anything is not as it should be."""
     if device_type == "cpu":
-        return cpu_library.available()
-    return device_type == "cuda" and importlib.util.find_spec("triton") is not None
+        compiled = cpu_library.find()
+        found = Kernels("C++" if compiled.library else "", compiled.note)
+    elif device_type != "cuda":
+        return Kernels("", f"{device_type}: there are no fused kernels; use cpu or cuda")
+    elif importlib.util.find_spec("triton") is None:
+        found = Kernels("", "triton: not installed; pip install triton")
+    else:
+        found = _tried_triton()
+    if found.note:
+        consequence = "" if found.name else f" (`fused=True` runs as foreach on {device_type})"
+        warnings.warn(found.note + consequence, stacklevel=2)
+    return found
+
+
+def _tried_triton() -> Kernels:
+    try:
+        from adarem.optim.kernels import triton_step
+
+        triton_step.try_out(torch.device("cuda", torch.cuda.current_device()))
+    except Exception as e:  # what Triton, its C compiler, its cache and its driver raise has no common type
+        line = next(iter(str(e).strip().splitlines()), "")
+        return Kernels("", f"triton: cannot compile ({type(e).__name__}: {line}); set CC and TRITON_CACHE_DIR")
+    return Kernels("Triton", "")
+
+
+def available(device_type: str) -> bool:
+    """Whether kernels take the fused step for parameters on that device; compiles them if need be."""
+    return bool(kernels(device_type).name)
 
 
 def check_supported(p: Tensor) -> None:
@@ -29,8 +67,9 @@ def check_supported(p: Tensor) -> None:
             "`fused=True` requires all the params to be floating point Tensors of "
             f"supported devices: {list(DEVICES)} but {p.dtype} and {p.device.type}"
         )
-    if compat.is_wrapper_tensor(p):  # a DTensor has no memory of its own for a kernel to write to
-        raise RuntimeError(f"`fused=True` does not support {type(p).__name__} params: use foreach")
+    part = sharded.local_part(p)
+    if compat.is_wrapper_tensor(part):  # no memory of its own for a kernel to write to
+        raise RuntimeError(f"`fused=True` does not support {type(part).__name__} params: use foreach")
 
 
 def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None = None) -> None:
@@ -52,18 +91,34 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
                 alphas, radii = ([xs[i] for i in chosen] for xs in (sphere.alphas, sphere.radii))
                 part_of_sphere = Sphere(alphas, radii, sphere.slr)
         device = part.params[0].device.type
+        if not available(device):
+            _without_kernels(part, settings, part_of_sphere)
+            continue
         # The gradient is written too: a GradScaler's fused step leaves it unscaled.
         with _one_layout(part) as dense:
             if device == "cpu":
                 cpu.fused_step(dense, settings, part_of_sphere)
-            elif available(device):
+            else:
                 from adarem.optim.kernels import triton_step
 
                 triton_step.fused_step(dense, settings, part_of_sphere)
-            else:
-                raise RuntimeError("`fused=True` on CUDA needs Triton: pip install triton, or leave fused unset")
         # Kernels write behind autograd's back: graphs that saved a parameter must notice, as after any in-place step.
         torch.autograd.graph.increment_version(part.params)
+
+
+def _without_kernels(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None) -> None:
+    """The same step by foreach, with what a fused step does for a GradScaler."""
+    if settings.found_inf is not None and settings.found_inf.item():
+        return
+    if settings.grad_scale is not None:
+        for grad in tensors.grads:
+            grad.div_(settings.grad_scale.to(grad.device))
+    on_device = not tensors.state_steps[0].is_cpu  # there foreach must not read the counts
+    plain = settings._replace(fused=False, foreach=True, capturable=on_device, grad_scale=None, found_inf=None)
+    if sphere is None:
+        adarem(tensors, plain)
+    else:
+        adarems(tensors, plain, sphere)
 
 
 @contextmanager
