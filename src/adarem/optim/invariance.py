@@ -19,7 +19,7 @@ from adarem.optim import compat
 _COSINE = 1e-9
 _SHARE = 1e-9
 # The eps of a normalisation breaks the invariance by eps / variance. Where a module has it as an attribute it is set to
-# almost 0. Elsewhere ⟨∇L, θ⟩ is a small share of ‖output‖, and vanishes as the weight grows.
+# almost 0. Elsewhere the cosine is a small share of that of random directions, and vanishes as the weight grows.
 _EPS_NAMES = ("eps", "epsilon", "variance_epsilon")
 _SMALL = 0.03
 _GROWTH = 1e4
@@ -173,7 +173,6 @@ def _wide(t: Tensor) -> torch.dtype:
 class _Pass(NamedTuple):
     """What a backward pass says of some weights."""
 
-    output: float  # ‖output‖
     dots: dict[str, float]  # |⟨∇L, θ⟩|
     sizes: dict[str, float]  # ‖∇L‖ ‖θ‖
 
@@ -187,7 +186,7 @@ def _found(probe: nn.Module, batches: Iterator[Any], weights: dict[str, Tensor])
         if p.dim() < 2 or not size > _SHARE * largest:
             continue
         invariant = first.dots[name] < _COSINE * size
-        if not invariant and first.dots[name] < _SMALL * first.output:  # an eps that is no attribute, or chance
+        if not invariant and first.dots[name] < _SMALL * size / math.sqrt(p.numel()):  # such an eps, or chance
             value = p.detach().clone()
             with torch.no_grad():
                 p.mul_(_GROWTH)
@@ -225,7 +224,7 @@ def _pass(probe: nn.Module, batch: Any, weights: dict[str, Tensor]) -> _Pass:
             g = g.to_dense() if g.is_sparse else g
             dots[name] = abs(_dot(g, p.detach()).item())
             sizes[name] = (g.norm() * p.detach().norm()).item()
-    return _Pass(math.sqrt(sum(out.detach().norm().item() ** 2 for out in outputs)), dots, sizes)
+    return _Pass(dots, sizes)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
