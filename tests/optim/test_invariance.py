@@ -1,6 +1,5 @@
 """scale_invariant against numbers: each weight is scaled in float64, and the output in training tells."""
 
-import copy
 import dataclasses
 import re
 from collections.abc import Callable
