@@ -359,7 +359,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     ),
     "lazy": (
         lambda: nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4)), ROWS,
-        r"^model: parameter '0.weight' of a lazy module has no shape yet; run a batch through it first$",
+        r"^model: lazy parameter '0.weight' has no shape yet; run a batch through the model first$",
     ),
     "meta": (
         lambda: stack(nn.BatchNorm2d(6)).to("meta"), IMAGES,
@@ -440,5 +440,5 @@ def test_names_make_groups_without_an_example() -> None:
             param_groups(model, spherical=wrong)
     with pytest.raises(ValueError, match="an example_input finds these names too; give one of the two"):
         param_groups(model, IMAGES, spherical=names)
-    with pytest.raises(ValueError, match="of a lazy module has no shape yet"):
+    with pytest.raises(ValueError, match="lazy parameter .* has no shape yet"):
         param_groups(nn.LazyLinear(3))

@@ -94,7 +94,7 @@ def check_initialised(model: nn.Module) -> None:
     """Raises ValueError for a lazy module that has seen no batch: its parameters have no shape."""
     for name, p in model.named_parameters():
         if is_lazy(p):
-            raise ValueError(f"model: parameter '{name}' of a lazy module has no shape yet; run a batch through it first")
+            raise ValueError(f"model: lazy parameter '{name}' has no shape yet; run a batch through the model first")
 
 
 def _check_plain(model: nn.Module) -> None:
