@@ -79,7 +79,7 @@ def scale_invariant(model: nn.Module, example_input: Any) -> list[str]:
             device = torch.device("cpu")
             probe.to(device)
         _prepare(probe)
-        weights = {n: p for n, p in probe.named_parameters() if n in params}
+        weights: dict[str, Tensor] = {n: p for n, p in probe.named_parameters() if n in params}
         draw = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for p in weights.values():  # a zero or constant initial value would look invariant by chance
@@ -150,7 +150,7 @@ def _prepare(probe: nn.Module) -> None:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 1e-30)
         if isinstance(module, nn.SyncBatchNorm):
-            module.forward = partial(compat.BatchNorm.forward, module)  # the statistics of this process
+            vars(module)["forward"] = partial(compat.BatchNorm.forward, module)  # the statistics of this process
         for name, value in vars(module).items():
             if _is_tensor(value):  # neither parameter nor buffer
                 vars(module)[name] = value.to(_wide(value))
