@@ -44,7 +44,7 @@ def _kinds(module: nn.Module, name: str) -> Iterator[str]:
 
 def param_groups(
     model: nn.Module,
-    example_input: Any = None,
+    example_input: object = None,
     *,
     spherical: Collection[str] | None = None,
     weight_decay: float = 0.0,
@@ -94,7 +94,7 @@ def param_groups(
     return [dict(groups[key]) for key in sorted(groups, reverse=True)]
 
 
-def _spherical(model: nn.Module, example_input: Any, names: Collection[str] | None) -> Collection[str]:
+def _spherical(model: nn.Module, example_input: object, names: Collection[str] | None) -> Collection[str]:
     if names is None:
         return () if example_input is None else scale_invariant(model, example_input)
     if example_input is not None:

@@ -27,7 +27,7 @@ _GROWN_COSINE = 1e-7  # scripted models round more
 _PIXELS = 200_000  # values a channel that the example batch aims at; see _batches
 
 
-def scale_invariant(model: nn.Module, example_input: Any) -> list[str]:
+def scale_invariant(model: nn.Module, example_input: object) -> list[str]:
     """Names of the trainable weights whose length the network's output does not see while it trains.
 
     For these ⟨∇L, θ⟩ = 0 for every loss L (property 1 in section 3.4 of the paper). A backward pass in float64 through
