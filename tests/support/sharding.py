@@ -80,7 +80,7 @@ def _rank(rank: int, world: int, meeting_point: str, functions: Sequence[Callabl
         init_method=f"file://{meeting_point}",
         rank=rank,
         world_size=world,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=20),
     )
     try:
         for function in functions:

@@ -108,6 +108,7 @@ class AdaRem(Optimizer):
 
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         self._check_group(defaults)
+        self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
 
     def _check_group(self, group: dict[str, Any]) -> None:
@@ -135,6 +136,30 @@ class AdaRem(Optimizer):
         if isinstance(param_group, dict):
             self._check_group({**self.defaults, **param_group})
         super().add_param_group(param_group)
+        try:
+            self._check_complete(self.param_groups[-1])
+        except RuntimeError:
+            self.param_groups.pop()
+            raise
+
+    _has_share = False  # whether the parameters are one process's share, a ZeroRedundancyOptimizer's
+
+    def _check_complete(self, group: dict[str, Any]) -> None:
+        """Refuses parameters, or a share of them, from which a process cannot know the maxima and norms of all."""
+        if compat.flat_parts(group["params"]):
+            raise RuntimeError(
+                f"{type(self).__name__} does not support FullyShardedDataParallel's flat parameters, which hide the "
+                "tensors: use torch.distributed.fsdp.fully_shard"
+            )
+        if self._has_share and (key := self._over_model(group)):
+            raise RuntimeError(
+                f"{key}='model' needs all parameters, and ZeroRedundancyOptimizer gives each process a share of them: "
+                f"use {key}='tensor', or torch.distributed.fsdp.fully_shard in place of ZeroRedundancyOptimizer"
+            )
+
+    def _over_model(self, group: dict[str, Any]) -> str | None:
+        """The setting by which the group takes a maximum or a norm over several parameters, if any."""
+        return "scope" if group["scope"] == "model" else None
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -143,6 +168,7 @@ class AdaRem(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._provisional = frozenset()
         for group in self.param_groups:
             for key, default in {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}.items():
                 group.setdefault(key, default)
@@ -188,6 +214,9 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
+        if self._has_share or not self.state:  # parameters may be wrapped between construction and first step
+            for each in self.param_groups:
+                self._check_complete(each)
         tensors = StepTensors(*lists)
         has_complex = False
         for p in group["params"]:
@@ -200,16 +229,8 @@ class AdaRem(Optimizer):
                 continue  # nothing to update, and the maximum of nothing does not exist
             has_complex |= p.is_complex()
             state = self.state[p]
-            if "exp_avg" not in state:
-                if group["fused"]:
-                    from adarem.optim.kernels.fused import check_supported
-
-                    check_supported(p)
-                state["step"] = _step_count(0.0, p, group)
-                state["exp_avg"] = torch.zeros_like(
-                    p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
-                )
-                state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+            if "exp_avg" not in state or (p in self._provisional and not state["step"]):
+                self._make_state(p, group)
             step = state["step"]
             if group["fused"] and step.dtype != torch.float32:
                 step = state["step"] = step.float()  # counted without fused, under a float64 default dtype
@@ -220,7 +241,20 @@ class AdaRem(Optimizer):
             tensors.exp_avgs.append(state["exp_avg"])
             tensors.maxima.append(state["exp_avg_max"])
             tensors.state_steps.append(step)
+        self._provisional = self._provisional.difference(tensors.params)
         return has_complex
+
+    def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
+        if group["fused"]:
+            from adarem.optim.kernels.fused import check_supported
+
+            check_supported(p)
+        state = self.state[p]
+        state["step"] = _step_count(0.0, p, group)
+        state["exp_avg"] = torch.zeros_like(
+            p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
+        )
+        state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -245,6 +279,9 @@ class AdaRem(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not torch.compiler.is_compiling() and not self.state and compat.in_state_initialization():
+            self._make_states()
+            return loss
         model_maximum = self._model_maximum()
         for group in self.param_groups:
             tensors = StepTensors([], [], [], [], [])
@@ -258,6 +295,17 @@ class AdaRem(Optimizer):
             )
             self._update(group, tensors, settings)
         return loss
+
+    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
+
+    def _make_states(self) -> None:
+        """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                trainable = p.requires_grad and p.numel() and p.device.type != "meta"
+                if trainable and "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                    self._provisional |= {p}
 
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
