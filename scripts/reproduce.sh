@@ -53,6 +53,10 @@ else
     [ "$gpus" -gt 0 ] || fail "no sbatch and no GPU here; run it on a cluster's login node, or leave $variable out for embedded data"
     [ "$data" = imagenet ] || gpus=1
     overrides+=(cluster=local cluster.device=cuda "cluster.ranks_per_node=$gpus" cluster.threads_per_rank=0)
+    case "$data ${OVERRIDES:-}" in
+      imagenet*scale*) ;;  # a batch of the user's own
+      imagenet*) [ $((16 % gpus)) -ne 0 ] || overrides+=(scale.micro_batch_size=64) ;;  # as each of the paper's 16 GPUs
+    esac
   fi
 fi
 if [ -n "${SEEDS:-}" ]; then

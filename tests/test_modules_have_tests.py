@@ -30,10 +30,10 @@ ELSEWHERE = {
     "train/distributed/heartbeat.py": "train/distributed/test_watchdog.py",
     "run/text_models.py": "plan/test_check_network.py",
     "train/tasks/text.py": "train/tasks/test_windows.py",
+    "train/seeding.py": "train/test_trainer.py",
     "train/tasks/base.py": "train/tasks/test_image.py",
     "train/models/build.py": "train/test_named_networks.py",
     "train/imported.py": "train/test_named_optimizers.py",
-    "train/trainer.py": "train/test_train.py",
 }
 
 

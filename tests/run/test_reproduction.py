@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from adarem.run.config import RunConfig
+from adarem.run.labels import table_cell
 from adarem.run.reproduction import Seen, Standing, seen_by, standing_of_run, standing_of_sweep
 from adarem.run.stated import Stated
-from adarem.run.sweep import PaperPart, SweepSpec
+from adarem.run.sweep import PaperPart, SweepLabels, SweepSpec
 from tests.support.sweeps import make_config
 
 AXES = {"model": ("resnet18",), "optimizer": ("sgdm", "adarem")}
@@ -102,6 +103,30 @@ def test_a_searched_setting_is_the_grids_own() -> None:
 def test_the_record_decides_after_a_run(counts: dict, evaluated: tuple, words: str | None) -> None:
     found = standing_of_run(config(), PAPERS, Seen(FULL | counts, evaluated), STATED)
     assert found.kind == ("rehearsal" if words else "reproduction") and (words or "") in found.reason
+
+
+@pytest.mark.parametrize(
+    ("micro", "ranks", "recorded", "words"),
+    [
+        (64, 1, (), None),
+        (None, 16, (64,), None),
+        (None, 1, (), "BatchNorm over 1024 images"),
+        (128, 1, (), "BatchNorm over 128 images"),
+        (None, 16, (64, 128), "BatchNorm over 64, then 128 images"),
+        (None, 16, (1024,), "BatchNorm over 1024 images"),
+        (None, 1, (64,), None),  # started on other ranks than the config says
+    ],
+)
+def test_another_number_of_images_normalised_together_is_a_variation(
+    micro: int | None, ranks: int, recorded: tuple, words: str | None
+) -> None:
+    changed = {"scale": {"micro_batch_size": micro}, "cluster": {"nodes": 1, "ranks_per_node": ranks}}
+    overrides = {"scale.micro_batch_size": micro} if micro not in (None, 64) else {}
+    run = config(changed=changed, overrides=overrides)
+    found = standing_of_run(run, PAPERS, Seen(FULL, (50_000,), recorded), STATED)
+    assert found.kind == ("variation" if words else "reproduction")
+    assert words is None or found.reason == f"another setting than the paper's: {words}"
+    assert table_cell(run, SweepLabels()).endswith(f"({words})" if overrides else "SGDM")
 
 
 def test_what_a_result_records() -> None:

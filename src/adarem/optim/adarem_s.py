@@ -13,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim.state import Group
 from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
@@ -63,7 +64,7 @@ class AdaRemS(AdaRem):
 
     Example:
         >>> groups = adarem.optim.param_groups(model, images, weight_decay=1e-4)
-        >>> optimizer = AdaRemS(groups, lr=0.4, decay_every=len(loader))
+        >>> optimizer = AdaRemS(groups, lr=0.4, lam=0.999, decay_every=len(loader))
     """
 
     def __init__(
@@ -71,8 +72,8 @@ class AdaRemS(AdaRem):
         params: ParamsT,
         lr: float | Tensor = 1e-3,
         beta: float = 0.9,
-        lam: float = 0.999,
-        decay_every: int = 1,
+        lam: float = 1.0,
+        decay_every: int | None = None,
         eps: float = 0.0,
         weight_decay: float = 0.0,
         radius: float | None = None,
@@ -121,7 +122,7 @@ class AdaRemS(AdaRem):
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -159,11 +160,8 @@ class AdaRemS(AdaRem):
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
                 sharded.local_part(p).div_(alpha)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        for group in self.param_groups:
-            for key, default in {"radius": None, "sphere": "model", "slr": True, "spherical": False}.items():
-                group.setdefault(key, default)
+    def _added_settings(self) -> dict[str, Any]:
+        return {**super()._added_settings(), "radius": None, "sphere": "model", "slr": True, "spherical": False}
 
     def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
         return _wide_dtype(p.device) if key in ("alpha", "radius") else super()._state_dtype(key, p)

@@ -54,12 +54,13 @@ def _known_to_fit(config: RunConfig) -> bool:
     d = config.data
     if config.model.name not in NETWORKS:
         return False
-    batch = config.scale.global_batch_size // config.cluster.world_size
+    batch = config.scale.images_per_pass(config.cluster.world_size)
     return not isinstance(d, DataConfig) or batch > 1 or d.train_crop > _ONE_PIXEL
 
 
 def _sizes(config: RunConfig) -> tuple[int, ...]:
-    d, of_batch = config.data, (config.scale.global_batch_size, config.cluster.world_size)
+    d, world_size = config.data, config.cluster.world_size
+    of_batch = (config.scale.images_per_pass(world_size), world_size)
     of_data = (d.num_classes, d.train_crop, d.eval_crop) if isinstance(d, DataConfig) else (d.vocabulary,)
     return *of_data, *of_batch
 

@@ -26,6 +26,7 @@ from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
 from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
 from adarem.resources import config_dirs, config_files, config_groups
+from adarem.run.batch_norm import MICRO_BATCH
 from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
 from adarem.run.config import RunConfig, from_dict
@@ -414,6 +415,8 @@ def compose_run(
     _as_floats(raw["optimizer"])
     config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
     flat = identity(config)
+    if MICRO_BATCH not in flat and MICRO_BATCH not in choice:  # it makes no other run
+        in_name.pop(MICRO_BATCH, None)
     in_name = {k: setting_text(v) if isinstance(v := flat.get(k), float) else text for k, text in in_name.items()}
     name = run_name(choice["model"], choice["optimizer"], seed, in_name)
     return replace(config, run_name=name, overrides=in_name)

@@ -62,8 +62,10 @@ def under_earlier_names(folder: Path, configs: list[RunConfig], varied: Collecti
         same = earlier.get(_what_it_computes(config), []) if config in new else []
         of_before = next((old for old in same if _varied_alike(old, config, varied)), None)
         if of_before is not None:
-            where = {"data": config.data, "cluster": config.cluster, "wandb": config.wandb}
-            config = dataclasses.replace(of_before, **where)  # type: ignore[arg-type]  # of these three
+            micro_batch = config.scale.micro_batch_size  # which may differ with the number of ranks
+            scale = dataclasses.replace(of_before.scale, micro_batch_size=micro_batch)
+            where = {"data": config.data, "cluster": config.cluster, "wandb": config.wandb, "scale": scale}
+            config = dataclasses.replace(of_before, **where)  # type: ignore[arg-type]  # of these four
         found.append(config)
     return found
 

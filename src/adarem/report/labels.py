@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adarem.report.load import Sweep
-from adarem.run.labels import readable
+from adarem.run.labels import own_settings
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def labels(sweep: Sweep) -> Labels:
         labels_of.setdefault(r.config.model.name, {})[r.config.model.label] = None
         optimizers[r.config.optimizer.name] = r.config.optimizer.label
         if r.overrides not in planned.overrides:
-            off_plan[r.overrides] = readable(r.config.overrides)
+            off_plan[r.overrides] = own_settings(r.config)
     for name, own in labels_of.items():  # several where an axis changes the size that the label says
         models[name] = next(iter(own)) if len(own) == 1 else planned.model.get(name, name)
     return Labels(models, optimizers, dict(planned.overrides) | dict(sorted(off_plan.items())))

@@ -22,6 +22,7 @@ from adarem.report.run import (
     fingerprints,
     read_correct,
 )
+from adarem.run.batch_norm import recorded_numbers
 from adarem.run.catalog import default_scale
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
@@ -316,7 +317,8 @@ def read_run(
     attempts: Sequence[JsonRecord] = _attempt(lambda: tuple(run.attempts()), (), problems)
     columns = _columns([*metrics, *(window | {"split": "oscillation"} for window in windows)])
     evaluated = columns.get("val", {}).get("images" if config.data.kind == "images" else "tokens", np.empty(0))
-    seen = seen_by(config, result, evaluated[np.isfinite(evaluated)].astype(int).tolist())
+    counts = evaluated[np.isfinite(evaluated)].astype(int).tolist()
+    seen = seen_by(config, result, counts, recorded_numbers(config, metrics))
     standing = standing_of_run(config, spec or _spec_around(path), seen, stated)
     progress = run.progress() or {}
     found = Run(run, config, settings, status, result, attempts, columns, trajectories, progress, standing, problems)

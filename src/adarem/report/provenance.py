@@ -110,10 +110,23 @@ def facts(sweep: Sweep) -> list[Fact]:
         Fact("Selection", sweep.spec.selection),
         Fact("Runs", _states(runs)),
         *([Fact("Own schedule", "; ".join(f"{label}: {text}" for label, text in own.items()))] if own else []),
+        *_normalised(runs),
         *_averaged(runs),
         *_imported(runs, "optimizer"),
         *_imported(runs, "network"),
     ]
+
+
+def _normalised(runs: Sequence[Run]) -> list[Fact]:
+    """How many images a BatchNorm saw at once, by what the runs recorded."""
+    values: list[Valued] = []
+    for r in runs:
+        recorded = r.curve("train", "batch_norm_images")[:, 1]
+        numbers = dict.fromkeys(int(n) for n in recorded)
+        values.append(Valued(", then ".join(map(str, numbers)), r.dir.path.name))
+    groups = _groups(values)
+    words = _spell(groups) if len(groups) > 1 else "".join(groups)
+    return [Fact("Images normalised together", words)] if groups else []
 
 
 def _averaged(runs: Sequence[Run]) -> list[Fact]:

@@ -37,6 +37,7 @@ class Network:
     arguments: Mapping[str, float] = field(default_factory=dict)  # of the builder
     paper_sizes: Mapping[str, int] = field(default_factory=dict)  # keys of the model's config and the paper's values
     of_paper: bool = True
+    batch_norm: bool = False  # its result depends on how many images are normalised together
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class PaperScale:
     epochs: int
     global_batch_size: int
     lr_factor: float = 1.0  # on the stated base rate
+    normalised_together: int | None = None  # images that a BatchNorm sees at once: of one GPU; None: no BatchNorm
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,14 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
 }
 
 NETWORKS: Mapping[str, Network] = {
-    "resnet18": Network("ResNet-18", "images", "torchvision", "resnet18"),
-    "resnet50": Network("ResNet-50", "images", "torchvision", "resnet50"),
-    "mobilenet_v2_1.0": Network("MobileNetV2-1.0", "images", "torchvision", "mobilenet_v2"),
-    "mobilenet_v2_0.5": Network("MobileNetV2-0.5", "images", "torchvision", "mobilenet_v2", {"width_mult": 0.5}),
-    "shufflenet_v2_1.0": Network("ShuffleNetV2-1.0", "images", "torchvision", "shufflenet_v2_x1_0"),
-    "shufflenet_v2_0.5": Network("ShuffleNetV2-0.5", "images", "torchvision", "shufflenet_v2_x0_5"),
+    "resnet18": Network("ResNet-18", "images", "torchvision", "resnet18", batch_norm=True),
+    "resnet50": Network("ResNet-50", "images", "torchvision", "resnet50", batch_norm=True),
+    "mobilenet_v2_1.0": Network("MobileNetV2-1.0", "images", "torchvision", "mobilenet_v2", batch_norm=True),
+    "mobilenet_v2_0.5": Network(
+        "MobileNetV2-0.5", "images", "torchvision", "mobilenet_v2", {"width_mult": 0.5}, batch_norm=True
+    ),
+    "shufflenet_v2_1.0": Network("ShuffleNetV2-1.0", "images", "torchvision", "shufflenet_v2_x1_0", batch_norm=True),
+    "shufflenet_v2_0.5": Network("ShuffleNetV2-0.5", "images", "torchvision", "shufflenet_v2_x0_5", batch_norm=True),
     # Sizes of Merity et al. 2017, whose model section 4.2 takes.
     "awd_lstm": Network(
         "AWD-LSTM", "text", "adarem", "awd_lstm", paper_sizes={"layers": 3, "hidden": 1150, "embedding": 400}
@@ -158,7 +162,12 @@ IMAGE_NETWORKS = tuple(name for name, network in NETWORKS.items() if network.kin
 # Scales: section 4.1.1; section 4.2 and, for the batch, the code of Merity et al. 2017.
 DATA_SETS: Mapping[str, DataSet] = {
     "imagenet": DataSet(
-        "ImageNet", "images", {"train": 1281167, "val": 50000}, "paper", PaperScale(100, 1024), in_folder_name=False
+        "ImageNet",
+        "images",
+        {"train": 1281167, "val": 50000},
+        "paper",
+        PaperScale(100, 1024, normalised_together=64),
+        in_folder_name=False,
     ),
     "ptb": DataSet(
         "Penn Treebank",

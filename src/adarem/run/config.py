@@ -178,6 +178,23 @@ class ScaleConfig:
     lr_factor: Annotated[
         float, Setting("on the optimizer's base rate, where the batch is not the paper's", POSITIVE)
     ] = 1.0
+    micro_batch_size: Annotated[
+        int | None,
+        Setting(
+            "of a rank in one forward and backward pass, as many passes a step as its part of the global batch takes; "
+            "null: one",
+            AT_LEAST_1,
+            "images, columns of text, or windows",
+        ),
+    ] = field(default=None, metadata={LATER: True})
+
+    def passes(self, world_size: int) -> int:
+        """Forward and backward passes of each rank in one optimizer step."""
+        return 1 if self.micro_batch_size is None else self.global_batch_size // world_size // self.micro_batch_size
+
+    def images_per_pass(self, world_size: int) -> int:
+        """Images (columns of text, windows) of a rank in one pass: those that a BatchNorm normalises together."""
+        return self.micro_batch_size or self.global_batch_size // world_size
 
 
 @dataclass(frozen=True)
@@ -403,6 +420,7 @@ def _check(c: RunConfig) -> None:
     _check_recipe(c)
     _check_model(c)
     _check_world_size(s.global_batch_size, c.cluster.world_size)
+    check_micro_batch(s, c.cluster.world_size)
     _check_optimizer(c.optimizer)
 
 
@@ -427,6 +445,19 @@ def _check_world_size(global_batch_size: int, world_size: int) -> None:
             f"cluster.nodes * cluster.ranks_per_node={world_size} ranks do not divide "
             f"scale.global_batch_size={global_batch_size}; the next smaller world size that does is {fitting[-1]}"
         )
+
+
+def check_micro_batch(scale: ScaleConfig, world_size: int) -> None:
+    """Raises UserError where the passes of a step would be of unlike sizes, which no mean over the batch allows for."""
+    micro, of_rank = scale.micro_batch_size, scale.global_batch_size // world_size
+    if micro is None or of_rank % micro == 0:
+        return
+    smaller = max(n for n in range(1, min(micro, of_rank) + 1) if of_rank % n == 0)
+    larger = next((f" or {n}" for n in range(micro + 1, of_rank + 1) if of_rank % n == 0), "")
+    raise UserError(
+        f"scale.micro_batch_size={micro}: does not divide the {of_rank} that each of {world_size} ranks has of "
+        f"scale.global_batch_size={scale.global_batch_size}; take {smaller}{larger}"
+    )
 
 
 def from_dict(raw: Mapping[str, object]) -> RunConfig:

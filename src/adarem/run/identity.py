@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+from adarem.run.batch_norm import MICRO_BATCH, micro_batch_counts
 from adarem.run.config import RunConfig, to_dict
 
 # What may differ between two starts of one run without changing its result: where data lie, who computes, who watches.
@@ -14,7 +15,8 @@ def identity(config: RunConfig) -> dict[str, object]:
     """The part of a config that decides the run's result, flattened to dotted keys.
 
     Settings that came after version 0.1 are left out while they have their default, as ``to_dict`` does, so that runs
-    of before keep their hash, and their checkpoints fit.
+    of before keep their hash, and their checkpoints fit. So is ``scale.micro_batch_size`` where it bears on no result
+    or only does what the paper's ranks do, see `batch_norm.micro_batch_counts`.
     """
 
     def flatten(node: Mapping[str, object], prefix: str) -> dict[str, object]:
@@ -25,7 +27,10 @@ def identity(config: RunConfig) -> dict[str, object]:
             flat |= flatten(v, f"{prefix}{k}.") if isinstance(v, dict) else {f"{prefix}{k}": v}
         return flat
 
-    return flatten(to_dict(config), "")
+    flat = flatten(to_dict(config), "")
+    if not micro_batch_counts(config):
+        flat.pop(MICRO_BATCH, None)
+    return flat
 
 
 def config_hash(config: RunConfig) -> str:

@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Mapping
 
+from adarem.run.batch_norm import MICRO_BATCH, batch_norm_text, normalised_together
 from adarem.run.catalog import SYMBOLS
 from adarem.run.config import RunConfig
 from adarem.run.sweep import SweepLabels, heading, overrides_text, setting_text
 
-__all__ = ["heading", "readable", "shortened", "table_cell"]
+__all__ = ["heading", "own_settings", "readable", "shortened", "table_cell"]
 
 
 def readable(settings: Mapping[str, object]) -> str:
@@ -16,13 +17,21 @@ def readable(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{SYMBOLS.get(k, k.replace('_', ' '))} {setting_text(v)}" for k, v in words)
 
 
+def own_settings(config: RunConfig) -> str:
+    """A run's overrides in words; a number of images in one pass as what it does to a network with BatchNorm."""
+    others = {k: v for k, v in config.overrides.items() if k != MICRO_BATCH}
+    if len(others) == len(config.overrides) or normalised_together(config) is None:
+        return readable(config.overrides)
+    return ", ".join(filter(None, [batch_norm_text(config.overrides[MICRO_BATCH]), readable(others)]))
+
+
 def table_cell(config: RunConfig, labels: SweepLabels) -> str:
     """The cell of its table that a run is one seed of: ``ResNet-18 · AdaRem``, ``ResNet-18 · AdaRem (λ 0.9)``.
 
     Args:
         labels: the sweep's own, which replace ``readable`` where they name the settings.
     """
-    settings = labels.overrides.get(overrides_text(config.overrides), readable(config.overrides))
+    settings = labels.overrides.get(overrides_text(config.overrides), own_settings(config))
     cell = f"{config.model.label} · {config.optimizer.label}"
     return f"{cell} ({settings})" if settings else cell
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from adarem.run.batch_norm import MICRO_BATCH, batch_norm_text, normalised_together, papers_number
 from adarem.run.catalog import DATA_SETS, NETWORKS, PAPER_SCHEDULE, SYMBOLS
 from adarem.run.config import DataConfig, RunConfig, TextConfig
 from adarem.run.schedules import schedule_text
@@ -42,12 +43,15 @@ class Seen:
 
     counts: Mapping[str, int | None] | None = None  # split to images or tokens; None: nothing is recorded yet
     evaluated: Sequence[int | None] = field(default=())  # images or tokens of each evaluation, in order
+    normalised: Sequence[int] = field(default=())  # images normalised together, of each epoch that recorded it
 
 
-def seen_by(config: RunConfig, result: Mapping[str, object], evaluated: Sequence[int] = ()) -> Seen:
-    """What the run's result.json, empty while there is none, and its evaluations so far record."""
+def seen_by(
+    config: RunConfig, result: Mapping[str, object], evaluated: Sequence[int] = (), normalised: Sequence[int] = ()
+) -> Seen:
+    """What the run's result.json, empty while there is none, its evaluations and its epochs so far record."""
     if not result:
-        return Seen(None, evaluated)
+        return Seen(None, evaluated, normalised)
     fingerprint, unit = result.get("fingerprint"), _unit(config)
     counts: dict[str, int | None] = {}
     for split in _expected(config):
@@ -57,7 +61,7 @@ def seen_by(config: RunConfig, result: Mapping[str, object], evaluated: Sequence
     if result.get("status") == "done" and unit == "images":
         evaluation = result.get("evaluation")
         last = [evaluation.get("images") if isinstance(evaluation, Mapping) else None]
-    return Seen(counts, (*evaluated, *last))
+    return Seen(counts, (*evaluated, *last), normalised)
 
 
 def standing_of_run(
@@ -76,7 +80,7 @@ def standing_of_run(
         return Standing("rehearsal", _no_claim(_size(config)))
     if seen is not None and (line := _other_data(config, seen)):
         return Standing("rehearsal", _no_claim(line))
-    if differing := varied(config, spec, stated):
+    if differing := varied(config, spec, stated, seen):
         return Standing("variation", f"another setting than the paper's: {', '.join(differing)}")
     return Standing("reproduction", "the paper's data, scale and settings")
 
@@ -128,7 +132,7 @@ def of_paper(config: RunConfig) -> bool:
     return known is not None and known.of_paper
 
 
-def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> list[str]:
+def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None, seen: Seen | None = None) -> list[str]:
     """The settings in which a run differs from its grid and from what the paper states, each in words."""
     grids = {k for k, v in config.overrides.items() if spec is not None and _of_grid(spec, config, k, v)}
     papers = stated.of(config.data.kind, config.optimizer.name) if stated else {}
@@ -140,7 +144,7 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
     for key, value in config.overrides.items():
         leaf = key.removeprefix("optimizer.")
         as_stated = key.startswith("optimizer.") and leaf in papers  # found above where it differs
-        if key not in grids and not as_stated:
+        if key not in grids and not as_stated and key != MICRO_BATCH:  # below, by what it does
             found.setdefault(key, f"{_words(key.rsplit('.', 1)[-1])} {value}")
     papers_schedule = (PAPER_SCHEDULE[config.data.kind], 0.0, 0.0, None)
     s, clip = config.schedule, config.train.clip_grad_norm
@@ -151,11 +155,21 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None) -> 
         found.setdefault("optimizer.no_decay", f"no decay of {', '.join(config.optimizer.no_decay)}")
     if config.model.init is not None:
         found.setdefault("model.init", "weights to start from")
+    if MICRO_BATCH not in grids and (others := _other_numbers(config, seen)):
+        found[MICRO_BATCH] = batch_norm_text(", then ".join(map(str, others)))
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
     if not of_paper(config):
         found["model"] = f"network {config.model.name}"
     return [found[key] for key in sorted(found)]
+
+
+def _other_numbers(config: RunConfig, seen: Seen | None) -> list[int]:
+    """How many images were normalised together, in order; empty where as many as in the paper, or where it has none."""
+    numbers, papers = list(seen.normalised) if seen is not None else [], papers_number(config)
+    if not numbers and (planned := normalised_together(config)) is not None:
+        numbers = [planned]
+    return numbers if papers is not None and numbers != [papers] else []
 
 
 def _of_grid(spec: SweepSpec, config: RunConfig, key: str, value: object) -> bool:

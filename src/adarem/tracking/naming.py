@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from adarem.run.batch_norm import recorded_numbers
 from adarem.run.config import RunConfig, to_dict
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -63,8 +64,9 @@ def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Stand
     except UserError:
         result = {}
     unit = "images" if config.data.kind == "images" else "tokens"
-    evaluated = [n for r in run.metrics() if r["split"] == "val" and (n := count(r, unit)) is not None]
-    return standing_of_run(config, spec, seen_by(config, result, evaluated))
+    metrics = run.metrics()
+    evaluated = [n for r in metrics if r["split"] == "val" and (n := count(r, unit)) is not None]
+    return standing_of_run(config, spec, seen_by(config, result, evaluated, recorded_numbers(config, metrics)))
 
 
 def stamp_tags(kind: Kind) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ interrupted or resumed goes on with the same bits.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import islice
 from typing import Protocol, cast
 
 import torch
@@ -43,7 +43,7 @@ class EvaluationPoint:
 
     Args:
         model: the network, not wrapped; its optimizer is at the start of a run.
-        seed_step: seeds what the forward pass of a step draws, dropout and the like.
+        parts: a batch of a step in the parts that pass through the network one by one; seeds what each draws.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class EvaluationPoint:
         optimizer: Optimizer,
         task: Task,
         context: RankContext,
-        seed_step: Callable[[int], None],
+        parts: Callable[[Batch, int], Iterator[Batch]],
     ) -> None:
         self._model, self._optimizer, self._task, self._context = model, optimizer, task, context
-        self._seed_step = seed_step
+        self._parts = parts
         self._modes = modes_of(optimizer)
         self._norms = [m for m in model.modules() if isinstance(m, compat.BatchNorm) and m.running_mean is not None]
         if self._modes is not None:
@@ -106,30 +106,30 @@ class EvaluationPoint:
         if not self.batch_norm_batches:
             return
         first_step = epoch * self._task.info.steps_per_epoch
-        network = _AsInTraining(self._model, self._task, self._seed_step, first_step)
+        network = _AsInTraining(self._model, self._task)
         with self._task.batches(epoch, 0) as batches:
-            update_bn(self._beating(islice(batches, self.batch_norm_batches)), network)
+            update_bn(self._training_passes(islice(batches, self.batch_norm_batches), first_step), network)
         for norm in self._norms:
             for statistic in (norm.running_mean, norm.running_var):
                 if statistic is not None:
                     statistic.copy_(self._context.sum(statistic.double()) / self._context.world_size)
 
-    def _beating(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            self._context.heartbeat.repeat()
-            yield batch
+    def _training_passes(self, batches: Iterator[Batch], first_step: int) -> Iterator[Batch]:
+        """What passed through the network in the training steps from ``first_step`` on."""
+        for step, batch in enumerate(batches, first_step):
+            for part in self._parts(batch, step):
+                self._context.heartbeat.repeat()
+                yield part
 
 
 class _AsInTraining(nn.Module):
-    """The forward pass of the training steps from ``first_step`` on, each on a batch of ``Task.batches``."""
+    """The forward pass of a training step."""
 
-    def __init__(self, model: nn.Module, task: Task, seed_step: Callable[[int], None], first_step: int) -> None:
+    def __init__(self, model: nn.Module, task: Task) -> None:
         super().__init__()
-        self.model, self._task, self._seed_step = model, task, seed_step
-        self._steps = count(first_step)
+        self.model, self._task = model, task
 
     def forward(self, batch: Batch) -> None:
-        self._seed_step(next(self._steps))
         self._task.loss(self.model, batch)
 
 

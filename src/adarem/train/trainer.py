@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
@@ -18,15 +19,21 @@ from adarem.run.records import text
 from adarem.train.checkpoint import CheckpointWriter
 from adarem.train.console import Progress, ShowProgress
 from adarem.train.distributed.context import RankContext
-from adarem.train.distributed.data_parallel import data_parallel
+from adarem.train.distributed.data_parallel import (
+    FirstPassBuffers,
+    data_parallel,
+    normalised_together,
+    without_exchange,
+)
 from adarem.train.distributed.heartbeat import Activity
 from adarem.train.distributed.stop import StopCode, StopConsensus, StopRequest
 from adarem.train.evaluation_point import EvaluationPoint
 from adarem.train.metrics import AsyncLossReader, EpochTime, EpochTimer, peak_memory_bytes
 from adarem.train.oscillation import OscillationTracker
 from adarem.train.schedule import learning_rate
+from adarem.train.seeding import seed_generators
 from adarem.train.state import CheckpointRecord, PartialEpoch, TrainingState
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Task
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, Task
 
 
 class Diverged(Exception):
@@ -67,7 +74,12 @@ class Trainer:
         self.state = TrainingState()
         self.total_steps = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
-        self._point = EvaluationPoint(model, optimizer, task, context, self._seed_step)
+        self._passes = config.scale.passes(context.world_size)
+        images_per_pass = config.scale.images_per_pass(context.world_size)
+        self.normalised_together = normalised_together(model, images_per_pass, context.world_size)
+        self._point = EvaluationPoint(model, optimizer, task, context, self._parts)
+        self._buffers = FirstPassBuffers(model)
+        self._exchanging = model  # under DDP once ``fit`` has begun
         self._evaluated: dict[str, object] | None = None  # the model at the average, once the run is at its end
         self._checkpoints = CheckpointWriter(run.checkpoints)
         self._consensus = StopConsensus(context)
@@ -84,7 +96,7 @@ class Trainer:
     def restore(self, record: CheckpointRecord) -> None:
         """Takes over a checkpoint's state; the number of ranks may have changed since."""
         self.model.load_state_dict(record["model"])
-        self.optimizer.load_state_dict(record["optimizer"])
+        self.optimizer.load_state_dict(_with_flags_of(self.optimizer, record["optimizer"]))
         self.scaler.load_state_dict(record["scaler"])
         self.state = TrainingState.from_record(record["training"])
         self.task.load_state_dict(record["task"])
@@ -169,10 +181,8 @@ class Trainer:
         """One optimizer step; returns the batch's totals, on the device, without waiting for it."""
         for group, base_lr in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
             group["lr"] = self._lr(self.state.step, base_lr) * batch.lr_factor
-        self._seed_step(self.state.step)
-        loss, totals = self.task.loss(network, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(self.scaler.scale(loss))
+        totals = self._accumulate_gradient(network, batch)
         if self._tracker is not None:
             self._tracker.see_gradients()
         if self._clip_norm:
@@ -183,9 +193,39 @@ class Trainer:
         self.state.step += 1
         return totals
 
-    def _seed_step(self, step: int) -> None:
-        """Dropout draws from a generator that is seeded by step and rank: a checkpoint needs no state of it."""
-        torch.manual_seed((self.config.seed * self.total_steps + step) * self.context.world_size + self.context.rank)
+    def _accumulate_gradient(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Adds the gradient of a batch's mean loss, in as many passes as the config says; returns its totals.
+
+        Ranks exchange the gradient once, in the last pass. Of the buffers, those after the first pass stay: BatchNorm's
+        running statistics follow the part of rank 0, as they do on more ranks.
+        """
+        totals: list[Tensor] = []
+        for part in self._parts(batch, self.state.step):
+            last = len(totals) == self._passes - 1
+            with nullcontext() if last else without_exchange(self._exchanging):
+                loss, of_part = self.task.loss(network, part)
+                torch.autograd.backward(self.scaler.scale(loss if self._passes == 1 else loss / self._passes))
+            totals.append(of_part)
+            if not last:
+                self.context.heartbeat.repeat()
+                if len(totals) == 1:
+                    self._buffers.keep()
+        if self._passes == 1:
+            return totals[0]
+        self._buffers.put_back()
+        return torch.stack(totals).sum(dim=0)
+
+    def _parts(self, batch: Batch, step: int) -> Iterator[Batch]:
+        """A batch in the parts that pass through the network one by one, the random numbers of each seeded.
+
+        Dropout draws from a generator that is seeded by step and rank: a checkpoint needs no state of it. A part draws
+        as the rank that would have it, were there as many ranks as parts.
+        """
+        parts = [Part(batch, self.context.rank)] if self._passes == 1 else self.task.parts(batch, self._passes)
+        of_step = (self.config.seed * self.total_steps + step) * self.context.world_size * self._passes
+        for part in parts:
+            seed_generators(of_step + part.rank, self.context.device)
+            yield part.batch
 
     def _finish_epoch(self, epoch: int, totals: Tensor, timer: EpochTimer, show: ShowProgress) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. Records come first: after a crash they are only repeated."""
@@ -202,6 +242,7 @@ class Trainer:
             "seconds_train": train_seconds,
             "seconds_checkpoint": self.state.checkpoint_seconds,
             "world_size": self.context.world_size,
+            **({} if self.normalised_together is None else {"batch_norm_images": self.normalised_together}),
             "peak_memory_bytes": peak_memory_bytes(self.context.device),
             f"{unit}_per_s": rate,
         }
@@ -281,8 +322,8 @@ class Trainer:
         return table.sum(dim=0) if self.context.is_main else torch.zeros_like(table[0])
 
     def _wrap(self) -> nn.Module:
-        network = data_parallel(self.model, self.context, self.task.example_input())
-        return cast(nn.Module, torch.compile(network)) if self.config.train.compile else network
+        self._exchanging = data_parallel(self.model, self.context, self.task.example_input())
+        return cast(nn.Module, torch.compile(self._exchanging)) if self.config.train.compile else self._exchanging
 
     def _lr(self, step: int, base_lr: float) -> float:
         """The schedule's multiple of a group's own rate."""
@@ -325,6 +366,15 @@ class Trainer:
             epoch_done=epoch_done,
             metrics=metrics or {},
         )
+
+
+def _with_flags_of(optimizer: Optimizer, state: dict[str, object]) -> dict[str, object]:
+    """An optimizer's state with ``optimizer``'s choice of implementation, which ranks agree on anew in each attempt."""
+    saved = state.get("param_groups")
+    if not isinstance(saved, list) or len(saved) != len(optimizer.param_groups):
+        return state  # not torch's form, or refused in its own words
+    flags = [{flag: g[flag] for flag in ("foreach", "fused") if flag in g} for g in optimizer.param_groups]
+    return {**state, "param_groups": [{**group, **own} for group, own in zip(saved, flags, strict=True)]}
 
 
 def content_hashes(task: Task) -> dict[str, str]:

@@ -38,7 +38,7 @@ def try_network(config: RunConfig) -> None:
     Raises:
         UserError: it cannot be built, does not take such a batch, or returns something else than scores; in its words.
     """
-    batch = config.scale.global_batch_size // config.cluster.world_size
+    batch = config.scale.images_per_pass(config.cluster.world_size)
     if not isinstance(config.data, DataConfig):  # a number of a word is a value: the meta device would not look it up
         _pass_words(config, _built(config), min(batch, _ON_CPU))
         return

@@ -180,6 +180,11 @@ def detach(hidden: Hidden) -> Hidden:
     return tuple((h.detach(), c.detach()) for h, c in hidden)
 
 
+def columns_of(hidden: Hidden, begin: int, end: int) -> Hidden:
+    """The state of some of the columns."""
+    return tuple((h[:, begin:end], c[:, begin:end]) for h, c in hidden)
+
+
 def join_columns(parts: Sequence[Hidden]) -> Hidden:
     """One state over all columns from the states of consecutive groups of them."""
     return tuple(

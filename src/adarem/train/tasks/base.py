@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ class Batch:
     inputs: object  # what the task's loss reads: its own ImageInputs or TextInputs
     count: int  # images or tokens, over all ranks
     lr_factor: float = 1.0  # on the scheduled learning rate
+
+
+class Part(NamedTuple):
+    """One of several equal parts of a rank's batch, each passed through the network on its own."""
+
+    batch: Batch
+    rank: int  # that would have had this part, were there as many ranks as parts in all
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,13 @@ class Task(Protocol):
 
     def batches(self, epoch: int, start_step: int) -> AbstractContextManager[Iterator[Batch]]:
         """This rank's batches of an epoch (0 is the first) from a step on; leaving early leaks nothing."""
+        ...
+
+    def parts(self, batch: Batch, count: int) -> Iterator[Part]:
+        """A batch in ``count`` parts of one size, each what one of ``count`` times as many ranks would have had.
+
+        The mean of their losses is the loss of the batch.
+        """
         ...
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

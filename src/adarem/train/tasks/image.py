@@ -15,7 +15,7 @@ from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.build import build_network
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, TaskInfo, autocast
 
 
 class ImageInputs(NamedTuple):
@@ -43,7 +43,7 @@ class ImageTask:
         self.eval_loader = open_eval(
             data,
             split="val",
-            batch_size=self._global_batch_size // context.world_size,
+            batch_size=config.scale.images_per_pass(context.world_size),
             rank=context.rank,
             world_size=context.world_size,
             device=context.device,
@@ -83,6 +83,14 @@ class ImageTask:
             yield (Batch(ImageInputs(*batch), self._global_batch_size) for batch in loader)
         finally:
             loader.close()
+
+    def parts(self, batch: Batch, count: int) -> Iterator[Part]:
+        """Ranks take every world-size-th image, and so do parts: the k-th is that of rank k · world size + rank."""
+        assert isinstance(batch.inputs, ImageInputs)
+        images, labels = batch.inputs
+        for k in range(count):
+            inputs = ImageInputs(_same_layout(images[k::count], images), labels[k::count])
+            yield Part(Batch(inputs, batch.count // count), k * self.context.world_size + self.context.rank)
 
     def _normalise(self, images: Tensor) -> Tensor:
         return images.float().sub_(self._mean).mul_(self._inv_std)
@@ -158,6 +166,12 @@ class ImageTask:
         return {}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None: ...
+
+
+def _same_layout(images: Tensor, like: Tensor) -> Tensor:
+    """A strided part of a batch in one piece of memory, channels_last where the batch is."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class _Correct(NamedTuple):

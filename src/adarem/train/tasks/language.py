@@ -15,10 +15,10 @@ from adarem.run.config import RunConfig, TextConfig
 from adarem.run.errors import UserError
 from adarem.run.text_models import LstmConfig
 from adarem.train.distributed.context import RankContext
-from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, detach, join_columns, regularisation
+from adarem.train.models.awd_lstm import AwdLstm, Hidden, Output, columns_of, detach, join_columns, regularisation
 from adarem.train.models.build import build_network
 from adarem.train.tasks.averaging import AverageState, NonMonotoneAverage
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, TaskInfo, autocast
 from adarem.train.tasks.text import Score, predicted, text_evaluation, text_metrics, text_result
 
 _EVAL_STEPS = 256  # time steps in one forward pass; the state is carried, so the metrics do not depend on it
@@ -33,6 +33,7 @@ class TextInputs(NamedTuple):
     x: Tensor  # int64 [time, this rank's columns]
     y: Tensor  # the word after each
     step: int  # of the run
+    first: int = 0  # of this rank's columns, the first of x
 
 
 class LanguageTask:
@@ -77,6 +78,7 @@ class LanguageTask:
         self._model: AwdLstm | None = None
         self._average: NonMonotoneAverage | None = None
         self._hidden: Hidden | None = None  # after the last batch of the current epoch
+        self._parts: list[Hidden] = []  # after the parts so far of the current batch
         self._generator = torch.Generator(context.device)
 
     def build_model(self) -> nn.Module:
@@ -123,22 +125,38 @@ class LanguageTask:
             time = len(inputs.x)
             yield Batch(inputs, count=time * self.columns, lr_factor=time / self.recipe.bptt)
 
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see ``info.totals``)."""
-        assert self._model is not None
-        if self._average is not None:
-            self._average.before_step()
+    def parts(self, batch: Batch, count: int) -> Iterator[Part]:
+        """Ranks take consecutive columns, and so do parts."""
         assert isinstance(batch.inputs, TextInputs)
-        x, y, step = batch.inputs
+        x, y, step, _ = batch.inputs
+        size = x.shape[1] // count
+        for k in range(count):
+            mine = slice(k * size, (k + 1) * size)
+            inputs = TextInputs(x[:, mine], y[:, mine], step, k * size)
+            yield Part(Batch(inputs, batch.count // count, batch.lr_factor), self.context.rank * count + k)
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see ``info.totals``).
+
+        Of a batch in parts each is to be given, in order: the state after it is carried once the last one is there.
+        """
+        assert self._model is not None and isinstance(batch.inputs, TextInputs)
+        x, y, step, first = batch.inputs
+        if self._average is not None and first == 0:
+            self._average.before_step()
+        begin, end = self._mine[0] + first, self._mine[0] + first + x.shape[1]
         # One draw for the global batch, of which this rank uses its columns: N ranks take the step of one process.
         self._generator.manual_seed(self.config.seed * self.config.scale.epochs * self.info.steps_per_epoch + step)
-        masks = self._model.draw_masks(self.columns, self._generator).of_columns(*self._mine)
-        hidden = self._hidden or self._model.zero_hidden(self._mine[1] - self._mine[0])
+        masks = self._model.draw_masks(self.columns, self._generator).of_columns(begin, end)
+        hidden = self._hidden and columns_of(self._hidden, first, first + x.shape[1])
+        hidden = hidden or self._model.zero_hidden(x.shape[1])
         with autocast(self.config, self.context):
             out: Output = network(x, hidden, masks)
             cross_entropy = F.cross_entropy(out.logits.flatten(0, 1), y.flatten())
             loss = cross_entropy + regularisation(out, self.recipe.activation_reg, self.recipe.temporal_reg)
-        self._hidden = detach(out.hidden)
+        self._parts = [*(self._parts if first else ()), detach(out.hidden)]
+        if end == self._mine[1]:
+            self._hidden = self._parts[0] if first == 0 else join_columns(self._parts)
         with torch.no_grad():
             tokens = torch.full((), y.numel(), dtype=torch.float64, device=y.device)
             totals = torch.stack([cross_entropy.double() * tokens, tokens])
@@ -202,8 +220,8 @@ class LanguageTask:
         """Takes over the state of a checkpoint, made by any number of ranks."""
         saved = cast(_LanguageState, state)
         if saved["hidden"] is not None:
-            columns, device = slice(*self._mine), self.context.device
-            self._hidden = tuple((h[:, columns].to(device), c[:, columns].to(device)) for h, c in saved["hidden"])
+            mine, device = columns_of(saved["hidden"], *self._mine), self.context.device
+            self._hidden = tuple((h.to(device), c.to(device)) for h, c in mine)
         if self._average is not None and saved["average"] is not None:
             self._average.load_state_dict(saved["average"])
 

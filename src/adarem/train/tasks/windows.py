@@ -16,7 +16,7 @@ from adarem.run.errors import UserError
 from adarem.run.text_models import GptConfig, LmConfig
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.build import build_network
-from adarem.train.tasks.base import Batch, Evaluation, FinalResult, TaskInfo, autocast
+from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, TaskInfo, autocast
 from adarem.train.tasks.text import Score, predicted, text_evaluation, text_metrics, text_result
 
 # Of one forward pass in an evaluation. The same at any number of ranks, so that sums are of the same terms.
@@ -92,6 +92,15 @@ class WindowTask:
             places = torch.from_numpy(mine)[:, None] + torch.arange(self._length)
             x, y = (s[places].to(self.context.device) for s in (self._x, self._y))
             yield Batch(WindowInputs(x, y), count=size * self._length)
+
+    def parts(self, batch: Batch, count: int) -> Iterator[Part]:
+        """Ranks take consecutive windows, and so do parts."""
+        assert isinstance(batch.inputs, WindowInputs)
+        x, y = batch.inputs
+        size = len(x) // count
+        for k in range(count):
+            mine = slice(k * size, (k + 1) * size)
+            yield Part(Batch(WindowInputs(x[mine], y[mine]), batch.count // count), self.context.rank * count + k)
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """The mean loss to differentiate and this batch's totals (float64 [2] on the device, see ``info.totals``)."""

@@ -1,0 +1,117 @@
+"""A step in parts: the same step as without, and that of as many ranks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from adarem.run import exitcodes
+from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.train.distributed.context import RankContext
+from adarem.train.distributed.data_parallel import normalised_together
+from adarem.train.seeding import seed_generators
+from adarem.train.train import _build, _check_host
+from tests.support.accumulation import RECIPE, difference, on_ranks, train_steps
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+
+ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    ["adarem_s", *(pytest.param(o, marks=pytest.mark.slow) for o in ("sgdm", "pytorch_optimizer:ScheduleFreeSGD"))],
+)
+def test_parts_take_the_step_of_the_complete_batch(optimizer: str, tiny_run: Callable[..., Path]) -> None:
+    """Without BatchNorm, to float64's rounding: weight decay, clipping, label smoothing and totals included."""
+    settings = (*RECIPE, f"optimizer={optimizer}", "optimizer.lr=0.1")
+    complete = train_steps(tiny_run(*settings, folder="complete"), torch.float64)
+    parts = train_steps(tiny_run(*settings, "scale.micro_batch_size=32"), torch.float64)
+    assert difference(parts, complete) < 1e-12
+
+
+@pytest.mark.slow
+def test_parts_take_the_step_of_as_many_ranks(tiny_run: Callable[..., Path]) -> None:
+    """With BatchNorm, its running statistics and dropout, to float64's rounding: the same images go together."""
+    common = ("model=mobilenet_v2_0.5", "optimizer=adarem")
+    alone = train_steps(tiny_run(*common, "scale.micro_batch_size=72"), torch.float64)
+    four = on_ranks(tiny_run(*common, "cluster.ranks_per_node=4", folder="four"), torch.float64, 4)
+    both = on_ranks(
+        tiny_run(*common, "cluster.ranks_per_node=2", "scale.micro_batch_size=72", folder="both"), torch.float64, 2
+    )
+    assert four["exchanges"] == both["exchanges"] > 0  # the gradient is exchanged once a step, however many parts
+    assert difference(alone, four) < 1e-10 and difference(both, four) < 1e-10
+    other = train_steps(tiny_run(*common, folder="other"), torch.float64)
+    assert difference(other, four) > 1e-4  # without parts another network is trained
+
+
+def test_a_run_in_parts_is_interrupted_resumed_and_recorded(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    settings = ("scale.micro_batch_size=96", "optimizer=adarem", "train.oscillation=true")
+    complete, broken = RunDir(tiny_run(*settings, folder="complete")), RunDir(tiny_run(*settings))
+    assert run_here(complete.path) == exitcodes.OK
+    for looks in (2, 3):
+        assert run_here(broken.path, StopAtStep(looks)) == exitcodes.REQUEUE
+    assert run_here(broken.path) == exitcodes.OK
+    assert figures(complete) == figures(broken)
+    assert_same_bits(final_state(complete), final_state(broken))
+    result = complete.result()
+    assert result is not None and result["batch_norm_images"] == 96 and result["steps"] == 8
+    assert [a["images_per_pass"] for a in broken.attempts()] == [96, 96, 96]
+    train = [m for m in complete.metrics() if m["split"] == "train"]
+    assert {(m["images"], m["batch_norm_images"]) for m in train} == {(4 * 288, 96)}
+
+
+def test_a_loss_that_is_not_finite_in_one_part_ends_the_run(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("optimizer=sgd", "optimizer.lr=1e30", "scale.micro_batch_size=144"))
+    assert run_here(run.path) == exitcodes.DIVERGED
+
+
+def test_fp16s_scale_changes_once_a_step(tiny_run: Callable[..., Path]) -> None:
+    """An overflow in one part leaves the step out and halves the scale once."""
+    run = RunDir(tiny_run("scale.micro_batch_size=96", "optimizer=sgd"))
+    trainer = _build(run, run.config(), ALONE)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    loss, calls = trainer.task.loss, []
+
+    def overflowing(network, batch):  # type: ignore[no-untyped-def]
+        calls.append(len(batch.inputs.labels))
+        value, totals = loss(network, batch)
+        return (value * math.inf if len(calls) == 2 else value), totals
+
+    trainer.task.loss = overflowing  # type: ignore[method-assign]
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    with trainer.task.batches(0, 0) as batches:
+        trainer._step(trainer.model, next(batches))
+        assert calls == [96, 96, 96] and trainer.scaler.get_scale() == 2.0**7
+        assert all(map(torch.equal, before, trainer.model.parameters()))
+        trainer._step(trainer.model, next(batches))
+    assert trainer.scaler.get_scale() == 2.0**7 and not all(map(torch.equal, before, trainer.model.parameters()))
+
+
+def test_ranks_that_cannot_have_the_parts_are_refused(tiny_run: Callable[..., Path]) -> None:
+    config = RunDir(tiny_run("cluster.ranks_per_node=2", "scale.micro_batch_size=144")).config()
+    _check_host(config, ALONE)  # one rank takes the step of two
+    with pytest.raises(UserError, match=r"^scale.micro_batch_size=144: does not divide the 72 .* 4 ranks .*; take 72$"):
+        _check_host(config, replace(ALONE, world_size=4))
+
+
+def test_the_numbers_drawn_are_those_after_manual_seed() -> None:
+    for seed in (0, 7, 2**40 + 3):
+        torch.manual_seed(seed)
+        expected = torch.rand(5), torch.randn(3)
+        seed_generators(seed, torch.device("cpu"))
+        assert all(map(torch.equal, expected, (torch.rand(5), torch.randn(3))))
+
+
+def test_what_a_batch_norm_sees() -> None:
+    assert normalised_together(nn.Linear(2, 2), 64, 4) is None
+    assert normalised_together(nn.Sequential(nn.BatchNorm2d(2)), 64, 4) == 64
+    assert normalised_together(nn.Sequential(nn.BatchNorm2d(2), nn.SyncBatchNorm(2)), 64, 4) == 256
