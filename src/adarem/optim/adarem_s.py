@@ -61,6 +61,7 @@ class AdaRemS(AdaRem):
 
     Raises:
         ValueError: besides AdaRem's, a spherical parameter whose norm is 0, infinite or NaN.
+        RuntimeError: besides AdaRem's, ``sphere="model"`` under ZeroRedundancyOptimizer.
 
     Example:
         >>> groups = adarem.optim.param_groups(model, images, weight_decay=1e-4)
