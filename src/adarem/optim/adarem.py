@@ -71,7 +71,8 @@ class AdaRem(Optimizer):
         ValueError: a setting is out of its range, in a group or as a default.
         TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
-            unsupported device or type.
+            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer, where
+            each process has a share of the parameters.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)

@@ -49,7 +49,7 @@ class AdaRemS(AdaRem):
             sphere (default: False)
         radius (float, optional): R, of each sphere. Given, the parameters are brought to it when the optimizer is
             built: build it after loading weights and after wrapping in DDP. None keeps the norm that they have at the
-            first step, so that α starts at 1 (default: None)
+            first step, so that α starts at 1. After weights are loaded later call ``renew_radius`` (default: None)
         sphere (str, optional): ``"model"`` holds all parameters of a group on one sphere together, as the paper does;
             ``"tensor"`` each on its own (default: "model")
         slr (bool, optional): False is Algorithm 2 to the letter: the rate is ``lr`` and the weight decay is applied
@@ -155,11 +155,44 @@ class AdaRemS(AdaRem):
             norms = [torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))] * len(params)
         for p, n in zip(params, norms, strict=True):
             alpha = n.to(p.device) / group["radius"]
-            self.state[p]["radius"] = torch.full_like(alpha, group["radius"])
-            self.state[p]["alpha"] = alpha.clone()
+            self._set(p, "radius", torch.full_like(alpha, group["radius"]))
+            self._set(p, "alpha", alpha.clone())
             # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
                 sharded.local_part(p).div_(alpha)
+
+    def _set(self, p: Tensor, key: str, value: Tensor) -> None:
+        if key in self.state[p]:
+            self.state[p][key].copy_(value)  # a captured graph goes on with the same tensor
+        else:
+            self.state[p][key] = value
+
+    @torch.no_grad()
+    def renew_radius(self) -> None:
+        """Starts the spheres anew from the weights as they are now, as after ``model.load_state_dict``.
+
+        After the first step the radius is fixed, and other weights that are loaded into the model would be brought to
+        it by the next step, at a learning rate for the old ones. This makes the norms of now the radii and each alpha
+        1; with a given ``radius`` the weights are brought to it and alpha is their norm over it. m and the counts of
+        steps stay; ``optimizer.state.clear()`` before this call forgets them too. Before the first step it is not
+        needed, unless a ``radius`` is given.
+
+        Raises:
+            ValueError: a spherical parameter whose norm is 0, infinite or NaN.
+        """
+        for group in self.param_groups:
+            if not group["spherical"]:
+                continue
+            self._place_on_sphere(group)
+            params = [p for p in group["params"] if "radius" in self.state.get(p, {})]
+            if group["radius"] is not None or not params:
+                continue
+            radii = _full_norms(params)
+            if group["sphere"] == "model":
+                radii = [norm([p for p in group["params"] if p.numel()])] * len(params)
+            for p, radius in zip(params, radii, strict=True):
+                self._set(p, "radius", radius)
+                self._set(p, "alpha", torch.ones_like(radius))
 
     def _added_settings(self) -> dict[str, Any]:
         return {**super()._added_settings(), "radius": None, "sphere": "model", "slr": True, "spherical": False}

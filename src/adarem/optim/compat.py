@@ -7,10 +7,11 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # The foreach functions apply one operation to lists of tensors. In their place: a loop over the tensors with the
 # operation of the same name (torch.abs, Tensor.add_, ...). Results stay the same; on CUDA each tensor is then a launch
@@ -45,6 +46,7 @@ __all__ = [
     "check_capturable",
     "check_graph_capture",
     "default_to_foreach",
+    "eager",
     "foreach_abs",
     "foreach_abs_",
     "foreach_add_",
@@ -61,6 +63,7 @@ __all__ = [
     "in_zero_redundancy",
     "indices_by_device_and_dtype",
     "is_wrapper_tensor",
+    "unwrap",
     "use_grad_for_differentiable",
 ]
 
@@ -152,3 +155,23 @@ def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:
     tensors: list[list[Tensor | None]] = [list(params)]
     grouped = Optimizer._group_tensors_by_device_and_dtype(tensors, with_indices=True)
     return [indices for _, indices in grouped.values()]
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, str]:
+    """The model inside torch.compile's wrapper and DDP's, and what these put in front of its parameters' names."""
+    prefix = ""
+    while True:
+        # OptimizedModule has its model as _orig_mod. In its place: torch._dynamo.OptimizedModule, which takes seconds
+        # to import.
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model, prefix = inner, prefix + "_orig_mod."
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model, prefix = model.module, prefix + "module."
+        else:
+            return model, prefix
+
+
+def eager(model: nn.Module) -> AbstractContextManager[object]:
+    """Runs compiled parts of ``model`` as they are written."""
+    compiled = any(hasattr(module, "_orig_mod") for module in model.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
