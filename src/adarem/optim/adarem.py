@@ -81,6 +81,9 @@ class AdaRem(Optimizer):
         >>> optimizer.step()
     """
 
+    _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
+    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
+
     def __init__(
         self,
         params: ParamsT,
@@ -119,6 +122,7 @@ class AdaRem(Optimizer):
         self._check_group({**defaults, "decay_every": resolved(defaults["decay_every"])})
         self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
@@ -154,34 +158,12 @@ class AdaRem(Optimizer):
         self._check_group(settings)
         param_group.update((key, value) for key, value in settings.items() if key != "params")
         super().add_param_group(param_group)
-        try:
-            self._check_complete(self.param_groups[-1])
-        except RuntimeError:
-            self.param_groups.pop()
-            raise
         if given is None and settings["lam"] not in (0, 1) and not getattr(self, "_warned_of_decay", False):
             self._warned_of_decay = True
             warnings.warn(undecided(settings["lam"]), stacklevel=2)
 
-    _has_share = False  # whether the parameters are one process's share, a ZeroRedundancyOptimizer's
-
-    def _check_complete(self, group: dict[str, Any]) -> None:
-        """Refuses parameters, or a share of them, from which a process cannot know the maxima and norms of all."""
-        if compat.flat_parts(group["params"]):
-            raise RuntimeError(
-                f"{type(self).__name__} does not support FullyShardedDataParallel's flat parameters, which hide the "
-                "tensors: use torch.distributed.fsdp.fully_shard"
-            )
-        if group["differentiable"] and sharded.any_sharded(group["params"]):
-            raise RuntimeError("`differentiable` does not support DTensor params")
-        if self._has_share and (key := self._over_model(group)):
-            raise RuntimeError(
-                f"{key}='model' needs all parameters, and ZeroRedundancyOptimizer gives each process a share of them: "
-                f"use {key}='tensor', or torch.distributed.fsdp.fully_shard in place of ZeroRedundancyOptimizer"
-            )
-
-    def _over_model(self, group: dict[str, Any]) -> str | None:
-        """The setting by which the group takes a maximum or a norm over several parameters, if any."""
+    def _over_model(self, group: Group) -> str | None:
+        """The setting by which a group takes a maximum or a norm over several parameters, if any."""
         return "scope" if group["scope"] == "model" else None
 
     @property
@@ -266,8 +248,7 @@ class AdaRem(Optimizer):
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
         if self._has_share or self._provisional or not self.state:  # parameters may be wrapped before the first step
-            for each in self.param_groups:
-                self._check_complete(each)
+            sharded.check_complete(self.param_groups, self._over_model, self._has_share)
         make_plain(group, self.defaults)
         continue_decay(group, self.state)
         tensors = StepTensors(*lists)
@@ -353,14 +334,11 @@ class AdaRem(Optimizer):
             self._update(group, tensors, settings)
         return loss
 
-    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
-
     def _make_states(self) -> None:
         """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
         for group in self.param_groups:
             for p in group["params"]:
-                trainable = p.requires_grad and p.numel() and p.device.type != "meta"
-                if trainable and "exp_avg" not in self.state[p]:
+                if p.requires_grad and p.numel() and not p.is_meta and "exp_avg" not in self.state[p]:
                     self._make_state(p, group)
                     self._provisional |= {p}
 
@@ -518,11 +496,4 @@ def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | N
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    if lrs is None:
-        fused_step(tensors, settings)
-        return
-    # A kernel takes one rate. Parameters on one sphere have one, mostly.
-    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
-    for rate in dict.fromkeys(values):
-        alike = [i for i, value in enumerate(values) if value == rate]
-        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
+    fused_step(tensors, settings, lrs=lrs)

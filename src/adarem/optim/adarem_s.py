@@ -136,7 +136,7 @@ class AdaRemS(AdaRem):
             self.param_groups.pop()
             raise
 
-    def _over_model(self, group: dict[str, Any]) -> str | None:
+    def _over_model(self, group: Group) -> str | None:
         return "sphere" if group["spherical"] and group["sphere"] == "model" else super()._over_model(group)
 
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
@@ -214,13 +214,13 @@ class AdaRemS(AdaRem):
             if group["spherical"]:
                 self._fix_radii(group, [p for p in group["params"] if "exp_avg" in self.state.get(p, {})])
 
-    def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
+    def _make_state(self, p: Tensor, group: Group) -> None:
         super()._make_state(p, group)
         if group["radius"] is None:  # weights loaded until the first step count
             for key in ("radius", "alpha"):
                 self.state[p].pop(key, None)
 
-    def _fix_radii(self, group: dict[str, Any], params: list[Tensor]) -> None:
+    def _fix_radii(self, group: Group, params: list[Tensor]) -> None:
         """The radius of each parameter that has none: its norm now, or that of its sphere."""
         new = [p for p in params if "radius" not in self.state[p]]
         if not new:
