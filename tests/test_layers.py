@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
     "doctor": {"run", "dependencies", "data", "launch"},
-    "train": {"run", "dependencies", "data", "optim", "tracking"},
+    "train": {"run", "native", "dependencies", "data", "optim", "tracking"},
     "report": {"run", "resources"},
     "tracking": {"run", "report"},
     "cli": {"run", "dependencies", "data", "plan", "launch", "doctor", "train", "report", "tracking"},

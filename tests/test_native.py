@@ -32,7 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def source(place: Path) -> native.Source:
     options = (("-shared", "-fPIC", "-no-such-option"), ("-shared", "-fPIC"))
-    return native.Source(place / "answer.c", "CC", ("no-such-compiler", "cc"), options, self_test="self_test")
+    return native.Source(
+        place / "answer.c", "CC", "a C compiler", ("no-such-compiler", "cc"), options, self_test="self_test"
+    )
 
 
 def script(place: Path, text: str, name: str = "compiler") -> Path:
@@ -98,7 +100,7 @@ def test_a_compiler_that_is_not_there(name: str, says: str, place: Path, monkeyp
 
 def test_no_compiler_at_all(place: Path) -> None:
     loaded = native.load(source(place)._replace(compilers=("no-such-compiler",)))
-    assert loaded == (None, "no-such-compiler: none is installed; install no-such-compiler, or set CC to a compiler")
+    assert loaded == (None, "no-such-compiler: none is installed; install a C compiler, or set CC to a compiler")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,10 @@ def test_a_compiler_that_fails(does: str, says: str, place: Path, monkeypatch: p
     monkeypatch.setenv("CC", str(script(place, does)))
     loaded = native.load(source(place))
     assert loaded.library is None and says in loaded.note and "\n" not in loaded.note
-    assert loaded.note.startswith(str(place / "bin" / "compiler")) and "; set CC to" in loaded.note
+    assert (
+        loaded.note.startswith(str(place / "bin" / "compiler"))
+        and "; install a C compiler, or set CC to" in loaded.note
+    )
     assert_no_leftovers(place)
     assert not cached(place)
 

@@ -43,10 +43,15 @@ class Source(NamedTuple):
 
     file: Path
     variable: str  # names the compiler, as in make: CXX or CC
+    needs: str  # what to install where it cannot be compiled
     compilers: tuple[str, ...]  # where the variable is not set: the first that is installed
     options: tuple[tuple[str, ...], ...]  # tried in turn
     libraries: tuple[str, ...] = ()
     self_test: str = ""  # a function of the library without arguments; returns 0 where the library works
+
+
+class SlowerWarning(UserWarning):
+    """Something is missing or broken that costs time, and nothing else."""
 
 
 class Loaded(NamedTuple):
@@ -109,7 +114,7 @@ def _find_compiler(source: Source) -> list[str]:
     if given:
         raise _Failed(f"{source.variable}={given}: no such program; set {source.variable} to a compiler, or unset it")
     names = ", ".join(source.compilers)
-    raise _Failed(f"{names}: none is installed; install {source.compilers[0]}, or set {source.variable} to a compiler")
+    raise _Failed(f"{names}: none is installed; install {source.needs}, or set {source.variable} to a compiler")
 
 
 def _key(source: Source, compiler: list[str]) -> str:
@@ -120,7 +125,7 @@ def _key(source: Source, compiler: list[str]) -> str:
         libc = None
     programs = [os.stat(found) for word in compiler if (found := shutil.which(word))]
     stamps = [(status.st_size, status.st_mtime_ns) for status in programs]
-    parts = (source.file.read_bytes(), source[3:], compiler, stamps, libc, os.uname().machine, processor())
+    parts = (source.file.read_bytes(), source[4:], compiler, stamps, libc, os.uname().machine, processor())
     return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -171,7 +176,7 @@ def _compile(source: Source, compiler: list[str], scratch: Path) -> bytes:
             return built.read_bytes()
     raise _Failed(
         f"{shlex.join(compiler)}: cannot compile {source.file.name} ({why}); "
-        f"set {source.variable} to a compiler that does"
+        f"install {source.needs}, or set {source.variable} to another compiler"
     )
 
 

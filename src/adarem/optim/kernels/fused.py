@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adarem import native
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import adarem
 from adarem.optim.adarem_s import Sphere, adarems, is_dense
@@ -40,7 +41,7 @@ def kernels(device_type: str) -> Kernels:
         found = _tried_triton()
     if found.note:
         consequence = "" if found.name else f" (`fused=True` runs as foreach on {device_type})"
-        warnings.warn(found.note + consequence, stacklevel=2)
+        warnings.warn(found.note + consequence, native.SlowerWarning, stacklevel=2)
     return found
 
 
