@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import lr_scheduler as schedules
+from torch.optim.swa_utils import SWALR, AveragedModel
 
 from adarem import AdaRem, AdaRemS
 from adarem.optim import reference
@@ -348,3 +350,167 @@ def test_caller_keeps_the_state_dict(cls: type[AdaRem]) -> None:
     target.load_state_dict(saved)
     train(target, 1)
     assert before == [[list(part) for part in (*saved["state"].values(), *saved["param_groups"])], list(saved["state"])]
+
+
+@implementations
+@pytest.mark.parametrize("radius", [None, 3.0])
+def test_adarems_state_starts_adarem_s(flags: dict[str, bool], radius: float | None) -> None:
+    source, target = build(AdaRem, flags, decay_every=2, lam=0.5), build(AdaRemS, flags, radius=radius, sphere="tensor")
+    train(source, 5)
+    for p, q in zip(parameters(source), parameters(target), strict=True):
+        q.data.copy_(p)
+    if radius is not None:
+        target.renew_radius()
+    target.load_state_dict(saved_and_loaded(source.state_dict()))
+    assert [g["spherical"] for g in target.param_groups] == [True, False]
+    assert {(g["sphere"], g["radius"], g["slr"], g["lam"]) for g in target.param_groups} == {
+        ("tensor", radius, True, 0.5)
+    }
+    for p, q in zip(parameters(source), parameters(target), strict=True):
+        for key in source.state[p]:
+            assert torch.equal(source.state[p][key], target.state[q][key])
+    weights = parameters(target)[:2]
+    sizes = [p.norm().item() for p in weights]
+    alphas = [1.0, 1.0] if radius is None else [parameters(source)[i].norm().item() / radius for i in range(2)]
+    for group in target.param_groups:
+        group["lr"] = 0.0
+    train(target, 1)
+    assert [target.state[p]["radius"].item() for p in weights] == pytest.approx(sizes)
+    assert [target.state[p]["alpha"].item() for p in weights] == pytest.approx(alphas)
+    assert "alpha" not in target.state[parameters(target)[2]]
+
+
+@implementations
+def test_adarem_takes_nothing_of_a_sphere_from_adarem_s(flags: dict[str, bool]) -> None:
+    source, target = build(AdaRemS, flags, radius=3.0), build(AdaRem, flags)
+    train(source, 5)
+    target.load_state_dict(saved_and_loaded(source.state_dict()))
+    plain = build(AdaRem, flags)
+    train(plain, 1)
+    for p, q, r in zip(*map(parameters, (source, target, plain)), strict=True):
+        assert target.state[q].keys() == plain.state[r].keys()
+        assert all(torch.equal(source.state[p][key], value) for key, value in target.state[q].items())
+    assert [g.keys() for g in target.param_groups] == [g.keys() for g in plain.param_groups]
+    train(target, 1)
+
+
+def test_groups_made_for_spheres_keep_their_mark_in_adarem() -> None:
+    groups = [{"params": [torch.ones(2, requires_grad=True)], "spherical": True}]
+    first, second = AdaRem(copy.deepcopy(groups)), AdaRem(copy.deepcopy(groups))
+    train(first, 1)
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["spherical"]
+    third = AdaRemS([{**groups[0], "spherical": False}])
+    third.load_state_dict(first.state_dict())
+    assert third.param_groups[0]["spherical"]  # saved, and so it wins
+    train(third, 1)
+
+
+@both
+@implementations
+def test_a_loaded_radius_wins(cls: type[AdaRem], flags: dict[str, bool]) -> None:
+    """Also over another one that was given, and a step follows as in the run that saved."""
+    source = build(cls, flags, **({"radius": 2.0} if cls is AdaRemS else {}))
+    train(source, 3)
+    saved = saved_and_loaded(source.state_dict())
+    target = build(cls, flags, **({"radius": 5.0} if cls is AdaRemS else {}))
+    for p, q in zip(parameters(source), parameters(target), strict=True):
+        q.data.copy_(p)
+    target.load_state_dict(saved)
+    assert_same(source, target)
+    train(source, 3, seed=8)
+    train(target, 3, seed=8)
+    assert_same(source, target)
+
+
+# ---- older pickles and schedulers ------------------------------------------------------------------------------------
+
+
+@both
+@implementations
+def test_older_pickles_go_on(cls: type[AdaRem], flags: dict[str, bool]) -> None:
+    """Written before a setting or a part of the state was added, with counts as numbers."""
+    optimizer = build(cls, flags, lam=0.5, decay_every=1)
+    train(optimizer, 3)
+    old = copy.deepcopy(optimizer)
+    late = ("decay_every", "counted_every", "eps", "scope", "maximize", "capturable", "differentiable")
+    state = old.__getstate__()
+    for group in (state["defaults"], *state["param_groups"]):
+        for key in late:
+            group.pop(key, None)
+    for own in state["state"].values():
+        own["step"] = own["step"].item()
+        del own["decay_offset"]
+    revived = cls.__new__(cls)
+    revived.__setstate__(state)
+    train(optimizer, 3)
+    train(revived, 3)
+    assert_same(optimizer, revived)
+    revived.add_param_group({"params": [torch.ones(2, requires_grad=True)]})
+    train(revived, 1)
+
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
+    "OneCycleLR": lambda o: schedules.OneCycleLR(o, max_lr=0.2, total_steps=20, cycle_momentum=False),
+    "CyclicLR": lambda o: schedules.CyclicLR(o, base_lr=0.01, max_lr=0.2, step_size_up=4, cycle_momentum=False),
+    "ReduceLROnPlateau": lambda o: schedules.ReduceLROnPlateau(o, patience=1),
+    "LambdaLR": lambda o: schedules.LambdaLR(o, lambda epoch: np.float64(0.9) ** epoch),
+    "SequentialLR": lambda o: schedules.SequentialLR(
+        o, [schedules.LinearLR(o, 0.1, total_iters=3), schedules.CosineAnnealingLR(o, 9)], [3]
+    ),
+    "CosineAnnealingWarmRestarts": lambda o: schedules.CosineAnnealingWarmRestarts(o, 5),
+    "SWALR": lambda o: SWALR(o, swa_lr=0.05, anneal_epochs=3),
+}
+
+
+@both
+@implementations
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_torchs_schedulers_run(cls: type[AdaRem], flags: dict[str, bool], name: str) -> None:
+    """With a resume in the midst, which ends with the bits of the uninterrupted run."""
+    straight, first = build(cls, flags), build(cls, flags)
+    schedule, interrupted = SCHEDULES[name](straight), SCHEDULES[name](first)
+
+    def run(optimizer: AdaRem, scheduler: Any, steps: range) -> None:
+        for step in steps:
+            train(optimizer, 1, seed=step)
+            scheduler.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+
+    run(straight, schedule, range(12))
+    run(first, interrupted, range(6))
+    resumed = build(cls, flags)
+    again = SCHEDULES[name](resumed)
+    resumed.load_state_dict(saved_and_loaded(first.state_dict()))
+    again.load_state_dict(copy.deepcopy(interrupted.state_dict()))
+    for p, q in zip(parameters(first), parameters(resumed), strict=True):
+        q.data.copy_(p)
+    run(resumed, again, range(6, 12))
+    assert_same(straight, resumed)
+    assert straight.param_groups[0]["lr"] != 0.1
+
+
+@both
+def test_a_cycled_momentum_is_refused_by_torch(cls: type[AdaRem]) -> None:
+    with pytest.raises(ValueError, match="cycle_momentum"):
+        schedules.OneCycleLR(build(cls), max_lr=0.2, total_steps=20)
+
+
+@both
+def test_averaged_model(cls: type[AdaRem]) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+    groups: list[dict[str, Any]] = [{"params": [model[0].weight]}, {"params": list(model[1:].parameters())}]
+    if cls is AdaRemS:
+        groups[0]["spherical"] = True
+    optimizer, average = cls(groups, lr=0.1), AveragedModel(model)
+    scheduler = SWALR(optimizer, swa_lr=0.05, anneal_epochs=2)
+    seen = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        model(torch.randn(16, 4)).square().mean().backward()
+        optimizer.step()
+        average.update_parameters(model)
+        scheduler.step()
+        seen.append(model[0].weight.detach().clone())
+    torch.testing.assert_close(average.module[0].weight.detach(), torch.stack(seen).mean(0))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)

@@ -13,9 +13,9 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 from adarem.optim import compat, sharded
 from adarem.optim import state as kept
 from adarem.optim.check import check_parameters, check_step
+from adarem.optim.chunks import Chunk, chunks, update_chunk
 from adarem.optim.state import Group, State
 from adarem.optim.step import (
-    Chunk,
     Memory,
     Scalars,
     StepSettings,
@@ -23,7 +23,6 @@ from adarem.optim.step import (
     abs_max,
     average_dtype,
     choose,
-    chunks,
     coefficients,
     rates,
     real_views,
@@ -85,7 +84,7 @@ class AdaRem(Optimizer):
         ValueError: a setting is out of its range, in a group or as a default.
         TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
-            unsupported device or type.
+            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)
@@ -93,6 +92,9 @@ class AdaRem(Optimizer):
         >>> loss_fn(model(input), target).backward()
         >>> optimizer.step()
     """
+
+    _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
+    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
 
     def __init__(
         self,
@@ -130,7 +132,9 @@ class AdaRem(Optimizer):
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         kept.make_plain(defaults, defaults)
         self._check_group({**defaults, "decay_every": kept.resolved(defaults["decay_every"])})
+        self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
@@ -170,6 +174,9 @@ class AdaRem(Optimizer):
             self._warned_of_decay = True
             warnings.warn(kept.undecided(settings["lam"]), stacklevel=2)
 
+    def _over_model(self, group: Group) -> str | None:  # the setting that takes a maximum or norm over parameters
+        return "scope" if group["scope"] == "model" else None
+
     @property
     def _step_supports_amp_scaling(self) -> bool:
         # Read by torch.amp.GradScaler: True hands grad_scale and found_inf to step instead of synchronising.
@@ -177,6 +184,7 @@ class AdaRem(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._provisional = frozenset()
         for group in (self.defaults, *self.param_groups):
             for key, default in self._added_settings().items():
                 group.setdefault(key, default)
@@ -249,6 +257,8 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
+        if self._has_share or self._provisional or not self.state:
+            self._begin(group)
         kept.make_plain(group, self.defaults)
         kept.continue_decay(group, self.state)
         tensors = StepTensors(*lists)
@@ -258,7 +268,12 @@ class AdaRem(Optimizer):
         states: list[State] = [self.state[p] for p in params if p in self.state]
         if len(states) < len(params) or not all("exp_avg" in s and "decay_offset" in s for s in states):
             self._check_before_first_step(group)
-            states = [self._made_state(p, group) for p in params]
+            for p in params:
+                if "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                if "decay_offset" not in self.state[p]:  # older and hand-made states
+                    self.state[p]["decay_offset"] = kept.new_count(0.0, p, group)
+            states = [self.state[p] for p in params]
         steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
         kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
         if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(_dtype_of, steps + offsets)) <= kinds:
@@ -276,18 +291,23 @@ class AdaRem(Optimizer):
         tensors.decay_offsets.extend(offsets)
         return not group["fused"] and any(map(Tensor.is_complex, params))
 
-    def _made_state(self, p: Tensor, group: Group) -> State:
-        """The state of a parameter, with what it lacks."""
-        state: State = self.state[p]
-        if "exp_avg" not in state:
-            state["step"] = kept.new_count(0.0, p, group)
-            state["exp_avg"] = torch.zeros_like(
-                p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
-            )
-            state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
-        if "decay_offset" not in state:  # older and hand-made states
-            state["decay_offset"] = kept.new_count(0.0, p, group)
-        return state
+    def _begin(self, group: Group) -> None:
+        """Looks again at what was there at construction: since then parameters may be wrapped, moved or converted."""
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
+        begun = {p for p in group["params"] if p in self._provisional and p.grad is not None}
+        for p in begun:
+            if not self.state[p]["step"]:
+                self._make_state(p, group)
+        self._provisional -= begun
+
+    def _make_state(self, p: Tensor, group: Group) -> None:
+        state = self.state[p]
+        state["step"] = kept.new_count(0.0, p, group)
+        state["exp_avg"] = torch.zeros_like(
+            p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
+        )
+        state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+        state["decay_offset"] = kept.new_count(0.0, p, group)
 
     def _check_before_first_step(self, first: Group) -> None:
         """Refuses what the step will not take in ``first`` and the groups after it, before any state is made."""
@@ -320,6 +340,9 @@ class AdaRem(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         compiling = torch.compiler.is_compiling()
+        if not compiling and not self.state and compat.in_state_initialization():
+            self._make_states()
+            return loss
         for group in self.param_groups:
             if not compiling:
                 self._check_changed_group(group)
@@ -357,15 +380,18 @@ class AdaRem(Optimizer):
     def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
         return check_step(tensors, settings, optimizer=type(self).__name__)
 
+    def _make_states(self) -> None:
+        """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad and p.numel() and not p.is_meta and "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                    self._provisional |= {p}
+
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
-        maxima = [
-            self.state[p]["exp_avg_max"]
-            for group in self.param_groups
-            if group["scope"] == "model"
-            for p in group["params"]
-            if "exp_avg_max" in self.state.get(p, {})
-        ]
+        params = [p for group in self.param_groups if group["scope"] == "model" for p in group["params"]]
+        maxima = [self.state[p]["exp_avg_max"] for p in params if "exp_avg_max" in self.state.get(p, {})]
         if not maxima:
             return None
         return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
@@ -438,7 +464,7 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
     everything = Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
     for chunk in [everything] if compiling else chunks(everything):
-        _update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
+        update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
     if not compiling and tensors.state_steps[0].is_cpu:
         # A 0-dim tensor on the CPU as the addend: a number would be wrapped into a tensor again for each step.
         compat.foreach_add_(tensors.state_steps, torch.tensor(1.0, device="cpu"), alpha=1.0)
@@ -446,56 +472,8 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
         compat.foreach_add_(tensors.state_steps, 1)
 
 
-def _update_chunk(chunk: Chunk, settings: StepSettings, on_host: bool) -> None:
-    params, grads, exp_avgs, maxima, lam_t, lrs = chunk
-    if any(g.dtype != exp_avgs[0].dtype for g in grads):
-        grads = [g.to(exp_avgs[0].dtype) for g in grads]
-    if settings.maximize:
-        grads = list(compat.foreach_neg(grads))
-    shared = settings.model_maximum
-    max_m = maxima if shared is None else [shared.to(maxima[0].device, maxima[0].dtype)] * len(params)
-    divisors: list[Any] = torch.stack(max_m).tolist() if on_host else max_m
-    sizes = compat.foreach_abs(grads)
-    if settings.eps == 0:
-        # m is divided first: |g| m underflows in float32, |g| lam_t / max|m| overflows. The clamp is that of above.
-        tiny = torch.finfo(maxima[0].dtype).tiny
-        clamped = [tiny if m < tiny else m for m in divisors] if on_host else [m.clamp(min=tiny) for m in max_m]
-        scales: list[Any] = [c / m for c, m in zip(lam_t, clamped, strict=True)]
-        updates = compat.foreach_mul(exp_avgs, scales)
-        compat.foreach_mul_(updates, sizes)
-    else:
-        compat.foreach_mul_(sizes, divisors)
-        compat.foreach_add_(sizes, settings.eps)
-        updates = compat.foreach_div(grads, sizes)
-        compat.foreach_mul_(updates, exp_avgs)
-        compat.foreach_mul_(updates, grads)
-        compat.foreach_mul_(updates, lam_t)
-    compat.foreach_add_(updates, grads)
-    if settings.weight_decay != 0:
-        compat.foreach_add_(updates, params, alpha=settings.weight_decay)
-    first = lrs[0]
-    if not isinstance(first, Tensor) and len(set(lrs)) == 1:
-        compat.foreach_add_(params, updates, alpha=-first)
-    else:
-        one = isinstance(first, Tensor) and first is lrs[-1]
-        compat.foreach_mul_(updates, first.to(params[0].device) if one else lrs)
-        compat.foreach_sub_(params, updates)
-
-    compat.foreach_lerp_(exp_avgs, grads, 1 - settings.beta)
-    # On the CPU foreach's norm takes ten times as long as the tensors one by one.
-    largest = map(abs_max, exp_avgs) if params[0].is_cpu else compat.foreach_norm(exp_avgs, math.inf)
-    compat.foreach_copy_(maxima, list(largest))
-
-
 def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    if lrs is None:
-        fused_step(tensors, settings)
-        return
-    # A kernel takes one rate. Parameters on one sphere have one, mostly.
-    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
-    for rate in dict.fromkeys(values):
-        alike = [i for i, value in enumerate(values) if value == rate]
-        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
+    fused_step(tensors, settings, lrs=lrs)

@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,11 +13,6 @@ from adarem.optim import compat
 Step = TypeVar("Step", bound=Callable[..., None])
 
 Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
-
-
-# Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
-# and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
-_CPU_CHUNK = 1 << 20
 
 
 class StepTensors(NamedTuple):
@@ -115,25 +110,3 @@ def abs_max(m: Tensor) -> Tensor:
     """max|m| without a temporary of m's size; 0-dim, NaN if any element is."""
     low, high = torch.aminmax(m)
     return torch.maximum(high, -low)
-
-
-class Chunk(NamedTuple):
-    params: list[Tensor]
-    grads: list[Tensor]
-    exp_avgs: list[Tensor]
-    maxima: list[Tensor]
-    lam_t: Scalars
-    lrs: Scalars
-
-
-def chunks(everything: Chunk) -> Iterator[Chunk]:
-    """Parts of one device and one type each; on the CPU small enough for the cache."""
-    for chosen in compat.indices_by_device_and_dtype(everything.params):
-        alike = Chunk._make([xs[i] for i in chosen] for xs in everything)
-        start, size = 0, 0
-        for i, p in enumerate(alike.params):
-            if p.is_cpu and size and size + p.numel() > _CPU_CHUNK:
-                yield Chunk._make(xs[start:i] for xs in alike)
-                start, size = i, 0
-            size += p.numel()
-        yield Chunk._make(xs[start:] for xs in alike)
