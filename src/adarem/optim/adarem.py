@@ -138,9 +138,10 @@ class AdaRem(Optimizer):
         for key in ("beta", "lam"):
             if not 0.0 <= group[key] <= 1.0:
                 raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
+        for key in ("decay_every", "counted_every"):
+            every = group.get(key, 1)
+            if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+                raise ValueError(f"Invalid {key} value: {every}")
         if group["scope"] not in ("tensor", "model"):
             raise ValueError(f"Invalid scope value: {group['scope']}")
         if group["fused"] and group["differentiable"]:
