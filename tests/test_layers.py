@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "data": {"run", "native"},
     "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
-    "doctor": {"run", "dependencies", "data", "launch"},
+    "doctor": {"run", "native", "dependencies", "data", "launch"},
     "train": {"run", "native", "dependencies", "data", "optim", "tracking"},
     "report": {"run", "resources"},
     "tracking": {"run", "report"},

@@ -399,10 +399,19 @@ def test_what_a_killed_process_left_is_removed(place: Path, monkeypatch: pytest.
     assert_no_leftovers(place)
 
 
+def test_where_nothing_can_be_locked_each_process_compiles(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, kind: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert_works(native.load(source(place)))
+    assert_no_leftovers(place)
+
+
 @pytest.mark.parametrize("held", ["by a process that hangs", "by another user"])
 def test_nobody_waits_for_ever(held: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "WAIT_SECONDS", 0.3)
-    name = f"answer-{native._key(source(place), native._find_compiler(source(place)))}"
+    name = f"answer-{native._key(source(place), native.find_compiler('CC', ('cc',), ''))}"
     with native._scratch(name) as scratch:
         if held == "by another user":
             monkeypatch.setattr(native, "_hold", lambda folder: (_ for _ in ()).throw(PermissionError()))
@@ -430,3 +439,16 @@ def test_the_processor_is_named_or_empty(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert native.processor() == ""
+
+
+def test_notes_are_one_line_whatever_paths_hold(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "answer.c" / "a\nb"))
+    assert_works(native.load(source(place)), "a b")
+    monkeypatch.setenv("CC", "no\nsuch")
+    assert native.load(source(place)).note == "CC=no such: no such program; set CC to a compiler, or unset it"
+
+
+def test_a_full_temporary_directory_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", str(script(place, "echo 'fatal error: x.s: No space left on device' >&2; exit 1")))
+    note = native.load(source(place)).note
+    assert note.endswith(f"; free some in {place / 'temporary'}, or set TMPDIR to another folder")
