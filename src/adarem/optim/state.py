@@ -33,6 +33,32 @@ def make_plain(group: Group, own: Iterable[str]) -> None:
             group[key] = value.item()
 
 
+def check_settings(group: Group) -> None:
+    """Raises ValueError, TypeError or RuntimeError, in torch's words, for settings of AdaRem out of their ranges."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    for key in ("lr", "beta", "lam", "eps", "weight_decay"):
+        if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
+            raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
+    for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
+        if not 0.0 <= group[key] < math.inf:
+            raise ValueError(f"Invalid {name}: {group[key]}")
+    for key in ("beta", "lam"):
+        if not 0.0 <= group[key] <= 1.0:
+            raise ValueError(f"Invalid {key} value: {group[key]}")
+    for key in ("decay_every", "counted_every"):
+        every = group.get(key, 1)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"Invalid {key} value: {every}")
+    if group["scope"] not in ("tensor", "model"):
+        raise ValueError(f"Invalid scope value: {group['scope']}")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+
 def resolved(decay_every: int | None) -> int:
     """The steps between two multiplications by λ: None is 1, Algorithm 1's."""
     return 1 if decay_every is None else decay_every
