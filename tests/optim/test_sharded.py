@@ -1,11 +1,25 @@
 """Parameters spread over processes: each way to spread them computes what one process computes."""
 
+import copy
 import itertools
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor
 
 from adarem import AdaRem, AdaRemS
@@ -60,19 +74,209 @@ class EqualsOneProcess:
         assert sharding.largest_difference(*found) < EXACT
 
 
+@dataclass(frozen=True)
+class Resumes:
+    """A second network and optimizer that load what the first ones save have their state, and go on as they do."""
+
+    way: str
+    layout: str
+    settings: dict[str, Any]
+    implementation: str
+    other_layout: str | None = None  # that of the second network; None is the first one's
+    dtype: torch.dtype = torch.float64
+
+    def __call__(self) -> None:
+        flags = IMPLEMENTATIONS[self.implementation]
+        model = sharding.spread(sharding.network(self.dtype), self.layout)
+        optimizer = build(model, self.settings, **flags)
+        sharding.train(model, optimizer, steps=5)
+        other = sharding.network(self.dtype)
+        with torch.no_grad():
+            for p in other.parameters():
+                p.add_(0.1)
+        sharding.spread(other, self.other_layout or self.layout)
+        other_optimizer = build(other, self.settings, **flags)
+        WAYS[self.way](model, optimizer, other, other_optimizer)
+        for p in other.parameters():
+            m = other_optimizer.state[p]["exp_avg"]
+            assert getattr(m, "placements", None) == getattr(p, "placements", None)
+        # Layouts sum up squares in different orders: what follows is equal to rounding.
+        for tolerance in (0.0, 0.0 if self.other_layout is None else EXACT):
+            found = sharding.values(model, optimizer), sharding.values(other, other_optimizer)
+            assert [x.dtype for x in found[0].values()] == [x.dtype for x in found[1].values()]
+            assert sharding.largest_difference(*found) <= tolerance
+            sharding.train(model, optimizer, steps=5, seed=2)
+            sharding.train(other, other_optimizer, steps=5, seed=2)
+
+
+def _through_own_dicts(model: nn.Module, optimizer: AdaRem, other: nn.Module, other_optimizer: AdaRem) -> None:
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    other_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+@dataclass(frozen=True)
+class _ThroughStateDicts:
+    """torch.distributed.checkpoint.state_dict's functions, with options."""
+
+    saving: StateDictOptions
+    loading: StateDictOptions
+
+    def __call__(self, model: nn.Module, optimizer: AdaRem, other: nn.Module, other_optimizer: AdaRem) -> None:
+        weights, state = copy.deepcopy(get_state_dict(model, optimizer, options=self.saving))
+        set_model_state_dict(other, weights, options=self.loading)
+        set_optimizer_state_dict(other, other_optimizer, state, options=self.loading)
+
+
+@dataclass(frozen=True)
+class _ThroughFiles:
+    """torch.distributed.checkpoint's save and load."""
+
+    options: StateDictOptions
+
+    def __call__(self, model: nn.Module, optimizer: AdaRem, other: nn.Module, other_optimizer: AdaRem) -> None:
+        folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else ""]
+        dist.broadcast_object_list(folder)
+        sharding.save(folder[0], model, optimizer, self.options)
+        sharding.load(folder[0], other, other_optimizer, self.options)
+        dist.barrier()
+        if dist.get_rank() == 0:
+            shutil.rmtree(folder[0])
+
+
+_FULL = StateDictOptions(full_state_dict=True)
+_FLAT = StateDictOptions(flatten_optimizer_state_dict=True)
+WAYS: dict[str, Callable[[nn.Module, AdaRem, nn.Module, AdaRem], None]] = {
+    "own": _through_own_dicts,
+    "sharded": _ThroughStateDicts(StateDictOptions(cpu_offload=True), StateDictOptions()),
+    "flat": _ThroughStateDicts(_FLAT, _FLAT),
+    "full": _ThroughStateDicts(_FULL, _FULL),
+    "first process": _ThroughStateDicts(
+        StateDictOptions(full_state_dict=True, cpu_offload=True),
+        StateDictOptions(full_state_dict=True, broadcast_from_rank0=True),
+    ),
+    "files": _ThroughFiles(StateDictOptions()),
+    "flat files": _ThroughFiles(_FLAT),
+}
+
+
 def every(world: int) -> list[EqualsOneProcess]:
     combinations = itertools.product(sharding.LAYOUTS[world], ALGORITHMS, IMPLEMENTATIONS)
     return [EqualsOneProcess(*combination) for combination in combinations]
+
+
+def every_resume(world: int) -> list[Resumes]:
+    algorithms = ({}, {"sphere": "model", "radius": 3.0}, {"sphere": "tensor"})
+    return [
+        *(Resumes(*c) for c in itertools.product(WAYS, sharding.LAYOUTS[world], algorithms, IMPLEMENTATIONS)),
+        *(Resumes(way, "fsdp", {"sphere": "model"}, "fused", dtype=torch.bfloat16) for way in WAYS),
+        *(
+            Resumes(way, one, {"sphere": "model"}, "foreach", other)
+            for way in ("full", "files")
+            for one, other in itertools.permutations(sharding.LAYOUTS[world], 2)
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class RefusesFlatParameters:
+    """FullyShardedDataParallel's, in every process, whether they are wrapped before the optimizer is built or after."""
+
+    original: bool
+
+    def __call__(self) -> None:
+        wrapped = FullyShardedDataParallel(
+            sharding.network(), use_orig_params=self.original, device_id=torch.device("cpu")
+        )
+        for algorithm in (AdaRem, AdaRemS):
+            with pytest.raises(RuntimeError, match="flat parameters.*use torch.distributed.fsdp.fully_shard"):
+                algorithm(wrapped.parameters(), lr=0.1)
+        if not self.original:
+            return
+        model = sharding.network()
+        optimizer = AdaRem(model.parameters(), lr=0.1)
+        wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+        wrapped(torch.ones(4, 6, dtype=torch.float64)).sum().backward()
+        with pytest.raises(RuntimeError, match="flat parameters.*use torch.distributed.fsdp.fully_shard"):
+            optimizer.step()
+
+
+def takes_original_parameters_that_are_complete() -> None:
+    found = []
+    for wrap in (False, True):
+        model = sharding.network()
+        outer: nn.Module = model
+        if wrap:
+            outer = FullyShardedDataParallel(
+                model,
+                use_orig_params=True,
+                sharding_strategy=ShardingStrategy.NO_SHARD,
+                device_id=torch.device("cpu"),
+            )
+        optimizer = build(model, {"sphere": "model", "scope": "model"}, foreach=True)
+        sharding.train(outer, optimizer, steps=20)
+        found.append(sharding.values(model, optimizer))
+    names = [{k.removeprefix("_fsdp_wrapped_module."): v for k, v in values.items()} for values in found]
+    assert sharding.largest_difference(*names) < EXACT
+
+
+@dataclass(frozen=True)
+class ZeroRedundancy:
+    """Shares of the parameters: equal to one process, or refused where a maximum or norm is over the model."""
+
+    settings: dict[str, Any]
+    refused: str | None
+
+    def __call__(self) -> None:
+        found = []
+        for share in (False, True):
+            model = sharding.network()
+            groups = build(model, self.settings).param_groups
+            given = [{"params": g["params"], "spherical": g.get("spherical", False)} for g in groups]
+            algorithm = AdaRemS if "sphere" in self.settings else AdaRem
+            if algorithm is AdaRem:
+                given = [{"params": g["params"]} for g in groups]
+            settings = {"lr": 0.1, "weight_decay": 1e-2, **self.settings}
+            if not share:
+                optimizer: torch.optim.Optimizer = algorithm(given, **settings)
+            elif self.refused is not None:
+                with pytest.raises(
+                    RuntimeError, match=f"{self.refused}='model' needs all parameters, and ZeroRedundancy"
+                ):
+                    ZeroRedundancyOptimizer(given, optimizer_class=algorithm, **settings)
+                return
+            else:
+                optimizer = ZeroRedundancyOptimizer(given, optimizer_class=algorithm, **settings)
+            sharding.train(model, optimizer, steps=20)
+            found.append({name: p.detach() for name, p in model.named_parameters()})
+        assert sharding.largest_difference(*found) == 0
+
+
+REFUSALS = [
+    RefusesFlatParameters(original=True),
+    RefusesFlatParameters(original=False),
+    takes_original_parameters_that_are_complete,
+    ZeroRedundancy({}, None),
+    ZeroRedundancy({"sphere": "tensor"}, None),
+    ZeroRedundancy({"scope": "model"}, "scope"),
+    ZeroRedundancy({"sphere": "model"}, "sphere"),
+]
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_equals_one_process(world: int) -> None:
     # A stride without common divisor with the number of implementations, algorithms or layouts: all pairs of values
     # occur, nearly.
-    sharding.run_in_processes(world, every(world)[::13])
+    cases: list[Callable[[], None]] = [*every(world)[::13], *every_resume(world)[::19]]
+    sharding.run_in_processes(world, [*cases, *(REFUSALS if world == 2 else [])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_every_combination_equals_one_process(world: int) -> None:
     sharding.run_in_processes(world, every(world))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 4])
+def test_every_way_to_save_and_load_resumes(world: int) -> None:
+    sharding.run_in_processes(world, every_resume(world))

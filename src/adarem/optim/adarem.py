@@ -71,7 +71,8 @@ class AdaRem(Optimizer):
         ValueError: a setting is out of its range, in a group or as a default.
         TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
-            unsupported device or type.
+            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer, where
+            each process has a share of the parameters.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)
@@ -79,6 +80,9 @@ class AdaRem(Optimizer):
         >>> loss_fn(model(input), target).backward()
         >>> optimizer.step()
     """
+
+    _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
+    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
 
     def __init__(
         self,
@@ -116,7 +120,9 @@ class AdaRem(Optimizer):
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
         make_plain(defaults, defaults)
         self._check_group({**defaults, "decay_every": resolved(defaults["decay_every"])})
+        self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
@@ -156,6 +162,10 @@ class AdaRem(Optimizer):
             self._warned_of_decay = True
             warnings.warn(undecided(settings["lam"]), stacklevel=2)
 
+    def _over_model(self, group: Group) -> str | None:
+        """The setting by which a group takes a maximum or a norm over several parameters, if any."""
+        return "scope" if group["scope"] == "model" else None
+
     @property
     def _step_supports_amp_scaling(self) -> bool:
         # Read by torch.amp.GradScaler: True hands grad_scale and found_inf to step instead of synchronising.
@@ -163,6 +173,7 @@ class AdaRem(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._provisional = frozenset()
         for group in (self.defaults, *self.param_groups):
             for key, default in self._added_settings().items():
                 group.setdefault(key, default)
@@ -236,6 +247,8 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
+        if self._has_share or self._provisional or not self.state:  # parameters may be wrapped before the first step
+            sharded.check_complete(self.param_groups, self._over_model, self._has_share)
         make_plain(group, self.defaults)
         continue_decay(group, self.state)
         tensors = StepTensors(*lists)
@@ -250,7 +263,7 @@ class AdaRem(Optimizer):
                 continue  # nothing to update, and the maximum of nothing does not exist
             has_complex |= p.is_complex()
             state = self.state[p]
-            if "exp_avg" not in state:
+            if "exp_avg" not in state or (p in self._provisional and not state["step"]):
                 self._make_state(p, group)
             if "decay_offset" not in state:  # older and hand-made states
                 state["decay_offset"] = new_count(0.0, p, group)
@@ -265,6 +278,7 @@ class AdaRem(Optimizer):
             tensors.maxima.append(state["exp_avg_max"])
             tensors.state_steps.append(step)
             tensors.decay_offsets.append(state["decay_offset"])
+        self._provisional = self._provisional.difference(tensors.params)
         return has_complex
 
     def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
@@ -303,6 +317,9 @@ class AdaRem(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not torch.compiler.is_compiling() and not self.state and compat.in_state_initialization():
+            self._make_states()
+            return loss
         model_maximum = self._model_maximum()
         for group in self.param_groups:
             tensors = StepTensors([], [], [], [], [], [])
@@ -316,6 +333,14 @@ class AdaRem(Optimizer):
             )
             self._update(group, tensors, settings)
         return loss
+
+    def _make_states(self) -> None:
+        """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad and p.numel() and not p.is_meta and "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                    self._provisional |= {p}
 
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
@@ -471,11 +496,4 @@ def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | N
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    if lrs is None:
-        fused_step(tensors, settings)
-        return
-    # A kernel takes one rate. Parameters on one sphere have one, mostly.
-    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
-    for rate in dict.fromkeys(values):
-        alike = [i for i, value in enumerate(values) if value == rate]
-        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
+    fused_step(tensors, settings, lrs=lrs)

@@ -61,6 +61,7 @@ class AdaRemS(AdaRem):
 
     Raises:
         ValueError: besides AdaRem's, a spherical parameter whose norm is 0, infinite or NaN.
+        RuntimeError: besides AdaRem's, ``sphere="model"`` under ZeroRedundancyOptimizer.
 
     Example:
         >>> groups = adarem.optim.param_groups(model, images, weight_decay=1e-4)
@@ -125,13 +126,18 @@ class AdaRemS(AdaRem):
     def add_param_group(self, param_group: Group) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if group["spherical"]:
-            try:
+        try:
+            if group["spherical"]:
                 with torch.set_grad_enabled(group["differentiable"]):
                     self._place_on_sphere(group)
-            except ValueError:
-                self.param_groups.pop()
-                raise
+            if any(g["spherical"] and g["radius"] is not None for g in self.param_groups):
+                self._make_states()  # programs that save and load expect no state yet, or that of every parameter
+        except (ValueError, RuntimeError):
+            self.param_groups.pop()
+            raise
+
+    def _over_model(self, group: Group) -> str | None:
+        return "sphere" if group["spherical"] and group["sphere"] == "model" else super()._over_model(group)
 
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
         """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
@@ -198,19 +204,37 @@ class AdaRemS(AdaRem):
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
         has_complex = super()._init_group(group, *lists)
         params = StepTensors(*lists).params
-        new = [p for p in params if "radius" not in self.state[p]] if group["spherical"] else []
-        if new:
-            everyone = [p for p in group["params"] if p.numel()]
-            known = [self.state[p]["radius"] for p in everyone if "radius" in self.state.get(p, {})]
-            common = None
-            if group["sphere"] == "model":
-                common = known[0] if known else norm(everyone)
-            radii = _full_norms(new) if common is None else [common] * len(new)
-            for p, radius in zip(new, radii, strict=True):
-                # one tensor each: states that share storage would not survive a state_dict round trip
-                self.state[p]["radius"] = radius.to(p.device).clone()
-                self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
+        if group["spherical"]:
+            self._fix_radii(group, params)
         return has_complex
+
+    def _make_states(self) -> None:
+        super()._make_states()
+        for group in self.param_groups:
+            if group["spherical"]:
+                self._fix_radii(group, [p for p in group["params"] if "exp_avg" in self.state.get(p, {})])
+
+    def _make_state(self, p: Tensor, group: Group) -> None:
+        super()._make_state(p, group)
+        if group["radius"] is None:  # weights loaded until the first step count
+            for key in ("radius", "alpha"):
+                self.state[p].pop(key, None)
+
+    def _fix_radii(self, group: Group, params: list[Tensor]) -> None:
+        """The radius of each parameter that has none: its norm now, or that of its sphere."""
+        new = [p for p in params if "radius" not in self.state[p]]
+        if not new:
+            return
+        everyone = [p for p in group["params"] if p.numel()]
+        known = [p for p in everyone if "radius" in self.state.get(p, {}) and p not in self._provisional]
+        common = None
+        if group["sphere"] == "model":
+            common = self.state[known[0]]["radius"] if known else norm(everyone)
+        radii = _full_norms(new) if common is None else [common] * len(new)
+        for p, radius in zip(new, radii, strict=True):
+            # one tensor each: states that share storage would not survive a state_dict round trip
+            self.state[p]["radius"] = radius.to(p.device).clone()
+            self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
 
     def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:
         params = tensors.params

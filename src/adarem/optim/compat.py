@@ -3,7 +3,12 @@
 A comment at each name says what replaces it in a torch that no longer has it.
 """
 
+import gc
+import inspect
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +58,9 @@ __all__ = [
     "foreach_neg",
     "foreach_norm",
     "foreach_sub_",
+    "flat_parts",
+    "in_state_initialization",
+    "in_zero_redundancy",
     "indices_by_device_and_dtype",
     "is_wrapper_tensor",
     "unwrap",
@@ -93,6 +101,50 @@ def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
 def is_wrapper_tensor(p: Tensor) -> bool:
     """Whether a tensor wraps others and has no memory of its own."""
     return is_traceable_wrapper_subclass(p)  # In its place: hasattr(p, "__tensor_flatten__").
+
+
+def flat_parts(params: Sequence[Tensor]) -> bool:
+    """Whether any of ``params`` is FSDP1's: a flat one that joins others, or one process's part of a parameter."""
+    # In its place: False; torch without these names has no FSDP1.
+    marked = [p for p in params if getattr(p, "_fsdp_flattened", False)]
+    if not marked:
+        return False
+    # With use_orig_params and NO_SHARD, or in one process, they are complete parameters; only the handles know.
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+    handles = [x for x in gc.get_objects() if type(x) is FlatParamHandle]
+    complete = {id(p) for h in handles if not h.uses_sharded_strategy for p in h.flat_param._params or ()}
+    return any(id(p) not in complete for p in marked)
+
+
+def in_zero_redundancy() -> bool:
+    """Whether a ZeroRedundancyOptimizer is building its local optimizer, for its process's share of the parameters."""
+    # In its place: False, and a maximum over the model would be that over a process's share.
+    return _is_calling("torch.distributed.optim.zero_redundancy_optimizer", _zero_builder)
+
+
+def in_state_initialization() -> bool:
+    """Whether torch.distributed.checkpoint calls step, at rate 0 and gradients 0, to have the state made."""
+    # In its place: False; that step then counts as one.
+    return _is_calling("torch.distributed.checkpoint.state_dict", lambda module: module._init_optim_state)
+
+
+def _zero_builder(module: Any) -> Any:
+    return module.ZeroRedundancyOptimizer._init_local_optimizer
+
+
+def _is_calling(module_name: str, function_in: Callable[[Any], Any]) -> bool:
+    """Whether a function of a module, if that is imported, is among the callers."""
+    module = sys.modules.get(module_name)
+    code = None
+    try:
+        code = inspect.unwrap(function_in(module)).__code__
+    except AttributeError:  # not imported, or not in this version of torch
+        return False
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:

@@ -3,12 +3,12 @@
 Implementations differ in the last bits. Ranks with different ones would train different weights.
 """
 
-import warnings
 from typing import NamedTuple
 
 from adarem.optim.kernels.fused import kernels
 from adarem.run.config import OptimizerConfig
 from adarem.train.distributed.context import RankContext
+from adarem.train.slower import collecting, of_all_ranks
 
 
 class Implementation(NamedTuple):
@@ -31,14 +31,8 @@ def agree(context: RankContext, optimizer: OptimizerConfig) -> Implementation | 
     if optimizer.imported is not None or optimizer.name not in ("adarem", "adarem_s"):
         return None
     context.heartbeat.repeat()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run's log has the notes, once for all ranks
+    with collecting():  # the run's log has the notes
         own = kernels(context.device.type)
-    ranks = context.gather(own)
-    everywhere = all(kernel.name for kernel in ranks)
-    notes: dict[str, int] = {}  # each once, with the first rank that has it
-    for rank, kernel in enumerate(ranks):
-        if kernel.note:
-            notes.setdefault(kernel.note, rank)
-    lines = [f"rank {rank} on {context.hosts[rank]}: {note}" for note, rank in notes.items()]
-    return Implementation(f"fused ({own.name})" if everywhere else "foreach", tuple(lines))
+    everywhere = all(context.gather(bool(own.name)))
+    notes = of_all_ranks(context, [own.note] if own.note else [])
+    return Implementation(f"fused ({own.name})" if everywhere else "foreach", notes)

@@ -32,6 +32,7 @@ from adarem.train.models.build import initialise
 from adarem.train.models.library import count_parameters
 from adarem.train.named_optimizers import build_named, load_named
 from adarem.train.optimizers import build_optimizer
+from adarem.train.slower import collecting, of_all_ranks
 from adarem.train.state import CheckpointRecord
 from adarem.train.tasks.base import Evaluation, FinalResult, Task
 from adarem.train.tasks.image import ImageTask
@@ -112,7 +113,10 @@ def _train(
     # Data, network and optimizer, then the state of the last checkpoint.
     newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
     fused = implementation is None or implementation.fused
-    trainer = _build(run, config, context, resumes=newest.path is not None, fused=fused)
+    with collecting() as slower:
+        trainer = _build(run, config, context, resumes=newest.path is not None, fused=fused)
+    known = implementation.notes if implementation else ()
+    slow = [note for note in of_all_ranks(context, slower) if note not in known]
     on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
     notes = _restore(trainer, newest)
 
@@ -120,7 +124,7 @@ def _train(
     if attempt.console is not None:
         wandb_copy = SyncProcess(run, config)
         stack.callback(wandb_copy.close)
-        for note in [*notes, *filter(None, [wandb_copy.problem])]:
+        for note in [*slow, *notes, *filter(None, [wandb_copy.problem])]:
             attempt.console.info(note)
 
     # Training and its three ends.
