@@ -456,9 +456,7 @@ ROWS: dict[str, Row] = {
     "DDP": Row(ddp, ranks=2),
     "ZeroRedundancyOptimizer": Row(zero, ranks=2),
     'ZeroRedundancyOptimizer, sphere="tensor"': Row(zero, ranks=2, settings=ALONE),
-    'ZeroRedundancyOptimizer, scope="model", sphere="tensor"': Row(
-        zero, ranks=2, settings={"scope": "model", **ALONE}
-    ),
+    'ZeroRedundancyOptimizer, scope="model", sphere="tensor"': Row(zero, ranks=2, settings={"scope": "model", **ALONE}),
     "FSDP2": Row(fsdp2, ranks=2),
     'FSDP2, scope="model", sphere="tensor"': Row(fsdp2, ranks=2, settings={"scope": "model", **ALONE}),
     "tensor parallel": Row(tensor_parallel, ranks=2),
