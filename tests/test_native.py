@@ -399,6 +399,15 @@ def test_what_a_killed_process_left_is_removed(place: Path, monkeypatch: pytest.
     assert_no_leftovers(place)
 
 
+def test_where_nothing_can_be_locked_each_process_compiles(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, kind: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert_works(native.load(source(place)))
+    assert_no_leftovers(place)
+
+
 @pytest.mark.parametrize("held", ["by a process that hangs", "by another user"])
 def test_nobody_waits_for_ever(held: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "WAIT_SECONDS", 0.3)

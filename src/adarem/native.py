@@ -218,14 +218,18 @@ def _scratch(name: str | None) -> Iterator[Path]:
     held: int | None = None
     while held is None:
         path = parent / f"{_SCRATCH}{os.geteuid()}-{name or secrets.token_hex(8)}"
+        made = False
         with contextlib.suppress(FileExistsError):
             path.mkdir(0o700)
+            made = True
         try:
             held = _hold(path)
         except OSError:  # the name is taken by another user, or nothing can be locked here
             if name is None:
                 break
             name = None
+            if made:
+                path.rmdir()
         if held is None and name is not None:
             time.sleep(0.05)
             name = name if time.monotonic() < end else None

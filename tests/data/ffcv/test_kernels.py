@@ -68,18 +68,17 @@ def mixed(cache: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
-def test_a_damaged_cache_of_numbas_is_made_anew(ending: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending, kept", [(".nbi", 0), (".nbc", 40)])
+def test_a_damaged_cache_of_numbas_is_made_anew(ending: str, kept: int, tmp_path: Path) -> None:
     first = mixed(tmp_path)
     assert not first.stderr
     (file,) = (p for p in tmp_path.rglob(f"*mix*{ending}") if "sample" not in p.name)
-    for damaged in (b"", file.read_bytes()[:40], b"garbage"):
-        file.write_bytes(damaged)
-        again = mixed(tmp_path)
-        assert again.stdout == first.stdout
-        assert again.stderr.count("SlowerWarning: ") == 1 and "damaged (" in again.stderr
-        complete = mixed(tmp_path)
-        assert complete.stdout.split() == [first.stdout.split()[0], "1"] and not complete.stderr
+    os.truncate(file, kept)
+    again = mixed(tmp_path)
+    assert again.stdout == first.stdout
+    assert again.stderr.count("SlowerWarning: ") == 1 and "damaged (" in again.stderr
+    complete = mixed(tmp_path)
+    assert complete.stdout.split() == [first.stdout.split()[0], "1"] and not complete.stderr
 
 
 def test_a_full_disk_and_no_folder_at_all_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:

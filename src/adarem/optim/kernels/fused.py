@@ -46,6 +46,8 @@ def kernels(device_type: str) -> Kernels:
 
 
 def _tried_triton() -> Kernels:
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return Kernels("Triton", "")  # a graph must not hold the trial
     try:
         from adarem.optim.kernels import triton_step
 
