@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
-from adarem.optim.state import Group, continue_decay, loadable, make_plain, new_count, resolved, undecided
+from adarem.optim.state import (
+    Group,
+    check_settings,
+    continue_decay,
+    loadable,
+    make_plain,
+    new_count,
+    resolved,
+    undecided,
+)
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
@@ -71,8 +80,7 @@ class AdaRem(Optimizer):
         ValueError: a setting is out of its range, in a group or as a default.
         TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
-            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer, where
-            each process has a share of the parameters.
+            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer.
 
     Example:
         >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)
@@ -126,27 +134,7 @@ class AdaRem(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key in ("lr", "beta", "lam", "eps", "weight_decay"):
-            if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
-                raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
-        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
-            if not 0.0 <= group[key] < math.inf:
-                raise ValueError(f"Invalid {name}: {group[key]}")
-        for key in ("beta", "lam"):
-            if not 0.0 <= group[key] <= 1.0:
-                raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
-        if group["scope"] not in ("tensor", "model"):
-            raise ValueError(f"Invalid scope value: {group['scope']}")
-        if group["fused"] and group["differentiable"]:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if group["fused"] and group["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_settings(group)
 
     def add_param_group(self, param_group: Group) -> None:
         if not isinstance(param_group, dict):
@@ -162,8 +150,7 @@ class AdaRem(Optimizer):
             self._warned_of_decay = True
             warnings.warn(undecided(settings["lam"]), stacklevel=2)
 
-    def _over_model(self, group: Group) -> str | None:
-        """The setting by which a group takes a maximum or a norm over several parameters, if any."""
+    def _over_model(self, group: Group) -> str | None:  # the setting that takes a maximum or norm over parameters
         return "scope" if group["scope"] == "model" else None
 
     @property
@@ -247,8 +234,8 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
-        if self._has_share or self._provisional or not self.state:  # parameters may be wrapped before the first step
-            sharded.check_complete(self.param_groups, self._over_model, self._has_share)
+        if self._has_share or self._provisional or not self.state:
+            self._begin(group)
         make_plain(group, self.defaults)
         continue_decay(group, self.state)
         tensors = StepTensors(*lists)
@@ -263,7 +250,7 @@ class AdaRem(Optimizer):
                 continue  # nothing to update, and the maximum of nothing does not exist
             has_complex |= p.is_complex()
             state = self.state[p]
-            if "exp_avg" not in state or (p in self._provisional and not state["step"]):
+            if "exp_avg" not in state:
                 self._make_state(p, group)
             if "decay_offset" not in state:  # older and hand-made states
                 state["decay_offset"] = new_count(0.0, p, group)
@@ -278,8 +265,16 @@ class AdaRem(Optimizer):
             tensors.maxima.append(state["exp_avg_max"])
             tensors.state_steps.append(step)
             tensors.decay_offsets.append(state["decay_offset"])
-        self._provisional = self._provisional.difference(tensors.params)
         return has_complex
+
+    def _begin(self, group: Group) -> None:
+        """Looks again at what was there at construction: since then parameters may be wrapped, moved or converted."""
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
+        begun = {p for p in group["params"] if p in self._provisional and p.grad is not None}
+        for p in begun:
+            if not self.state[p]["step"]:
+                self._make_state(p, group)
+        self._provisional -= begun
 
     def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
         if group["fused"]:
@@ -344,13 +339,8 @@ class AdaRem(Optimizer):
 
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
-        maxima = [
-            self.state[p]["exp_avg_max"]
-            for group in self.param_groups
-            if group["scope"] == "model"
-            for p in group["params"]
-            if "exp_avg_max" in self.state.get(p, {})
-        ]
+        params = [p for group in self.param_groups if group["scope"] == "model" for p in group["params"]]
+        maxima = [self.state[p]["exp_avg_max"] for p in params if "exp_avg_max" in self.state.get(p, {})]
         if not maxima:
             return None
         return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()

@@ -300,7 +300,7 @@ def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dic
         "status": "done",
         "epochs": config.scale.epochs,
         "steps": state.step,
-        "val_loss": evaluation.loss,
+        f"{trainer.task.info.evaluated_on}_loss": evaluation.loss,
         "train_loss": state.train_loss,
         "best_epoch": state.best_epoch,
         "parameters": count_parameters(trainer.model),

@@ -256,7 +256,7 @@ class Trainer:
             evaluation = self._evaluate(epoch)
             self._note_best(evaluation, epoch)
             record = {"loss": evaluation.loss, **evaluation.metrics, unit: evaluation.count}
-            self._record(epoch, "val", record | {"seconds_eval": time.perf_counter() - begin})
+            self._record(epoch, self.task.info.evaluated_on, record | {"seconds_eval": time.perf_counter() - begin})
 
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
             self.run.append_oscillation({"epoch": epoch + 1, "step": self.state.step, **self._tracker.end_window()})
@@ -281,7 +281,7 @@ class Trainer:
     def _note_best(self, evaluation: Evaluation, epoch: int) -> None:
         name, best = self.task.info.primary_metric, self.state.best
         value = evaluation.metrics[name]
-        if best is None or (value < best if METRICS[name].lower_is_better else value > best):
+        if best is None or METRICS[name].better(value, best):
             self.state.best, self.state.best_epoch = value, epoch + 1
 
     def _checkpoint(self, totals: Tensor, spent: EpochTime | None) -> None:
