@@ -1,6 +1,5 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
-import math
 import warnings
 from collections.abc import Callable
 from operator import attrgetter
@@ -138,27 +137,7 @@ class AdaRem(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key in ("lr", "beta", "lam", "eps", "weight_decay"):
-            if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
-                raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
-        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
-            if not 0.0 <= group[key] < math.inf:
-                raise ValueError(f"Invalid {name}: {group[key]}")
-        for key in ("beta", "lam"):
-            if not 0.0 <= group[key] <= 1.0:
-                raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
-        if group["scope"] not in ("tensor", "model"):
-            raise ValueError(f"Invalid scope value: {group['scope']}")
-        if group["fused"] and group["differentiable"]:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if group["fused"] and group["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        kept.check_settings(group)
 
     def add_param_group(self, param_group: Group) -> None:
         if not isinstance(param_group, dict):
