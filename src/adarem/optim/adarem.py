@@ -293,7 +293,8 @@ class AdaRem(Optimizer):
         begin = next(i for i, group in enumerate(self.param_groups) if group is first)
         for group in self.param_groups[begin:]:
             entries = [(p, p.grad, self.state.get(p, {})) for p in group["params"] if p.grad is not None and p.numel()]
-            check_parameters(entries, self._settings(group), type(self).__name__)
+            one_sphere = bool(group.get("spherical")) and group.get("sphere") == "model"
+            check_parameters(entries, self._settings(group), one_sphere, type(self).__name__)
 
     @overload
     def step(self, closure: None = None) -> None: ...

@@ -54,6 +54,7 @@ def check_step(
     Raises:
         RuntimeError: a tensor is not what the step needs: its type, shape, device or layout, or memory that it lacks or
             shares with another one.
+        ValueError: a count of steps on the CPU that is none.
         AssertionError: as torch's optimizers, ``capturable`` on a device without graphs; ``grad_scale`` without fused.
     """
     if settings.fused:
@@ -72,10 +73,13 @@ def check_step(
     if memory is None:
         _look_at_each(tensors, settings, alphas, radii, optimizer)
         memory = Memory(tensors, groups=compat.indices_by_device_and_dtype(tensors.params))
+    steps = tensors.state_steps
+    if not settings.capturable and steps[0].is_cpu and all(map(_is_plain, set(map(type, steps)))):
+        low, high = torch.aminmax(torch.stack(steps))
+        if not (low >= 0 and high < math.inf):
+            raise ValueError(f"Invalid step value: {high.item() if low >= 0 else low.item()}")
     if settings.fused and one_sphere and len(memory.groups) > 1:
-        raise RuntimeError(
-            "`fused=True` with sphere='model' requires all spherical params of a group on one device, of one dtype"
-        )
+        raise _unlike_on_one_sphere()
     return memory
 
 
@@ -207,13 +211,20 @@ def _look_at_each(
 
 
 def check_parameters(
-    entries: Iterable[tuple[Tensor, Tensor, dict[str, Tensor]]], settings: StepSettings, optimizer: str
+    entries: Sequence[tuple[Tensor, Tensor, dict[str, Tensor]]],
+    settings: StepSettings,
+    one_sphere: bool,
+    optimizer: str,
 ) -> None:
     """:func:`check_step` before there is any state, or where there is some: parameters, gradients and what they have.
 
     Raises:
         RuntimeError: as :func:`check_step`.
     """
+    if settings.fused:
+        _check_scaling(settings)
+        if one_sphere and len({(p.device, p.dtype) for p, _, _ in entries}) > 1:
+            raise _unlike_on_one_sphere()
     held: list[_Named] = []
     for i, (p, grad, state) in enumerate(entries):
         held += _look_at(i, p, grad, state, settings, optimizer)
@@ -351,6 +362,13 @@ def _refuse_shared_elements(cluster: Sequence[_Named]) -> None:
                 raise RuntimeError(f"{x.name} and {cluster[other - 1].name} share memory: clone() one of them")
             if written:
                 own.fill_(i + 1)
+
+
+def _unlike_on_one_sphere() -> RuntimeError:
+    return RuntimeError(
+        "`fused=True` with sphere='model' requires all spherical params of a group on one device, of one dtype: "
+        "use foreach, or sphere='tensor'"
+    )
 
 
 def _check_scaling(settings: StepSettings) -> None:
