@@ -374,6 +374,8 @@ class AdaRem(Optimizer):
         maxima = [self.state[p]["exp_avg_max"] for p in params if "exp_avg_max" in self.state.get(p, {})]
         if not maxima:
             return None
+        if not all(isinstance(m, Tensor) and m.dim() == 0 and not m.is_complex() for m in maxima):
+            raise RuntimeError("exp_avg_max of a parameter is no 0-dim Tensor: load this optimizer's state")
         return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
 
     def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:

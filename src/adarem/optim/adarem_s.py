@@ -206,6 +206,8 @@ class AdaRemS(AdaRem):
         has_complex = super()._init_group(group, *lists)
         params = StepTensors(*lists).params
         if group["spherical"]:
+            if any("radius" not in self.state[p] for p in params):
+                self._check_before_first_step(group)
             self._fix_radii(group, params)
         return has_complex
 

@@ -57,10 +57,7 @@ def check_step(
         ValueError: a count of steps on the CPU that is none.
         AssertionError: as torch's optimizers, ``capturable`` on a device without graphs; ``grad_scale`` without fused.
     """
-    if settings.fused:
-        _check_scaling(settings)
-    elif settings.grad_scale is not None or settings.found_inf is not None:
-        raise AssertionError("Expected grad_scale and found_inf to be None")
+    _check_scaling(settings)
     if settings.capturable:
         compat.check_capturable(tensors.params, tensors.state_steps)
     if not tensors.params:
@@ -73,11 +70,7 @@ def check_step(
     if memory is None:
         _look_at_each(tensors, settings, alphas, radii, optimizer)
         memory = Memory(tensors, groups=compat.indices_by_device_and_dtype(tensors.params))
-    steps = tensors.state_steps
-    if not settings.capturable and steps[0].is_cpu and all(map(_is_plain, set(map(type, steps)))):
-        low, high = torch.aminmax(torch.stack(steps))
-        if not (low >= 0 and high < math.inf):
-            raise ValueError(f"Invalid step value: {high.item() if low >= 0 else low.item()}")
+    _check_counts(tensors.state_steps, settings)
     if settings.fused and one_sphere and len(memory.groups) > 1:
         raise _unlike_on_one_sphere()
     return memory
@@ -115,12 +108,15 @@ def _glance(
         if min(extents[0]) < 0 or min(extents[2]) < 0 or (settings.grad_scale is not None and min(extents[1]) < 0):
             return None
         extents[1] = array("q", map(abs, extents[1]))  # a gradient that is only read may refer to an element twice
-    pointers = [array("Q", map(Tensor.data_ptr, xs)) for xs in (*tensors, alphas)]
-    itemsizes = [xs[:1] if len(groups) == 1 else xs for xs in (*tensors, alphas)]
+    if len(groups) == 1 and len(radii) > 1 and radii[0] is radii[1]:
+        radii = radii[:1]  # of all
+    held = (*tensors, alphas, radii)
+    pointers = [array("Q", map(Tensor.data_ptr, xs)) for xs in held]
+    itemsizes = [xs[:1] if len(groups) == 1 else xs for xs in held]
     layout = [*extents, array("q", map(Tensor.element_size, chain.from_iterable(itemsizes)))]
     key = tuple(numbers.tobytes() for numbers in (*pointers, *layout))
     if key not in _found:
-        if not _have_memory_of_their_own((*tensors, alphas), pointers, extents):
+        if not _have_memory_of_their_own(held, pointers, extents):
             return None
         if len(_found) >= 64:
             _found.clear()
@@ -221,14 +217,14 @@ def check_parameters(
     Raises:
         RuntimeError: as :func:`check_step`.
     """
-    if settings.fused:
-        _check_scaling(settings)
-        if one_sphere and len({(p.device, p.dtype) for p, _, _ in entries}) > 1:
-            raise _unlike_on_one_sphere()
+    _check_scaling(settings)
+    if settings.fused and one_sphere and len({(p.device, p.dtype) for p, _, _ in entries}) > 1:
+        raise _unlike_on_one_sphere()
     held: list[_Named] = []
     for i, (p, grad, state) in enumerate(entries):
         held += _look_at(i, p, grad, state, settings, optimizer)
     _refuse_shared_memory(held)
+    _check_counts([state["step"] for _, _, state in entries if "step" in state], settings)
 
 
 def _look_at(
@@ -281,7 +277,7 @@ def _look_at(
         if key == "exp_avg":
             _check_kind(f"exp_avg of {name}", x, settings, spread)
     held = [_Named(name, p, True), _Named(f"the gradient of {name}", grad, settings.grad_scale is not None)]
-    held += [_Named(f"{key} of {name}", x, True) for key, x in state.items() if key != "radius"]
+    held += [_Named(f"{key} of {name}", x, key != "radius") for key, x in state.items()]
     return [x for x in held if _in_memory(x, settings)]
 
 
@@ -371,7 +367,18 @@ def _unlike_on_one_sphere() -> RuntimeError:
     )
 
 
+def _check_counts(steps: Sequence[Tensor], settings: StepSettings) -> None:
+    """Raises for a count that is none, where reading it costs nothing."""
+    if settings.capturable or not steps or not steps[0].is_cpu or not all(map(_is_plain, set(map(type, steps)))):
+        return
+    low, high = torch.aminmax(torch.stack(list(steps)))
+    if not (low >= 0 and high < math.inf):
+        raise ValueError(f"Invalid step value: {high.item() if low >= 0 else low.item()}")
+
+
 def _check_scaling(settings: StepSettings) -> None:
+    if not settings.fused and (settings.grad_scale is not None or settings.found_inf is not None):
+        raise AssertionError("Expected grad_scale and found_inf to be None")
     for name, x in (("grad_scale", settings.grad_scale), ("found_inf", settings.found_inf)):
         if x is None:
             continue

@@ -39,7 +39,8 @@ def check_settings(group: Group) -> None:
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     for key in ("lr", "beta", "lam", "eps", "weight_decay"):
-        if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
+        number = isinstance(group[key], int | float) and not isinstance(group[key], bool)
+        if not number and not (key == "lr" and isinstance(lr, Tensor)):
             raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
     for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
         if not 0.0 <= group[key] < math.inf:
@@ -84,7 +85,9 @@ def new_count(value: float, p: Tensor, group: Group) -> Tensor:
 def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
     """The count ``key`` of a parameter, made one of this group's if it is of another type, or a number."""
     count: Tensor = state[key]
-    kept = isinstance(count, Tensor) and count.dtype in (torch.float32, torch.float64) and not group["fused"]
+    kept = isinstance(count, Tensor) and count.dtype in (torch.float32, torch.float64)
+    if kept and group["fused"]:
+        kept = count.dtype == torch.float32 and count.device == p.device
     countable = not isinstance(count, Tensor) or (count.numel() == 1 and not count.is_complex())
     if countable and not kept:
         count = state[key] = new_count(float(count), p, group)

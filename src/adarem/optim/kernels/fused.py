@@ -141,7 +141,10 @@ def _one_layout(tensors: StepTensors, scaled: bool, contiguous: bool) -> Iterato
         for original, copy in zip(xs, dense, strict=True)
         if copy is not original
     ]
-    if copies:
+    if any(original.is_neg() for original, _ in copies):  # which the list operation does not take
+        for original, copy in copies:
+            original.copy_(copy)
+    elif copies:
         compat.foreach_copy_([original for original, _ in copies], [copy for _, copy in copies])
 
 
