@@ -2,15 +2,19 @@
 
 import copy
 import io
+import math
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import lr_scheduler as schedules
 from torch.optim.swa_utils import SWALR, AveragedModel
 
@@ -281,6 +285,39 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: changed(lambda d: d["state"][0].update(exp_avg=torch.ones(4, 3, dtype=torch.complex64))),
         "exp_avg of type torch.complex64",
     ),
+    "a count that is none": (
+        lambda: changed(lambda d: d["state"][0].update(step=torch.tensor(math.nan))),
+        r"parameter 0 has counts that are no integers: \[tensor\(nan\)",
+    ),
+    "half a step": (
+        lambda: changed(lambda d: d["state"][2].update(step=1.5)),
+        "parameter 2 has counts that are no int",
+    ),
+    "a negative count": (
+        lambda: changed(lambda d: d["state"][0].update(decay_offset=torch.tensor(-9.0))),
+        "parameter 0 has a negative count: step 1, offset -9",
+    ),
+    "no radius": (
+        lambda: changed(lambda d: d["state"][0].update(alpha=torch.ones(()), radius=torch.zeros(()))),
+        "parameter 0 has radius 0.0, not above 0",
+    ),
+    "sparse m": (
+        lambda: changed(lambda d: d["state"][0].update(exp_avg=torch.ones(4, 3).to_sparse())),
+        "exp_avg without dense values: it is torch.sparse_coo",
+    ),
+    "m without data": (
+        lambda: changed(lambda d: d["state"][0].update(exp_avg=torch.ones(4, 3, device="meta"))),
+        "exp_avg without dense values: it is a meta tensor",
+    ),
+    "a list for a parameter": (lambda: changed(lambda d: d["state"].update({0: [1.0]})), r"it is \[1.0\], no dict"),
+    "a group without parameters": (
+        lambda: changed(lambda d: d["param_groups"][1].pop("params")),
+        "parameter group 1 of the loaded state dict is no dict with a list 'params'",
+    ),
+    "a count for no decay": (
+        lambda: changed(lambda d: d["param_groups"][0].update(counted_every=0)),
+        "Invalid counted_every value: 0",
+    ),
     "a setting out of range": (lambda: changed(lambda d: d["param_groups"][1].update(lam=2.0)), "Invalid lam value: 2"),
     "no lam": (lambda: changed(lambda d: d["param_groups"][1].pop("lam")), "parameter group 1 has no lam but"),
     "a model's": (lambda: {"fc.weight": torch.ones(1)}, r"has the keys \['fc.weight'\] and not a dict 'state'"),
@@ -421,6 +458,46 @@ def test_a_loaded_radius_wins(cls: type[AdaRem], flags: dict[str, bool]) -> None
     train(source, 3, seed=8)
     train(target, 3, seed=8)
     assert_same(source, target)
+
+
+def network(cls: type[AdaRem], **settings: Any) -> tuple[torch.nn.Module, AdaRem]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3, bias=False), torch.nn.Linear(3, 2))
+    groups: list[dict[str, Any]] = [{"params": [model[0].weight]}, {"params": list(model[1].parameters())}]
+    if cls is AdaRemS:
+        groups[0]["spherical"] = True
+    return model, cls(groups, lr=0.1, lam=0.5, decay_every=3, **settings)
+
+
+@pytest.mark.parametrize("radius", [None, 2.0])
+@both
+@implementations
+@pytest.mark.parametrize("kind", [{"full_state_dict": True}, {}, {"flatten_optimizer_state_dict": True}], ids=str)
+def test_distributed_checkpoints(
+    kind: dict[str, bool], cls: type[AdaRem], flags: dict[str, bool], radius: float | None, tmp_path: Path
+) -> None:
+    """In one process, through files: weights, radius, alpha and the count after a changed decay_every are as saved."""
+    settings = {**flags, **({"radius": radius} if cls is AdaRemS else {})}
+    options = StateDictOptions(**kind)
+    model, optimizer = network(cls, **settings)
+    train(optimizer, 4)
+    for group in optimizer.param_groups:
+        group["decay_every"] = 2
+    train(optimizer, 3)
+    weights, state = get_state_dict(model, optimizer, options=options)
+    dcp.save({"model": weights, "optimizer": state}, checkpoint_id=tmp_path)
+    other, resumed = network(cls, **settings)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.7)
+    weights, state = get_state_dict(other, resumed, options=options)
+    dcp.load({"model": weights, "optimizer": state}, checkpoint_id=tmp_path)
+    set_state_dict(other, resumed, model_state_dict=weights, optim_state_dict=state, options=options)
+    assert_same(optimizer, resumed)
+    assert any(s["decay_offset"] for s in resumed.state.values())
+    train(optimizer, 3, seed=3)
+    train(resumed, 3, seed=3)
+    assert_same(optimizer, resumed)
 
 
 # ---- older pickles and schedulers ------------------------------------------------------------------------------------

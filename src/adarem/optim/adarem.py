@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
-from adarem.optim.state import Group, continue_decay, loadable, make_plain, new_count, resolved, undecided
+from adarem.optim.state import (
+    Group,
+    check_settings,
+    continue_decay,
+    loadable,
+    make_plain,
+    new_count,
+    resolved,
+    undecided,
+)
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
@@ -125,27 +134,7 @@ class AdaRem(Optimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key in ("lr", "beta", "lam", "eps", "weight_decay"):
-            if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
-                raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
-        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
-            if not 0.0 <= group[key] < math.inf:
-                raise ValueError(f"Invalid {name}: {group[key]}")
-        for key in ("beta", "lam"):
-            if not 0.0 <= group[key] <= 1.0:
-                raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
-        if group["scope"] not in ("tensor", "model"):
-            raise ValueError(f"Invalid scope value: {group['scope']}")
-        if group["fused"] and group["differentiable"]:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if group["fused"] and group["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_settings(group)
 
     def add_param_group(self, param_group: Group) -> None:
         if not isinstance(param_group, dict):

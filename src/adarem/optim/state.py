@@ -33,6 +33,32 @@ def make_plain(group: Group, own: Iterable[str]) -> None:
             group[key] = value.item()
 
 
+def check_settings(group: Group) -> None:
+    """Raises ValueError, TypeError or RuntimeError, in torch's words, for settings of AdaRem out of their ranges."""
+    lr = group["lr"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError("Tensor lr must be 1-element")
+    for key in ("lr", "beta", "lam", "eps", "weight_decay"):
+        if not isinstance(group[key], int | float) and not (key == "lr" and isinstance(lr, Tensor)):
+            raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
+    for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
+        if not 0.0 <= group[key] < math.inf:
+            raise ValueError(f"Invalid {name}: {group[key]}")
+    for key in ("beta", "lam"):
+        if not 0.0 <= group[key] <= 1.0:
+            raise ValueError(f"Invalid {key} value: {group[key]}")
+    for key in ("decay_every", "counted_every"):
+        every = group.get(key, 1)
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"Invalid {key} value: {every}")
+    if group["scope"] not in ("tensor", "model"):
+        raise ValueError(f"Invalid scope value: {group['scope']}")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+
 def resolved(decay_every: int | None) -> int:
     """The steps between two multiplications by λ: None is 1, Algorithm 1's."""
     return 1 if decay_every is None else decay_every
@@ -90,7 +116,9 @@ def loadable(saved: StateDict, groups: list[Group], state: Mapping[Tensor, State
         on_spheres = "radius" in own  # a group of AdaRemS
         for i, p, name in zip(theirs["params"], own["params"], names, strict=True):
             of_p = new_state.get(i) or {}
-            _check_state(of_p, p, f"parameter {index}" + (f" ({name})" if name else ""))
+            where = f"parameter {index}" + (f" ({name})" if name else "")
+            _check_state(of_p, p, where)
+            _check_counts(of_p, merged, where)
             index += 1
             if not on_spheres:
                 of_p = {k: v for k, v in of_p.items() if k not in _OF_SPHERE}
@@ -112,6 +140,8 @@ def _check_groups(saved: StateDict, groups: list[Group]) -> None:
     build = "build the optimizer with the parameter groups that the saved one had"
     theirs = saved["param_groups"]
     for i, group in enumerate(theirs):
+        if not isinstance(group, dict) or not isinstance(group.get("params"), list):
+            raise ValueError(f"parameter group {i} of the loaded state dict is no dict with a list 'params'; {_REMEDY}")
         if lacking := [key for key in _NEEDED_SETTINGS if key not in group]:
             keys = [key for key in group if key not in ("params", "param_names")]
             raise ValueError(
@@ -140,6 +170,8 @@ def _check_groups(saved: StateDict, groups: list[Group]) -> None:
 
 def _check_state(saved: State, p: Tensor, where: str) -> None:
     """Raises for what is not the state of ``p``; none at all is right, and alpha and radius alone before a step."""
+    if not isinstance(saved, dict):
+        raise ValueError(f"loaded state of {where} is not AdaRem's: it is {saved!r:.40}, no dict; {_REMEDY}")
     keys = [key for key in saved if key not in _OF_SPHERE]
     lacking = [key for key in _NEEDED if keys and key not in saved]
     lacking += [key for key in _OF_SPHERE if key not in saved and len(keys) + 1 == len(saved)]
@@ -165,3 +197,22 @@ def _check_state(saved: State, p: Tensor, where: str) -> None:
         complex_m = key == "exp_avg" and p.is_complex()
         if value.is_complex() != complex_m or not (complex_m or value.is_floating_point()):
             raise ValueError(f"loaded state of {where} has {key} of type {value.dtype}, p is {p.dtype}; {_REMEDY}")
+        if value.layout != torch.strided or (value.is_meta and not p.is_meta):
+            kind = value.layout if value.layout != torch.strided else "a meta tensor"
+            raise ValueError(f"loaded state of {where} has {key} without dense values: it is {kind}; {_REMEDY}")
+
+
+def _check_counts(saved: State, group: Group, where: str) -> None:
+    """Raises for counts that are none, and for a radius or an alpha that is not positive; NaN may be a run's end."""
+    every = resolved(group.get("counted_every", group.get("decay_every")))
+    numbers = [saved[key] for key in ("step", "decay_offset") if key in saved]
+    if any(isinstance(x, Tensor) and (x.is_meta or x.is_complex()) for x in numbers) or not all(
+        float(x).is_integer() for x in numbers
+    ):
+        raise ValueError(f"loaded state of {where} has counts that are no integers: {numbers}; {_REMEDY}")
+    step, offset = (int(saved.get(key, 0)) for key in ("step", "decay_offset"))
+    if step < 0 or (type(every) is int and every > 0 and offset + step // every < 0):
+        raise ValueError(f"loaded state of {where} has a negative count: step {step}, offset {offset}; {_REMEDY}")
+    for key in _OF_SPHERE:
+        if key in saved and not saved[key].is_meta and saved[key].item() <= 0:
+            raise ValueError(f"loaded state of {where} has {key} {saved[key].item()}, not above 0; {_REMEDY}")
