@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -442,3 +442,36 @@ def test_names_make_groups_without_an_example() -> None:
         param_groups(model, IMAGES, spherical=names)
     with pytest.raises(ValueError, match="lazy parameter .* has no shape yet"):
         param_groups(nn.LazyLinear(3))
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_wrapped_model_gives_the_names_of_the_wrapped_and_a_sharded_one_is_refused() -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    def ddp() -> nn.Module:
+        return nn.parallel.DistributedDataParallel(stack(nn.BatchNorm2d(6)))
+
+    assert scale_invariant(ddp(), IMAGES) == ["module.0.weight"]
+    assert scale_invariant(torch.compile(ddp(), backend="eager"), IMAGES) == ["_orig_mod.module.0.weight"]
+    assert scale_invariant(nn.parallel.DistributedDataParallel(stack(nn.BatchNorm2d(6)).eval()), IMAGES) == [
+        "module.0.weight"
+    ]
+    sharded = stack(nn.BatchNorm2d(6))
+    names = scale_invariant(sharded, IMAGES)
+    fully_shard(sharded)
+    remedy = r"; find the names before and give them later: param_groups\(model, spherical=names\)$"
+    with pytest.raises(ValueError, match=r"^model: parameter '0.weight' is a DTensor, a part of a weight" + remedy):
+        param_groups(sharded, IMAGES)
+    assert [g["param_names"] for g in param_groups(sharded, spherical=names) if g["spherical"]] == [["0.weight"]]
+    flat = FullyShardedDataParallel(stack(nn.BatchNorm2d(6)), device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match="^model: FullyShardedDataParallel has flattened its parameters" + remedy):
+        scale_invariant(flat, IMAGES)
