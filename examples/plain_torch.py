@@ -36,10 +36,10 @@ model = nn.Sequential(
 # λ is multiplied once an epoch: the optimizer counts steps, and an epoch has as many as the loader has batches.
 decay_every = len(loader)
 if args.optimizer == "adarem":
-    optimizer = AdaRem(model.parameters(), lr=0.4, weight_decay=1e-4, decay_every=decay_every)
+    optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=decay_every, weight_decay=1e-4)
 else:  # the weights in front of a BatchNorm stay on a sphere; an example of the input finds them
     groups = param_groups(model, images[:1], weight_decay=1e-4)
-    optimizer = AdaRemS(groups, lr=0.4, decay_every=decay_every)
+    optimizer = AdaRemS(groups, lr=0.4, lam=0.999, decay_every=decay_every)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS)
 
 

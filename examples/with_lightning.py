@@ -55,10 +55,10 @@ class Classifier(lightning.LightningModule):
         # λ is multiplied once an epoch: the optimizer counts steps, and Lightning knows how many the loader makes.
         decay_every = self.trainer.estimated_stepping_batches // self.trainer.max_epochs
         if self.optimizer == "adarem":
-            optimizer = AdaRem(self.parameters(), lr=0.4, weight_decay=1e-4, decay_every=decay_every)
+            optimizer = AdaRem(self.parameters(), lr=0.4, lam=0.999, decay_every=decay_every, weight_decay=1e-4)
         else:  # the weights in front of a BatchNorm stay on a sphere; an example of the input finds them
             groups = param_groups(self.network, self.example_input_array, weight_decay=1e-4)
-            optimizer = AdaRemS(groups, lr=0.4, decay_every=decay_every)
+            optimizer = AdaRemS(groups, lr=0.4, lam=0.999, decay_every=decay_every)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.trainer.max_epochs)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}  # Lightning steps the scheduler once an epoch
 

@@ -36,7 +36,7 @@ model = timm.create_model(args.model, num_classes=10, in_chans=1)
 
 register_timm()
 # λ is multiplied once an epoch: the optimizer counts steps, and an epoch has as many as the loader has batches.
-settings = {"lr": 0.4, "weight_decay": 1e-4, "decay_every": len(loader)}
+settings = {"lr": 0.4, "weight_decay": 1e-4, "lam": 0.999, "decay_every": len(loader)}
 if args.opt == "adarems":  # timm's own groups know no sphere: these have the weights in front of a BatchNorm on one
     settings["param_group_fn"] = lambda m: param_groups(m, images[:1], weight_decay=1e-4)
 optimizer = create_optimizer_v2(model, opt=args.opt, **settings)

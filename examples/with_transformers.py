@@ -33,12 +33,12 @@ class AdaRemTrainer(Trainer):
         model = self.model if model is None else model
         lr, weight_decay = self.args.learning_rate, self.args.weight_decay
         # λ is multiplied once an epoch: the optimizer counts steps, each over this many of the loader's batches.
-        decay_every = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
+        every = math.ceil(len(self.get_train_dataloader()) / self.args.gradient_accumulation_steps)
         if args.optimizer == "adarem":
-            self.optimizer = AdaRem(model.parameters(), lr=lr, weight_decay=weight_decay, decay_every=decay_every)
+            self.optimizer = AdaRem(model.parameters(), lr=lr, lam=0.999, decay_every=every, weight_decay=weight_decay)
         else:  # the weights in front of a BatchNorm stay on a sphere; an example of the input finds them
             groups = param_groups(model, images[:1], weight_decay=weight_decay)
-            self.optimizer = AdaRemS(groups, lr=lr, decay_every=decay_every)
+            self.optimizer = AdaRemS(groups, lr=lr, lam=0.999, decay_every=every)
         return self.optimizer
 
 

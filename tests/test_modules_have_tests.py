@@ -20,6 +20,7 @@ ELSEWHERE = {
     "report/tables/latex.py": "report/tables/test_render.py",
     "report/tables/table.py": "report/tables/test_render.py",
     "run/build.py": "run/test_config.py",
+    "run/data_config.py": "run/test_config.py",
     "run/exitcodes.py": "test_cli.py",
     "run/labels.py": "tracking/test_naming.py",
     "run/stated.py": "report/tables/test_settings.py",

@@ -32,7 +32,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def source(place: Path) -> native.Source:
     options = (("-shared", "-fPIC", "-no-such-option"), ("-shared", "-fPIC"))
-    return native.Source(place / "answer.c", "CC", ("no-such-compiler", "cc"), options, self_test="self_test")
+    return native.Source(
+        place / "answer.c", "CC", "a C compiler", ("no-such-compiler", "cc"), options, self_test="self_test"
+    )
 
 
 def script(place: Path, text: str, name: str = "compiler") -> Path:
@@ -98,7 +100,7 @@ def test_a_compiler_that_is_not_there(name: str, says: str, place: Path, monkeyp
 
 def test_no_compiler_at_all(place: Path) -> None:
     loaded = native.load(source(place)._replace(compilers=("no-such-compiler",)))
-    assert loaded == (None, "no-such-compiler: none is installed; install no-such-compiler, or set CC to a compiler")
+    assert loaded == (None, "no-such-compiler: none is installed; install a C compiler, or set CC to a compiler")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +126,10 @@ def test_a_compiler_that_fails(does: str, says: str, place: Path, monkeypatch: p
     monkeypatch.setenv("CC", str(script(place, does)))
     loaded = native.load(source(place))
     assert loaded.library is None and says in loaded.note and "\n" not in loaded.note
-    assert loaded.note.startswith(str(place / "bin" / "compiler")) and "; set CC to" in loaded.note
+    assert (
+        loaded.note.startswith(str(place / "bin" / "compiler"))
+        and "; install a C compiler, or set CC to" in loaded.note
+    )
     assert_no_leftovers(place)
     assert not cached(place)
 
@@ -149,12 +154,24 @@ def test_a_compiler_that_hangs(hangs: str, place: Path, monkeypatch: pytest.Monk
     else:
         monkeypatch.setenv("CC", str(script(place, does[hangs])))
     loaded = native.load(source(place))
-    assert loaded.library is None and (hangs == "reading" or "does not end within 1 s" in loaded.note)
+    assert loaded.library is None and (hangs == "reading" or "does not end; set a compiler" in loaded.note)
     if pid.exists():
         end = time.monotonic() + 10
         while Path(f"/proc/{pid.read_text().strip()}/cmdline").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert time.monotonic() < end
+    assert_no_leftovers(place)
+
+
+def test_a_compiler_that_is_slow_may_take_longer_and_not_for_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "COMPILE_SECONDS", 1.0)
+    monkeypatch.setattr(native, "PATIENCE", 60)
+    works = "x=0; while [ $x -lt 500000 ]; do x=$((x+1)); done"  # a second or more, of which it uses the processor
+    monkeypatch.setenv("CC", str(script(place, f'{works}; exec cc "$@"')))
+    assert_works(native.load(source(place)._replace(options=(("-shared", "-fPIC"),))))
+    monkeypatch.setattr(native, "PATIENCE", 2)
+    script(place, "while :; do :; done")
+    assert native.load(source(place)).note == f"{place / 'bin' / 'compiler'}: does not end; set a compiler that does"
     assert_no_leftovers(place)
 
 
@@ -394,10 +411,19 @@ def test_what_a_killed_process_left_is_removed(place: Path, monkeypatch: pytest.
     assert_no_leftovers(place)
 
 
+def test_where_nothing_can_be_locked_each_process_compiles(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, kind: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert_works(native.load(source(place)))
+    assert_no_leftovers(place)
+
+
 @pytest.mark.parametrize("held", ["by a process that hangs", "by another user"])
 def test_nobody_waits_for_ever(held: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "WAIT_SECONDS", 0.3)
-    name = f"answer-{native._key(source(place), native._find_compiler(source(place)))}"
+    name = f"answer-{native._key(source(place), native.find_compiler('CC', ('cc',), ''))}"
     with native._scratch(name) as scratch:
         if held == "by another user":
             monkeypatch.setattr(native, "_hold", lambda folder: (_ for _ in ()).throw(PermissionError()))
@@ -425,3 +451,16 @@ def test_the_processor_is_named_or_empty(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert native.processor() == ""
+
+
+def test_notes_are_one_line_whatever_paths_hold(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "answer.c" / "a\nb"))
+    assert_works(native.load(source(place)), "a b")
+    monkeypatch.setenv("CC", "no\nsuch")
+    assert native.load(source(place)).note == "CC=no such: no such program; set CC to a compiler, or unset it"
+
+
+def test_a_full_temporary_directory_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", str(script(place, "echo 'fatal error: x.s: No space left on device' >&2; exit 1")))
+    note = native.load(source(place)).note
+    assert note.endswith(f"; free some in {place / 'temporary'}, or set TMPDIR to another folder")

@@ -31,9 +31,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-COMPILE_SECONDS = 60.0  # for a compiler; it takes two or three
-WAIT_SECONDS = 90.0  # for the process that compiles already
+COMPILE_SECONDS = 60.0  # for a compiler; it takes two or three on a machine that does nothing else
 CHECK_SECONDS = 30.0  # for a new library's first call
+PATIENCE = 4  # times as long for a program that gets on, on a machine that is busy
+WAIT_SECONDS = 90.0  # for the process that compiles already
 _STALE_SECONDS = 600.0  # writing a library into the cache takes far less
 _SCRATCH = "adarem-build-"
 
@@ -42,11 +43,16 @@ class Source(NamedTuple):
     """What is compiled, and how."""
 
     file: Path
-    variable: str  # names the compiler, as in make: CXX or CC
-    compilers: tuple[str, ...]  # where the variable is not set: the first that is installed
+    variable: str  # as for find_compiler
+    needs: str
+    compilers: tuple[str, ...]
     options: tuple[tuple[str, ...], ...]  # tried in turn
     libraries: tuple[str, ...] = ()
     self_test: str = ""  # a function of the library without arguments; returns 0 where the library works
+
+
+class SlowerWarning(UserWarning):
+    """Something is missing or broken that costs time, and nothing else."""
 
 
 class Loaded(NamedTuple):
@@ -56,7 +62,7 @@ class Loaded(NamedTuple):
     note: str  # one line; empty where all is well
 
 
-class _Failed(Exception):
+class NoLibrary(Exception):
     """There is no library; the message is a note."""
 
 
@@ -64,11 +70,12 @@ def load(source: Source) -> Loaded:
     """The library compiled from ``source``; raises nothing for what a machine, a cache or a compiler lacks."""
     _remove_abandoned()
     try:
-        return _load(source)
-    except _Failed as e:
-        return Loaded(None, str(e))
+        loaded = _load(source)
+    except NoLibrary as e:
+        loaded = Loaded(None, str(e))
     except OSError as e:  # no temporary directory, no process, no memory
-        return Loaded(None, f"{e.filename or source.file.name}: {e.strerror or e}; see to it, and start again")
+        loaded = Loaded(None, f"{e.filename or source.file.name}: {e.strerror or e}; see to it, and start again")
+    return loaded._replace(note=" ".join(loaded.note.split()))  # paths may hold line feeds
 
 
 def processor() -> str:
@@ -82,7 +89,7 @@ def processor() -> str:
 
 
 def _load(source: Source) -> Loaded:
-    compiler = _find_compiler(source)
+    compiler = find_compiler(source.variable, source.compilers, source.needs)
     name = f"{source.file.stem}-{_key(source, compiler)}"
     with contextlib.closing(_Cache(name)) as cache:
         library = cache.load()
@@ -96,20 +103,28 @@ def _load(source: Source) -> Loaded:
         return Loaded(library, cache.note)
 
 
-def _find_compiler(source: Source) -> list[str]:
-    """The command, with the arguments that the variable has; its first word is an absolute path."""
-    given = os.environ.get(source.variable, "").strip()
-    for name in (given,) if given else source.compilers:
+def find_compiler(variable: str, compilers: tuple[str, ...], needs: str) -> list[str]:
+    """The command that compiles; its first word is an absolute path.
+
+    Args:
+        variable: of the environment, names a compiler and its arguments, as in make: CXX or CC.
+        compilers: where the variable is not set, the first of these that is installed.
+        needs: what to install where none is.
+
+    Raises:
+        NoLibrary: there is none.
+    """
+    given = os.environ.get(variable, "").strip()
+    for name in (given,) if given else compilers:
         try:
             words = [name] if shutil.which(name) else shlex.split(name)
         except ValueError as e:
-            raise _Failed(f"{source.variable}={name}: {e}; set {source.variable} to a compiler, or unset it") from None
-        if found := shutil.which(words[0]):
+            raise NoLibrary(f"{variable}={name}: {e}; set {variable} to a compiler, or unset it") from None
+        if words and (found := shutil.which(words[0])):
             return [os.path.abspath(found), *words[1:]]
     if given:
-        raise _Failed(f"{source.variable}={given}: no such program; set {source.variable} to a compiler, or unset it")
-    names = ", ".join(source.compilers)
-    raise _Failed(f"{names}: none is installed; install {source.compilers[0]}, or set {source.variable} to a compiler")
+        raise NoLibrary(f"{variable}={given}: no such program; set {variable} to a compiler, or unset it")
+    raise NoLibrary(f"{', '.join(compilers)}: none is installed; install {needs}, or set {variable} to a compiler")
 
 
 def _key(source: Source, compiler: list[str]) -> str:
@@ -120,7 +135,7 @@ def _key(source: Source, compiler: list[str]) -> str:
         libc = None
     programs = [os.stat(found) for word in compiler if (found := shutil.which(word))]
     stamps = [(status.st_size, status.st_mtime_ns) for status in programs]
-    parts = (source.file.read_bytes(), source[3:], compiler, stamps, libc, os.uname().machine, processor())
+    parts = (source.file.read_bytes(), source[4:], compiler, stamps, libc, os.uname().machine, processor())
     return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -143,21 +158,43 @@ def _run(command: list[str], seconds: float, folder: Path) -> _Done:
             start_new_session=True,
         )
     except OSError as e:
-        raise _Failed(f"{command[0]}: {e.strerror}; set a compiler that runs") from None
+        raise NoLibrary(f"{command[0]}: {e.strerror}; set a compiler that runs") from None
     with process:
         try:
-            output, errors = process.communicate(timeout=seconds)
+            output, errors = _output(process, seconds)
         except BaseException as e:
             os.killpg(process.pid, signal.SIGKILL)  # what it started too
             if isinstance(e, subprocess.TimeoutExpired):
-                line = f"{command[0]}: does not end within {seconds:.0f} s; set a compiler that does"
-                raise _Failed(line) from None
+                raise NoLibrary(f"{command[0]}: does not end; set a compiler that does") from None
             raise
     return _Done(process.returncode, output.decode(errors="replace"), errors.decode(errors="replace"))
 
 
+def _output(process: "subprocess.Popen[bytes]", seconds: float) -> tuple[bytes, bytes]:
+    """What it writes until it ends. Raises TimeoutExpired where it takes too long for what it does."""
+    done = 0.0
+    for _ in range(PATIENCE):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=seconds)
+        before, done = done, _cpu_seconds(process.pid)
+        if done - before < seconds / 500:  # it sleeps; a machine that is thirty times too busy gives more
+            break
+    raise subprocess.TimeoutExpired(process.args, seconds)
+
+
+def _cpu_seconds(session: int) -> float:
+    """CPU time of a session's processes and of those that they waited for; 0 where /proc does not say."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def _compile(source: Source, compiler: list[str], scratch: Path) -> bytes:
-    """The library, tried out. Raises _Failed where no options give one that works."""
+    """The library, tried out. Raises NoLibrary where no options give one that works."""
     built, end, why = scratch / "library.so", time.monotonic() + COMPILE_SECONDS, ""
     for options in source.options:
         built.unlink(missing_ok=True)
@@ -169,10 +206,10 @@ def _compile(source: Source, compiler: list[str], scratch: Path) -> bytes:
             why = "it writes no file"
         elif not (why := _try_out(built, source.self_test)):
             return built.read_bytes()
-    raise _Failed(
-        f"{shlex.join(compiler)}: cannot compile {source.file.name} ({why}); "
-        f"set {source.variable} to a compiler that does"
-    )
+    remedy = f"install {source.needs}, or set {source.variable} to another compiler"
+    if re.search("no space|quota", why, re.IGNORECASE):
+        remedy = f"free some in {scratch.parent}, or set TMPDIR to another folder"
+    raise NoLibrary(f"{shlex.join(compiler)}: cannot compile {source.file.name} ({why}); {remedy}")
 
 
 def _try_out(built: Path, function: str) -> str:
@@ -204,14 +241,18 @@ def _scratch(name: str | None) -> Iterator[Path]:
     held: int | None = None
     while held is None:
         path = parent / f"{_SCRATCH}{os.geteuid()}-{name or secrets.token_hex(8)}"
+        made = False
         with contextlib.suppress(FileExistsError):
             path.mkdir(0o700)
+            made = True
         try:
             held = _hold(path)
         except OSError:  # the name is taken by another user, or nothing can be locked here
             if name is None:
                 break
             name = None
+            if made:
+                path.rmdir()
         if held is None and name is not None:
             time.sleep(0.05)
             name = name if time.monotonic() < end else None

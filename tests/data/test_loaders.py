@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from adarem.data import fingerprint
 from adarem.data.images import sampling
 from adarem.data.loaders import open_eval, open_train
 from tests.support.photos import TRAIN, VAL
@@ -158,3 +159,63 @@ def test_backends_show_the_same_validation_images(photos):
     for (i, x, label_x), (j, y, label_y) in zip(*loaders, strict=True):
         assert torch.equal(i, j) and torch.equal(label_x, label_y)
         assert (x.float() - y.float()).abs().mean() < 12
+
+
+@pytest.mark.parametrize("backend", ["ffcv", "folder"])
+def test_held_out_images_are_evaluated_once_and_never_trained_on(photos, backend, monkeypatch):
+    monkeypatch.setattr("adarem.data.fingerprint.beton_path", _only_train(fingerprint.beton_path))
+    monkeypatch.setattr("adarem.data.fingerprint.fingerprint_path", _only_train(fingerprint.fingerprint_path))
+    data = photos(backend=backend, holdout=14, holdout_seed=5, workers=1)
+    evaluated: dict[int, tuple[bytes, int]] = {}
+    for rank in range(3):
+        loader = open_eval(data, split="holdout", batch_size=4, rank=rank, world_size=3, device="cpu")
+        assert loader.num_images == 14
+        for indices, images, labels in loader:
+            for i, image, label in zip(indices.tolist(), images, labels, strict=True):
+                assert i not in evaluated
+                evaluated[i] = (image.numpy().tobytes(), int(label))
+        loader.close()
+    assert sorted(evaluated) == list(range(14))
+    # As an evaluation shows these images of the training file.
+    complete = open_eval(photos(backend=backend), split="train", batch_size=61, rank=0, world_size=1, device="cpu")
+    ((_, images, labels),) = list(complete)
+    train = open_train(data, global_batch_size=6, seed=SEED, rank=0, world_size=1, device="cpu")
+    held = train.held_out.tolist()
+    assert evaluated == {i: (images[p].numpy().tobytes(), int(labels[p])) for i, p in enumerate(held)}
+    # Training reads all others, with the crops that they have without a holdout, in any world.
+    assert (train.num_images, train.steps_per_epoch) == (TRAIN - 14, (TRAIN - 14) // 6)
+    with train.epoch(1) as batches:
+        shown = [image.numpy().tobytes() for batch, _ in batches for image in batch]
+    everything = open_train(
+        photos(backend=backend), global_batch_size=61, seed=SEED, rank=0, world_size=1, device="cpu"
+    )
+    with everything.epoch(1) as batches:
+        ((crops, _),) = list(batches)
+    places = sampling.order(SEED, 1, TRAIN).tolist()
+    of_held = {crops[k].numpy().tobytes() for k, place in enumerate(places) if place in held}
+    of_rest = {crops[k].numpy().tobytes() for k, place in enumerate(places) if place not in held}
+    assert {*shown} <= of_rest - of_held and len({*shown}) == 42
+    halves = []
+    for rank in range(2):
+        half = open_train(data, global_batch_size=6, seed=SEED, rank=rank, world_size=2, device="cpu")
+        with half.epoch(1) as batches:
+            halves += [image.numpy().tobytes() for batch, _ in batches for image in batch]
+    assert sorted(halves) == sorted(shown)
+
+
+def test_both_backends_hold_out_the_same_images(photos):
+    held = [
+        open_train(
+            photos(backend=b, holdout=0.2), global_batch_size=6, seed=0, rank=0, world_size=1, device="cpu"
+        ).held_out
+        for b in ("ffcv", "folder")
+    ]
+    assert held[0].tolist() == held[1].tolist() and len(held[0]) == 12
+
+
+def _only_train(real):
+    def path(data, split):
+        assert split == "train", "the split that a table reports is not opened"
+        return real(data, split)
+
+    return path

@@ -146,6 +146,55 @@ def test_radius_is_that_of_the_weights_at_the_first_step() -> None:
 
 
 @implementations
+@pytest.mark.parametrize("sphere", ["model", "tensor"])
+@pytest.mark.parametrize("radius", [None, 3.0])
+def test_renewed_radius_is_that_of_weights_loaded_later(
+    flags: dict[str, bool], sphere: str, radius: float | None
+) -> None:
+    """From there on it is an optimizer built on those weights, but for m and the counts."""
+    torch.manual_seed(0)
+    settings = {"lr": 0.1, "weight_decay": 0.1, "radius": radius, "sphere": sphere, **flags}
+    params = [torch.randn(4, 3, requires_grad=True), torch.randn(5, requires_grad=True)]
+    optimizer = AdaRemS([{"params": params, "spherical": True}], **settings)
+    draws = [[torch.randn_like(p) for p in params] for _ in range(6)]
+
+    def train(o: AdaRemS, grads: list[list[Tensor]]) -> list[Tensor]:
+        for each in grads:
+            for p, g in zip(o.param_groups[0]["params"], each, strict=True):
+                p.grad = g.clone()
+            o.step()
+        return [p.detach() for p in o.param_groups[0]["params"]]
+
+    train(optimizer, draws[:3])
+    tensors = [optimizer.state[p]["alpha"] for p in params]
+    loaded = [torch.randn_like(p) * 7 for p in params]
+    for p, w in zip(params, loaded, strict=True):
+        p.data.copy_(w)
+    optimizer.renew_radius()
+    assert all(optimizer.state[p]["alpha"] is a for p, a in zip(params, tensors, strict=True))  # captured graphs
+    fresh = AdaRemS([{"params": [w.requires_grad_() for w in loaded], "spherical": True}], **settings)
+    for p, w in zip(params, loaded, strict=True):
+        assert torch.equal(p, w)
+        fresh.state[w].update({k: v.clone() for k, v in optimizer.state[p].items() if k not in ("alpha", "radius")})
+    for a, b in zip(train(optimizer, draws[3:]), train(fresh, draws[3:]), strict=True):
+        torch.testing.assert_close(a, b)
+    sizes = [math.hypot(*map(norm, params))] if sphere == "model" else [norm(p) for p in params]
+    expected = [optimizer.state[p]["radius"].item() for p in params[: len(sizes)]]
+    assert sizes == pytest.approx(expected, rel=1e-6)
+
+
+def test_renewing_before_the_first_step_or_without_a_norm() -> None:
+    p = torch.ones(4, requires_grad=True)
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1)
+    optimizer.renew_radius()
+    assert not optimizer.state.get(p)
+    p.data.zero_()
+    with pytest.raises(ValueError, match="Invalid spherical parameter at index 0"):
+        optimizer.renew_radius()
+    AdaRemS([p]).renew_radius()  # nothing on a sphere
+
+
+@implementations
 def test_groups_off_the_sphere_are_adarem(flags: dict[str, bool]) -> None:
     torch.manual_seed(0)
     ps = [torch.randn(4, requires_grad=True) for _ in range(2)]

@@ -76,9 +76,9 @@ def mutated(old: str, new: str) -> types.ModuleType:
         ("p -= eta * g + lr * decay * p", "p -= eta * g + eta * decay * p"),
         ("p -= eta * g + lr * decay * p", "p -= eta * (g + decay * p)"),
         ("p -= eta * g + lr * decay * p", "p -= eta * g"),
-        ('** (t // group["decay_every"])', '** (2 * (t // group["decay_every"]))'),
-        ('** (t // group["decay_every"])', "** t"),
-        ('** (t // group["decay_every"])', '** ((t + 1) // group["decay_every"])'),
+        ('group["lam"] ** k', 'group["lam"] ** (2 * k)'),
+        ('group["lam"] ** k', 'group["lam"] ** t'),
+        ("((t + 1) % group", "((t + 2) % group"),
         ('group["beta"] * m + (1 - group["beta"]) * g', "g"),
     ],
 )

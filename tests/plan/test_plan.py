@@ -130,13 +130,11 @@ def test_a_trial_stays_out_of_the_papers_folder(tmp_path: Path) -> None:
         assert Sweeps(tmp_path).matching(asked["grid"], asked["data"], asked["scale"]) == [plan.folder.name]
 
 
-def test_a_trial_takes_no_winners_of_the_papers_search(tmp_path: Path) -> None:
-    overrides = ["data.root=/d", f"runs_dir={tmp_path}", "optimizer=adam"]
-    make_plan(["grid=table3_search", *overrides]).write()
-    with pytest.raises(UserError, match="runs of the search are not finished"):
-        make_plan(["grid=table3", *overrides])
-    trial = make_plan(["grid=table3", *overrides, "scale.epochs=3"])
-    assert trial.spec.selection.endswith("settings of configs/tuned, no table3_search-trial in " + tmp_path.name)
+def test_a_trial_takes_no_settings_of_the_papers_search(tmp_path: Path) -> None:
+    overrides = ["grid=table3", "grid.settings_from=table3_search", "data.root=/d", f"runs_dir={tmp_path}"]
+    for scale, folder in (([], "table3_search"), (["scale.epochs=3"], "table3_search-trial")):
+        with pytest.raises(UserError, match=f"{folder}/selected.yaml: no such file"):
+            make_plan([*overrides, *scale])
 
 
 def test_one_value_replaces_a_grids_axis() -> None:

@@ -1,13 +1,14 @@
-"""The settings that a finished search selects, and the grid that takes them."""
+"""The settings of a finished search, and the second sweep that takes them."""
 
 from pathlib import Path
 
 import pytest
 
-from adarem.plan.plan import make_plan
-from adarem.plan.selection import selected_settings
+from adarem.plan.plan import Plan, make_plan
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.selection import FILE, select, write_selection
+from adarem.run.sweep import read_sweep
 
 
 def finish(run: RunDir, value: float | None) -> None:
@@ -16,35 +17,95 @@ def finish(run: RunDir, value: float | None) -> None:
     run.write_result(result)
 
 
-def test_the_final_table_takes_the_searchs_selected_settings(tmp_path: Path) -> None:
-    common = ["data=pydoc", f'runs_dir="{tmp_path}"']
+WINS = {("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999)}
+
+
+@pytest.fixture
+def common(tmp_path: Path) -> list[str]:
+    return ["data=pydoc", f'runs_dir="{tmp_path}"']
+
+
+@pytest.fixture
+def searched(common: list[str]) -> Plan:
+    """A search whose every run is finished, and its selected.yaml."""
     search = make_plan(["grid=table3_search", *common])
-    by_optimizer = [c.config.optimizer.name for c in search.runs]
-    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
-    settled = "settings of configs/tuned, no table3_search-pydoc in"
-    assert settled in make_plan(["grid=table3", *common]).spec.selection
     search.write()
-    with pytest.raises(UserError, match=r"30 of 30 runs of the search are not finished; .* grid.settings_from=null"):
-        make_plan(["grid=table3", *common])
-    assert make_plan(["grid=table3", *common, "grid.settings_from=null"]).spec.selection == "final epoch"
     for i, cell in enumerate(search.runs):
         o = cell.config.optimizer
-        wins = (o.name, o.lr, o.hparams.get("momentum", o.hparams.get("beta1", o.hparams.get("beta")))) in {
-            ("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999),
-        }  # fmt: skip
-        finish(cell.run, 80.0 if wins else None if i % 5 == 0 else 90.0 + i)
-    plan = make_plan(["grid=table3", *common])
+        key = (o.name, o.lr, o.hparams.get("momentum", o.hparams.get("beta1", o.hparams.get("beta"))))
+        finish(cell.run, 80.0 if key in WINS else None if i % 5 == 0 else 90.0 + i)
+    write_selection(search.folder, select(search.folder))
+    return search
+
+
+def test_the_selected_settings_make_a_second_sweep(common: list[str], searched: Plan) -> None:
+    by_optimizer = [c.config.optimizer.name for c in searched.runs]
+    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
+    before = make_plan(["grid=table3", *common])
+    before.write()
+    plan = make_plan(["grid=table3", *common, "grid.settings_from=table3_search"])
+    plan.write()
+    assert (before.folder.name, plan.folder.name) == ("table3-pydoc", "table3-pydoc-searched")
     chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.runs}
     assert (chosen["sgdm"].lr, chosen["sgdm"].hparams["momentum"]) == (1.0, 0.5)
     assert (chosen["adam"].lr, chosen["adam"].hparams["beta1"]) == (0.01, 0.0)
     assert (chosen["adarem"].lr, chosen["adarem"].hparams["beta"]) == (60.0, 0.999)
-    assert plan.spec.selection.endswith("lowest val_perplexity of 30 runs in table3_search-pydoc")
     assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
-    # what the user settles stays settled
-    own = make_plan(["grid=table3", *common, "optimizer=adam", "optimizer.lr=0.5"]).runs[0].config.optimizer
-    assert (own.lr, own.hparams["beta1"]) == (0.5, 0.0)
-    for cell in search.runs:
+    spec = read_sweep(plan.folder)
+    assert spec.selection.startswith("final epoch; settings selected in table3_search-pydoc: lowest val_perplexity")
+    assert spec.searched is not None and spec.searched.sweep == "table3_search-pydoc"
+    assert spec.searched.of("adam") == "searched, 10 trials" and spec.searched.of("sgd") == "not searched"
+    # The reproduction keeps its own, whatever was searched, and is planned again as before.
+    again = make_plan(["grid=table3", *common])
+    assert [r.config for r in again.runs] == [r.config for r in before.runs] and again.spec.selection == "final epoch"
+    # By its file, too; and what the user settles stays settled.
+    by_file = make_plan(["grid=table3", *common, f'grid.settings_from="{searched.folder / FILE}"'])
+    assert [r.config for r in by_file.runs] == [r.config for r in plan.runs]
+    own = [*common, "grid.settings_from=table3_search", "optimizer=adam", "optimizer.lr=0.5"]
+    config = make_plan(["grid=table3", *own]).runs[0].config.optimizer
+    assert (config.lr, config.hparams["beta1"]) == (0.5, 0.0)
+
+
+def test_a_search_without_a_selection_is_refused(common: list[str]) -> None:
+    with pytest.raises(
+        UserError, match=r"table3_search-pydoc/selected.yaml: no such file; `adarem report` of the search"
+    ):
+        make_plan(["grid=table3", *common, "grid.settings_from=table3_search"])
+
+
+def test_a_changed_selection_is_noticed(common: list[str], searched: Plan) -> None:
+    words = ["grid=table3", *common, "grid.settings_from=table3_search"]
+    make_plan(words).write()
+    file = searched.folder / FILE
+    old = file.read_text()
+    file.write_text(old.replace("planned: 10", "planned: 11"))
+    with pytest.raises(UserError, match=r"selected.yaml: changed since .*table3-pydoc-searched was planned from it"):
+        make_plan(words)
+    file.write_text(old)
+    assert not any(r.new for r in make_plan(words).runs)
+
+
+def test_final_runs_have_other_seeds_than_the_search(common: list[str], searched: Plan) -> None:
+    words = ["grid=table3", *common, "grid.settings_from=table3_search"]
+    with pytest.raises(UserError, match=r"seeds=\[0, 1000\]: the search table3_search-pydoc .* seeds=\[0,1\]"):
+        make_plan([*words, "seeds=[0,1000]"])
+    assert len(make_plan([*words, "seeds=[0,1]"]).runs) == 6
+
+
+def test_what_the_search_did_not_select_is_refused(common: list[str], searched: Plan) -> None:
+    words = ["grid=table3", *common, "grid.settings_from=table3_search"]
+    with pytest.raises(
+        UserError, match=r"selected.yaml: has no settings for optimizer=adamw on awd_lstm; did you mean"
+    ):
+        make_plan([*words, "optimizer=adamw"])
+    with pytest.raises(
+        UserError, match=r"selected.yaml: has no settings for model=gpt; valid: awd_lstm; search it too"
+    ):
+        make_plan([*words, "model=gpt"])
+    for cell in searched.runs:
         if cell.config.optimizer.name == "adam":
             finish(cell.run, None)
-    with pytest.raises(UserError, match="every run of adam diverged"):
-        selected_settings(search.folder)
+    write_selection(searched.folder, select(searched.folder))
+    with pytest.raises(UserError, match="every trial of adam on awd_lstm diverged; search lower learning rates"):
+        make_plan(words)
+    assert make_plan([*words, "optimizer=sgdm"]).runs[0].config.optimizer.lr == 1.0

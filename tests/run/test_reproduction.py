@@ -165,3 +165,15 @@ def test_an_empty_sweeps_standing_is_that_of_its_name() -> None:
     assert standing_of_sweep(PAPERS, "table2", []).kind == "reproduction"
     assert standing_of_sweep(PAPERS, "table2-digits", []).rehearsal == "table2-digits holds no readable run"
     assert standing_of_sweep(STUDY, "mine", []).kind == "study"
+
+
+def test_a_run_with_a_holdout_is_never_a_reproduction() -> None:
+    held = config(changed={"data": {"holdout": 50_000}})
+    found = standing_of_run(held, PAPERS, stated=STATED)
+    assert found == Standing("variation", "another setting than the paper's: evaluated on held-out training images")
+    # What it records of its data has no validation images, and does not make a rehearsal of it.
+    prints = {"train": {"num_images": FULL["train"]}, "holdout": {"num_images": 50_000}}
+    result = {"status": "done", "fingerprint": prints, "evaluation": {"images": 50_000}}
+    assert standing_of_run(held, PAPERS, seen_by(held, result, [50_000]), STATED).kind == "variation"
+    fewer = result | {"fingerprint": prints | {"train": {"num_images": 8}}}
+    assert standing_of_run(held, PAPERS, seen_by(held, fewer), STATED).kind == "rehearsal"

@@ -1,8 +1,9 @@
 """One awkward training, by an optimizer of the package and, next to it, by the reference in float64.
 
 Parameters: a matrix, a channels_last weight, a transposed view, a strided view, one element, a scalar and an empty one,
-in two groups with unlike settings, a third group that joins later; one is frozen, one has no gradient on every third
-step. ``python -m tests.support.scenario [triton]`` prints the table of largest errors in docs/optimizers.md.
+in two groups with unlike settings, of which one changes midway, a third group that joins later; one is frozen, one has
+no gradient on every third step. ``python -m tests.support.scenario [triton]`` prints the table of largest errors in
+docs/optimizers.md.
 """
 
 import math
@@ -69,7 +70,7 @@ def run(variant, implementation, dtype, steps=300):
     draw = torch.Generator().manual_seed(1)
     params = make_params(dtype, draw)
     late = torch.randn(3, 2, generator=draw, dtype=torch.float64).to(dtype).requires_grad_()
-    settings = {"lr": 0.05, "weight_decay": 0.02, **VARIANTS[variant]}
+    settings = {"lr": 0.05, "lam": 0.999, "decay_every": 1, "weight_decay": 0.02, **VARIANTS[variant]}
     other = {"lr": 0.02, "beta": 0.99, "lam": 0.9, "decay_every": 7, "weight_decay": 0.0}
     spherical = variant.startswith("AdaRem-S")
     first = {"spherical": True} if spherical else {}
@@ -86,6 +87,9 @@ def run(variant, implementation, dtype, steps=300):
     worst = {"param": 0.0, "exp_avg": 0.0, "max": 0.0, "alpha": 0.0}
     recent: dict = {}
     for step in range(steps):
+        if step == steps // 2:
+            for o in (optimizer, truth):
+                o.param_groups[1]["decay_every"] = 4
         if step == steps // 3:
             optimizer.add_param_group({"params": [late], "lr": 0.01})
             truth.add_param_group({"params": [exact[late]], "lr": 0.01})

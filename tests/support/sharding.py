@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -73,6 +75,26 @@ def largest_difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> floa
     return float(torch.stack(differences).max())
 
 
+def save(folder: str, model: nn.Module, optimizer: torch.optim.Optimizer, options: StateDictOptions) -> None:
+    """Writes both into a folder, each process its parts."""
+    weights, state = get_state_dict(model, optimizer, options=options)
+    checkpoint.save({"model": weights, "optimizer": state}, checkpoint_id=folder)
+
+
+def load(folder: str, model: nn.Module, optimizer: torch.optim.Optimizer, options: StateDictOptions) -> None:
+    """Reads what :func:`save` wrote into a model and optimizer that may be spread in another way."""
+    weights, state = get_state_dict(model, optimizer, options=options)
+    saved = {"model": weights, "optimizer": state}
+    checkpoint.load(saved, checkpoint_id=folder)
+    set_state_dict(
+        model,
+        optimizer,
+        model_state_dict=saved["model"],
+        optim_state_dict=saved["optimizer"],  # type: ignore[arg-type]
+        options=options,
+    )
+
+
 def _rank(rank: int, world: int, meeting_point: str, functions: Sequence[Callable[[], None]]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -80,7 +102,7 @@ def _rank(rank: int, world: int, meeting_point: str, functions: Sequence[Callabl
         init_method=f"file://{meeting_point}",
         rank=rank,
         world_size=world,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(seconds=20),
     )
     try:
         for function in functions:

@@ -422,3 +422,54 @@ def test_bf16_and_label_smoothing_train_on_the_cpu(tiny_run: Callable[..., Path]
     assert run_here(run.path) == exitcodes.OK
     state = final_state(run)
     assert all(v.dtype != torch.bfloat16 for v in state["model"].values())
+
+
+def test_a_run_with_a_holdout_never_opens_the_validation_file(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int], digits_root: Path, tmp_path: Path
+) -> None:
+    """Its files are gone; the run trains, resumes and finishes, and its figures are under names of their own."""
+    beton_dir = tmp_path / "ffcv"
+    beton_dir.mkdir()
+    for file in (digits_root / "ffcv").glob("train.*"):
+        (beton_dir / file.name).write_bytes(file.read_bytes())
+    held = (f'data.beton_dir="{beton_dir}"', "data.holdout=137", "data.holdout_seed=2", "scale.global_batch_size=260")
+    complete, broken = (RunDir(tiny_run(*held, folder=folder)) for folder in ("complete", "broken"))
+    assert run_here(complete.path) == exitcodes.OK
+    assert run_here(broken.path, StopAtStep(3)) == exitcodes.REQUEUE
+    assert run_here(broken.path) == exitcodes.OK
+    assert run_here(broken.path) == exitcodes.OK  # finished before; its data are looked at once more
+    assert_same_bits(final_state(complete), final_state(broken))
+    assert figures(complete) == figures(broken)
+    result, metrics = complete.result(), complete.metrics()
+    assert [(m["split"], m["images"]) for m in metrics] == [("train", 1300), ("holdout", 137)] * 2 or [
+        (m["split"], m["images"]) for m in metrics
+    ] == [("holdout", 137), ("train", 1300)] * 2
+    assert result["steps"] == 10  # two epochs of the 1,300 others
+    assert not {"top1", "top5", "best_top1", "val_loss"} & result.keys()
+    correct = complete.correct()
+    assert len(correct["top1"]) == 137 and result["holdout_top1"] == 100 * float(correct["top1"].mean())
+    assert result["fingerprint"].keys() == {"train", "holdout"}
+    assert result["fingerprint"]["holdout"]["num_images"] == result["evaluation"]["images"] == 137
+    assert result["evaluation"]["split"] == "holdout"
+
+
+def test_a_checkpoint_of_other_held_out_images_is_refused(
+    tiny_run: Callable[..., Path], run_here: Callable[..., int]
+) -> None:
+    run = RunDir(tiny_run("data.holdout=0.1"))
+    assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE
+    run.config_file.write_text(run.config_file.read_text().replace("holdout: 0.1", "holdout: 0.1\n  holdout_seed: 1"))
+    with pytest.raises(UserError, match=r"made with other settings of data.holdout_seed"):
+        run_here(run.path)
+
+
+@pytest.mark.slow
+def test_held_out_figures_are_the_same_on_two_ranks(tiny_run: Callable[..., Path]) -> None:
+    held = ("data.holdout=0.1", "scale.global_batch_size=256")
+    one = RunDir(tiny_run(*held, folder="one"))
+    two = RunDir(tiny_run(*held, "cluster.ranks_per_node=2", folder="two"))
+    for ranks, run in ((1, one), (2, two)):
+        done = torchrun(ranks, run.path)
+        assert done.returncode == exitcodes.OK, done.stderr
+    assert one.result()["fingerprint"] == two.result()["fingerprint"]
+    assert len(two.correct()["top1"]) == 144 and two.result()["evaluation"]["images"] == 144

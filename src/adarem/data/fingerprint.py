@@ -47,6 +47,11 @@ class Fingerprint(_OfEverySplit, total=False):
     image_bytes: int
 
 
+def splits_read(data: DataConfig) -> tuple[str, ...]:
+    """The prepared splits that a run opens: with a holdout train alone, which it is evaluated on a part of."""
+    return SPLITS if data.holdout is None else SPLITS[:1]
+
+
 def beton_path(data: DataConfig, split: str) -> Path:
     return Path(data.beton_dir) / f"{split}.beton"
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adarem.data.images import sampling
+from adarem.data.images import holdout, sampling
 from adarem.data.images.sampling import CentreCrop, RandomCrop, View
 from adarem.run.config import DataConfig
 
@@ -29,6 +29,7 @@ class Reader(Protocol):
     """One split of a prepared data set, opened by a backend."""
 
     num_images: int
+    labels: NDArray[np.signedinteger]  # [num_images]
 
     def read(self, batches: Sequence[NDArray[np.uint64]], pin: bool) -> Batches: ...
     def close(self) -> None: ...
@@ -107,7 +108,11 @@ class OnDevice(Iterator[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class TrainLoader:
-    """The training split of one rank. ``num_images`` counts the complete split, ``steps_per_epoch`` global batches."""
+    """The images of one rank to train on, without those that are held out.
+
+    ``num_images`` counts those of all ranks, ``steps_per_epoch`` global batches; ``held_out`` has the places of the
+    others in the data set's order, None where there are none.
+    """
 
     def __init__(
         self,
@@ -122,7 +127,12 @@ class TrainLoader:
         self.reader = _open(data, "train", view)
         self.seed, self.device = seed, device
         self.global_batch_size, self.rank, self.world_size = global_batch_size, rank, world_size
-        self.num_images = self.reader.num_images
+        self.held_out: NDArray[np.int64] | None = None
+        self._places: NDArray[np.int64] | None = None  # in the data set's order; None: all
+        if data.holdout is not None:
+            self.held_out = holdout.held_out(self.reader.labels, data.holdout, data.holdout_seed)
+            self._places = holdout.rest(self.held_out, self.reader.num_images)
+        self.num_images = self.reader.num_images if self._places is None else len(self._places)
         self.steps_per_epoch = self.num_images // global_batch_size
 
     def epoch(self, epoch: int, start_step: int = 0) -> OnDevice:
@@ -130,6 +140,8 @@ class TrainLoader:
         indices = sampling.train_batches(
             self.seed, epoch, self.num_images, self.global_batch_size, self.rank, self.world_size, start_step
         )
+        if self._places is not None:
+            indices = self._places[indices]
         return _read(self.reader, list(sampling.index_words(epoch, indices)), self.device)
 
     def close(self) -> None:
@@ -137,20 +149,29 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """One rank's share of a split; over all ranks each image comes exactly once. ``num_images`` counts all of them."""
+    """One rank's share of a split; over all ranks each image comes exactly once. ``num_images`` counts all of them.
+
+    The split ``holdout`` is what ``data.holdout`` takes of the training images, with the view of an evaluation.
+    """
 
     def __init__(
         self, data: DataConfig, split: str, batch_size: int, rank: int, world_size: int, device: torch.device
     ) -> None:
-        self.reader = _open(data, split, CentreCrop(data.eval_resize, data.eval_crop))
-        self.num_images = self.reader.num_images
+        self.reader = _open(
+            data, "train" if split == "holdout" else split, CentreCrop(data.eval_resize, data.eval_crop)
+        )
+        self._places: NDArray[np.int64] | None = None  # of the split in the reader; None: all of it
+        if split == "holdout":
+            assert data.holdout is not None
+            self._places = holdout.held_out(self.reader.labels, data.holdout, data.holdout_seed)
+        self.num_images = self.reader.num_images if self._places is None else len(self._places)
         shard = sampling.eval_shard(self.num_images, rank, world_size)
         self.batches = [shard[i : i + batch_size] for i in range(0, len(shard), batch_size)]
         self.device = device
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """(indices int64 [b] on the CPU, images, labels); ``indices`` are places in the data set's order."""
-        words = [sampling.index_words(0, b) for b in self.batches]
+        """(indices int64 [b] on the CPU, images, labels); ``indices`` are places in the split's order."""
+        words = [sampling.index_words(0, b if self._places is None else self._places[b]) for b in self.batches]
         with _read(self.reader, words, self.device) as batches:
             for indices, (images, labels) in zip(self.batches, batches, strict=True):
                 yield torch.from_numpy(indices), images, labels

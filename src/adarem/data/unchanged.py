@@ -59,7 +59,7 @@ class DataNow:
                 if isinstance(self._data, TextConfig):
                     self._prepared = read_corpus(self._data).fingerprint
                 else:
-                    self._prepared = {split: check_split(self._data, split) for split in fingerprint.SPLITS}
+                    self._prepared = {s: check_split(self._data, s) for s in fingerprint.splits_read(self._data)}
             except UserError:
                 self._prepared = {}
         return self._prepared
@@ -81,7 +81,7 @@ class DataNow:
 
 def _changed_since_prepared(data: DataConfig) -> bool:
     """Whether a file came, went or was renamed in a class folder after the files were made."""
-    for split in fingerprint.SPLITS:
+    for split in fingerprint.splits_read(data):
         made = fingerprint.fingerprint_path(data, split).stat().st_mtime
         folder = Path(data.root) / folder_name(data, split)
         try:

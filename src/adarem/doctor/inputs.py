@@ -33,8 +33,8 @@ def dataset(data: DataConfig | TextConfig) -> Check:
     if isinstance(data, TextConfig):
         tokens = read_corpus(data).fingerprint["train"]["num_tokens"]
         return Check("data", True, f"{data.label}: {tokens:,} tokens for training")
-    train, val = (fingerprint.read_fingerprint(data, split)["num_images"] for split in fingerprint.SPLITS)
-    return Check("data", True, f"{data.label}: {train:,} + {val:,} images, prepared")
+    counts = [fingerprint.read_fingerprint(data, split)["num_images"] for split in fingerprint.splits_read(data)]
+    return Check("data", True, f"{data.label}: {' + '.join(f'{n:,}' for n in counts)} images, prepared")
 
 
 def _unprepared(data: DataConfig | TextConfig, problem: str) -> Check:

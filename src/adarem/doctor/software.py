@@ -3,7 +3,7 @@
 import ctypes.util
 import importlib.util
 import json
-import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from adarem import native
 from adarem.dependencies import Requirement, install_command, requirements
 from adarem.doctor.check import Check, run_isolated, split_fix
 from adarem.run.config import ClusterConfig
@@ -153,6 +154,8 @@ def ffcv(needed: bool) -> Check:
 
 def compiler() -> Check:
     """Whether there is a C++ compiler."""
-    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("c++")
     fix = "apt-get install g++; without it ffcv cannot be built and AdaRem takes its slower path on the CPU"
-    return Check("compiler", True if found else None, found or "no C++ compiler", fix)
+    try:
+        return Check("compiler", True, shlex.join(native.find_compiler("CXX", ("c++", "g++", "clang++"), "g++")), fix)
+    except native.NoLibrary as e:
+        return Check("compiler", None, str(e).partition(";")[0], fix)

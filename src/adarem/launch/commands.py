@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import RunDir
+from adarem.run.sweep import sweep_name
 
 if TYPE_CHECKING:  # a launch of a plan that is made needs no Hydra
     from adarem.plan.plan import Plan
@@ -32,10 +33,12 @@ def report_command(plan: "Plan") -> list[str]:
 
 def report_arguments(plan: "Plan") -> list[str]:
     """The ``key=value`` words by which `adarem report` finds the plan's sweep."""
+    data, scale = str(plan.spec.data), str(plan.spec.scale)
+    sweep = [f"grid={plan.spec.name}", f"data={data}", f"scale={scale}"]
+    if plan.folder.name != sweep_name(plan.spec.name, data, scale):  # one next to the grid's own
+        sweep = [f"grid={plan.folder.name}"]
     return [
-        f"grid={plan.spec.name}",
-        f"data={plan.spec.data}",
-        f"scale={plan.spec.scale}",
+        *sweep,
         f"runs_dir={plan.runs_dir}",
         f"results_dir={plan.results_dir}",
     ]

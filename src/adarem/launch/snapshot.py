@@ -79,7 +79,7 @@ def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
     shown: State = state
     if state in ("planned", "interrupted", "failed") and run.path.name in queue:
         shown, job, problem = "queued", queue[run.path.name], None
-    train, val = _last(metrics, "train"), _last(metrics, "val")
+    train, evaluated = _last(metrics, "train"), _last(metrics, config.data.evaluated_on)
     running = state == "running"
     epoch = count(train, "epoch") or 0
     if running:
@@ -89,8 +89,8 @@ def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
         epoch=epoch,
         epochs=config.scale.epochs,
         loss=_number(live.get("loss") if running else result.get("train_loss", train.get("loss"))),
-        top1=_number(result.get("top1", val.get("top1"))),
-        perplexity=_number(result.get("perplexity", val.get("perplexity"))),
+        top1=_number(result.get("top1", evaluated.get("top1"))),
+        perplexity=_number(result.get("perplexity", evaluated.get("perplexity"))),
         images_per_s=_number(newest.get("images_per_s", train.get("images_per_s"))),
         tokens_per_s=_number(newest.get("tokens_per_s", train.get("tokens_per_s"))),
         seconds_left=_number(live.get("seconds_left")) if running else None,
@@ -122,6 +122,8 @@ def outcome(run: RunDir) -> str:
         return f"diverged in epoch {result.get('epoch', '?')}"
     if "perplexity" in result:
         return f"test perplexity {result['perplexity']:.2f}"
+    if "holdout_top1" in result:
+        return f"held-out top-1 {result['holdout_top1']:.2f} %"
     return f"top-1 {result['top1']:.2f} %"
 
 

@@ -1,14 +1,25 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT
+from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
+from adarem.optim.state import (
+    Group,
+    check_settings,
+    continue_decay,
+    loadable,
+    make_plain,
+    new_count,
+    resolved,
+    undecided,
+)
 from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
@@ -27,7 +38,7 @@ class AdaRem(Optimizer):
 
         g ← gradient, negated to maximize
         b ← g m / (|g| max|m| + eps),  0 where g or m is 0
-        k ← steps done // decay_every
+        k ← steps done // decay_every, the count of multiplications by lam
         θ ← θ − lr (1 + lamᵏ b) g − lr weight_decay θ
         m ← beta m + (1 − beta) g
 
@@ -39,10 +50,12 @@ class AdaRem(Optimizer):
         params (iterable): iterable of parameters or named_parameters to optimize, or of dicts defining groups
         lr (float, Tensor, optional): learning rate, 0 or more (default: 1e-3, torch's; the paper's is 0.4)
         beta (float, optional): share of the old m in the moving average of the gradient, 0 to 1 (default: 0.9)
-        lam (float, optional): factor of b after each ``decay_every`` steps, 0 to 1. The coefficient that a
-            parameter's next step takes is ``lam ** (state["step"] // decay_every)`` (default: 0.999)
-        decay_every (int, optional): steps between two multiplications by ``lam``. 1 is the letter of Algorithm 1, the
-            number of steps in an epoch is what the paper found to be enough (default: 1)
+        lam (float, optional): factor of b after each ``decay_every`` steps, 0 to 1. 1 lets b keep its full weight, 0 is
+            SGD; the paper's is 0.999 (default: 1)
+        decay_every (int, optional): steps between two multiplications by ``lam``: the steps of an epoch as in the
+            paper's experiments, or 1 as in Algorithm 1. Changed between steps, it keeps the count k of multiplications
+            done. None is 1, with a warning where ``lam`` is neither 0 nor 1: 0.999 at every step halves b's weight in
+            693 steps (default: None)
         eps (float, optional): 0 computes b in its sign form, ``sign(g) m / max|m|``, which no gradient is too small
             for; a positive value adds to the denominator as printed, and shrinks b where ``|g| max|m|`` is not far
             above it (default: 0)
@@ -57,29 +70,35 @@ class AdaRem(Optimizer):
             seconds when it is first used. Without Triton or a C++ compiler that works, one warning says so and
             foreach takes the steps. None does not (default: None)
 
-    The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters) and ``exp_avg_max``
-    (``max|m|``). Complex parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be
-    DTensors (FSDP2, HSDP, tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts.
+    The state of a parameter is ``step``, ``exp_avg`` (m; float32 for 16-bit parameters), ``exp_avg_max`` (``max|m|``)
+    and ``decay_offset``, 0 until ``decay_every`` changes: k is ``decay_offset + step // decay_every``. Complex
+    parameters are seen as their real and imaginary parts, except by ``fused``. Parameters may be DTensors (FSDP2, HSDP,
+    tensor parallelism): m is spread as they are, and ``max|m|`` is over all parts. Schedulers that cycle a momentum,
+    OneCycleLR and CyclicLR, need ``cycle_momentum=False``.
 
     Raises:
         ValueError: a setting is out of its range, in a group or as a default.
+        TypeError: a setting that is a number is given as something else; numpy's numbers are numbers.
         RuntimeError: sparse gradients; ``fused`` together with ``foreach`` or ``differentiable``; ``fused`` on an
-            unsupported device or type.
+            unsupported device or type; FSDP1's flat parameters; ``scope="model"`` under ZeroRedundancyOptimizer.
 
     Example:
-        >>> optimizer = AdaRem(model.parameters(), lr=0.4, decay_every=len(loader), weight_decay=1e-4)
+        >>> optimizer = AdaRem(model.parameters(), lr=0.4, lam=0.999, decay_every=len(loader), weight_decay=1e-4)
         >>> optimizer.zero_grad()
         >>> loss_fn(model(input), target).backward()
         >>> optimizer.step()
     """
+
+    _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
+    _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
 
     def __init__(
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-3,
         beta: float = 0.9,
-        lam: float = 0.999,
-        decay_every: int = 1,
+        lam: float = 1.0,
+        decay_every: int | None = None,
         eps: float = 0.0,
         weight_decay: float = 0.0,
         *,
@@ -107,34 +126,32 @@ class AdaRem(Optimizer):
         self._build(params, defaults)
 
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        self._check_group(defaults)
+        make_plain(defaults, defaults)
+        self._check_group({**defaults, "decay_every": resolved(defaults["decay_every"])})
+        self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
-        lr = group["lr"]
-        if isinstance(lr, Tensor) and lr.numel() != 1:
-            raise ValueError("Tensor lr must be 1-element")
-        for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
-            if not 0.0 <= group[key] < math.inf:
-                raise ValueError(f"Invalid {name}: {group[key]}")
-        for key in ("beta", "lam"):
-            if not 0.0 <= group[key] <= 1.0:
-                raise ValueError(f"Invalid {key} value: {group[key]}")
-        every = group["decay_every"]
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ValueError(f"Invalid decay_every value: {every}")
-        if group["scope"] not in ("tensor", "model"):
-            raise ValueError(f"Invalid scope value: {group['scope']}")
-        if group["fused"] and group["differentiable"]:
-            raise RuntimeError("`fused` does not support `differentiable`")
-        if group["fused"] and group["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+        check_settings(group)
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
-        if isinstance(param_group, dict):
-            self._check_group({**self.defaults, **param_group})
+    def add_param_group(self, param_group: Group) -> None:
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        settings: Group = {**self.defaults, **param_group}
+        make_plain(settings, self.defaults)
+        given = settings["decay_every"] if settings["decay_every"] is not None else self.defaults["decay_every"]
+        settings["decay_every"] = settings["counted_every"] = resolved(given)
+        self._check_group(settings)
+        param_group.update((key, value) for key, value in settings.items() if key != "params")
         super().add_param_group(param_group)
+        if given is None and settings["lam"] not in (0, 1) and not getattr(self, "_warned_of_decay", False):
+            self._warned_of_decay = True
+            warnings.warn(undecided(settings["lam"]), stacklevel=2)
+
+    def _over_model(self, group: Group) -> str | None:  # the setting that takes a maximum or norm over parameters
+        return "scope" if group["scope"] == "model" else None
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -143,37 +160,66 @@ class AdaRem(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
-            for key, default in {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}.items():
+        self._provisional = frozenset()
+        for group in (self.defaults, *self.param_groups):
+            for key, default in self._added_settings().items():
                 group.setdefault(key, default)
+        for group in self.param_groups:
+            make_plain(group, self.defaults)
+            group["decay_every"] = resolved(group["decay_every"])
+            group.setdefault("counted_every", group["decay_every"])
             for p in group["params"]:
                 step = self.state[p].get("step") if p in self.state else None
                 if step is not None and not isinstance(step, Tensor):  # older and hand-made states
-                    self.state[p]["step"] = _step_count(float(step), p, group)
+                    self.state[p]["step"] = new_count(float(step), p, group)
 
-    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+    def _added_settings(self) -> dict[str, Any]:
+        """Settings that older pickles and state dicts do not have, with the values that they meant."""
+        return {"decay_every": 1, "eps": 0.0, "scope": "tensor", **_FLAGS}
+
+    def state_dict(self) -> StateDict:
+        """Returns the optimizer's state as torch's do; numpy's numbers, set in a group, as Python's."""
+        for group in self.param_groups:
+            make_plain(group, self.defaults)
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Loads the optimizer's state; unlike the base class, 16-bit parameters keep their float32 state.
+
+        AdaRem's loads into AdaRemS and the other way: m and counts are the same, settings and state of spheres stay
+        those of the optimizer that loads, or are left out.
 
         Args:
             state_dict (dict): what :meth:`state_dict` returned.
-        """
-        saved: dict[str, Any] = {}
 
-        def remember(_: Optimizer, loaded: dict[str, Any]) -> None:  # after the user's own pre-hooks
-            saved.update(loaded)
+        Raises:
+            ValueError: it is another optimizer's or of other parameters; nothing is changed then.
+        """
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"state_dict must be a dict, but got {torch.typename(state_dict)}")
+        saved: StateDict = {}
+
+        def adapt(_: Optimizer, given: StateDict) -> StateDict:  # after the user's own pre-hooks
+            saved.update(loadable(given, self.param_groups, self.state))
+            for group in saved["param_groups"]:
+                settings = {**self._added_settings(), **group}
+                make_plain(settings, self.defaults)
+                self._check_group({**settings, "decay_every": resolved(settings["decay_every"])})
+            return saved
 
         def restore(_: Optimizer) -> None:  # before the user's own post-hooks
             ids = [i for group in saved["param_groups"] for i in group["params"]]
-            params = [p for group in self.param_groups for p in group["params"]]
-            for i, p in zip(ids, params, strict=True):
+            params = [(p, group) for group in self.param_groups for p in group["params"]]
+            for i, (p, group) in zip(ids, params, strict=True):
                 for key, value in saved["state"].get(i, {}).items():
-                    dtype = self._state_dtype(key, p)
-                    if key != "step" and isinstance(value, Tensor) and self.state[p][key].dtype != dtype:
+                    if key == "decay_offset":
+                        self.state[p][key] = new_count(float(value), p, group)
+                    elif key != "step" and self.state[p][key].dtype != (dtype := self._state_dtype(key, p)):
                         # a clone: the loaded tensor must not be the one in the caller's dict
                         self.state[p][key] = value.detach().clone().to(device=p.device, dtype=dtype)
 
         with (
-            self.register_load_state_dict_pre_hook(remember),
+            self.register_load_state_dict_pre_hook(adapt),
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ):
             super().load_state_dict(state_dict)
@@ -188,6 +234,10 @@ class AdaRem(Optimizer):
 
         torch.compile knows this method by name, runs it eagerly and takes nothing but plain lists.
         """
+        if self._has_share or self._provisional or not self.state:
+            self._begin(group)
+        make_plain(group, self.defaults)
+        continue_decay(group, self.state)
         tensors = StepTensors(*lists)
         has_complex = False
         for p in group["params"]:
@@ -201,18 +251,12 @@ class AdaRem(Optimizer):
             has_complex |= p.is_complex()
             state = self.state[p]
             if "exp_avg" not in state:
-                if group["fused"]:
-                    from adarem.optim.kernels.fused import check_supported
-
-                    check_supported(p)
-                state["step"] = _step_count(0.0, p, group)
-                state["exp_avg"] = torch.zeros_like(
-                    p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
-                )
-                state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+                self._make_state(p, group)
+            if "decay_offset" not in state:  # older and hand-made states
+                state["decay_offset"] = new_count(0.0, p, group)
+            if group["fused"] and state["step"].dtype != torch.float32:  # counted under a float64 default dtype
+                state.update((key, state[key].float()) for key in ("step", "decay_offset"))
             step = state["step"]
-            if group["fused"] and step.dtype != torch.float32:
-                step = state["step"] = step.float()  # counted without fused, under a float64 default dtype
             if group["differentiable"] and step.requires_grad:
                 raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
             tensors.params.append(p)
@@ -220,7 +264,30 @@ class AdaRem(Optimizer):
             tensors.exp_avgs.append(state["exp_avg"])
             tensors.maxima.append(state["exp_avg_max"])
             tensors.state_steps.append(step)
+            tensors.decay_offsets.append(state["decay_offset"])
         return has_complex
+
+    def _begin(self, group: Group) -> None:
+        """Looks again at what was there at construction: since then parameters may be wrapped, moved or converted."""
+        sharded.check_complete(self.param_groups, self._over_model, self._has_share)
+        begun = {p for p in group["params"] if p in self._provisional and p.grad is not None}
+        for p in begun:
+            if not self.state[p]["step"]:
+                self._make_state(p, group)
+        self._provisional -= begun
+
+    def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
+        if group["fused"]:
+            from adarem.optim.kernels.fused import check_supported
+
+            check_supported(p)
+        state = self.state[p]
+        state["step"] = new_count(0.0, p, group)
+        state["exp_avg"] = torch.zeros_like(
+            p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
+        )
+        state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
+        state["decay_offset"] = new_count(0.0, p, group)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -245,9 +312,12 @@ class AdaRem(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not torch.compiler.is_compiling() and not self.state and compat.in_state_initialization():
+            self._make_states()
+            return loss
         model_maximum = self._model_maximum()
         for group in self.param_groups:
-            tensors = StepTensors([], [], [], [], [])
+            tensors = StepTensors([], [], [], [], [], [])
             has_complex = self._init_group(group, *tensors)
             settings = StepSettings(
                 **{name: group[name] for name in StepSettings._fields if name in group},
@@ -259,15 +329,18 @@ class AdaRem(Optimizer):
             self._update(group, tensors, settings)
         return loss
 
+    def _make_states(self) -> None:
+        """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.requires_grad and p.numel() and not p.is_meta and "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                    self._provisional |= {p}
+
     def _model_maximum(self) -> Tensor | None:
         """max|m| over all parameters of the groups with ``scope="model"``, before this step; None without such."""
-        maxima = [
-            self.state[p]["exp_avg_max"]
-            for group in self.param_groups
-            if group["scope"] == "model"
-            for p in group["params"]
-            if "exp_avg_max" in self.state.get(p, {})
-        ]
+        params = [p for group in self.param_groups if group["scope"] == "model" for p in group["params"]]
+        maxima = [self.state[p]["exp_avg_max"] for p in params if "exp_avg_max" in self.state.get(p, {})]
         if not maxima:
             return None
         return torch.stack([m.detach().to(maxima[0].device, maxima[0].dtype) for m in maxima]).amax()
@@ -294,7 +367,7 @@ def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Sca
     """
     differentiable = settings.differentiable
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
-    lam_t = coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors, settings)
     for i, param in enumerate(tensors.params):
         exp_avg, maximum, lr = tensors.exp_avgs[i], tensors.maxima[i], lrs[i]
         grad = tensors.grads[i].to(exp_avg.dtype)
@@ -334,7 +407,7 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
     if settings.differentiable:
         raise AssertionError("_foreach ops don't support autograd")
     compiling = torch.compiler.is_compiling()
-    lam_t = coefficients(tensors.state_steps, settings)
+    lam_t = coefficients(tensors, settings)
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
     everything = _Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
     for chunk in [everything] if compiling else _chunks(everything):
@@ -413,18 +486,4 @@ def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | N
     """One pass over memory by compiled kernels: C++ on the CPU, Triton on CUDA."""
     from adarem.optim.kernels.fused import fused_step  # here: others need neither a compiler nor Triton
 
-    if lrs is None:
-        fused_step(tensors, settings)
-        return
-    # A kernel takes one rate. Parameters on one sphere have one, mostly.
-    values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
-    for rate in dict.fromkeys(values):
-        alike = [i for i, value in enumerate(values) if value == rate]
-        fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=rate))
-
-
-def _step_count(steps: float, p: Tensor, group: dict[str, Any]) -> Tensor:
-    """A 0-dim count: where a graph or a kernel counts, float32 on the parameter's device."""
-    if group["capturable"] or group["fused"]:
-        return torch.full((), steps, dtype=torch.float32, device=p.device)
-    return torch.tensor(steps, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
+    fused_step(tensors, settings, lrs=lrs)

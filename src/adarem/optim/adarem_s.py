@@ -13,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim.state import Group
 from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
@@ -48,7 +49,7 @@ class AdaRemS(AdaRem):
             sphere (default: False)
         radius (float, optional): R, of each sphere. Given, the parameters are brought to it when the optimizer is
             built: build it after loading weights and after wrapping in DDP. None keeps the norm that they have at the
-            first step, so that α starts at 1 (default: None)
+            first step, so that α starts at 1. After weights are loaded later call ``renew_radius`` (default: None)
         sphere (str, optional): ``"model"`` holds all parameters of a group on one sphere together, as the paper does;
             ``"tensor"`` each on its own (default: "model")
         slr (bool, optional): False is Algorithm 2 to the letter: the rate is ``lr`` and the weight decay is applied
@@ -60,10 +61,11 @@ class AdaRemS(AdaRem):
 
     Raises:
         ValueError: besides AdaRem's, a spherical parameter whose norm is 0, infinite or NaN.
+        RuntimeError: besides AdaRem's, ``sphere="model"`` under ZeroRedundancyOptimizer.
 
     Example:
         >>> groups = adarem.optim.param_groups(model, images, weight_decay=1e-4)
-        >>> optimizer = AdaRemS(groups, lr=0.4, decay_every=len(loader))
+        >>> optimizer = AdaRemS(groups, lr=0.4, lam=0.999, decay_every=len(loader))
     """
 
     def __init__(
@@ -71,8 +73,8 @@ class AdaRemS(AdaRem):
         params: ParamsT,
         lr: float | Tensor = 1e-3,
         beta: float = 0.9,
-        lam: float = 0.999,
-        decay_every: int = 1,
+        lam: float = 1.0,
+        decay_every: int | None = None,
         eps: float = 0.0,
         weight_decay: float = 0.0,
         radius: float | None = None,
@@ -121,16 +123,21 @@ class AdaRemS(AdaRem):
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
-    def add_param_group(self, param_group: dict[str, object]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        if group["spherical"]:
-            try:
+        try:
+            if group["spherical"]:
                 with torch.set_grad_enabled(group["differentiable"]):
                     self._place_on_sphere(group)
-            except ValueError:
-                self.param_groups.pop()
-                raise
+            if any(g["spherical"] and g["radius"] is not None for g in self.param_groups):
+                self._make_states()  # programs that save and load expect no state yet, or that of every parameter
+        except (ValueError, RuntimeError):
+            self.param_groups.pop()
+            raise
+
+    def _over_model(self, group: Group) -> str | None:
+        return "sphere" if group["spherical"] and group["sphere"] == "model" else super()._over_model(group)
 
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
         """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
@@ -148,17 +155,47 @@ class AdaRemS(AdaRem):
             norms = [torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))] * len(params)
         for p, n in zip(params, norms, strict=True):
             alpha = n.to(p.device) / group["radius"]
-            self.state[p]["radius"] = torch.full_like(alpha, group["radius"])
-            self.state[p]["alpha"] = alpha.clone()
+            self._set(p, "radius", torch.full_like(alpha, group["radius"]))
+            self._set(p, "alpha", alpha.clone())
             # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
             if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
                 sharded.local_part(p).div_(alpha)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+    def _set(self, p: Tensor, key: str, value: Tensor) -> None:
+        if key in self.state[p]:
+            self.state[p][key].copy_(value)  # a captured graph goes on with the same tensor
+        else:
+            self.state[p][key] = value
+
+    @torch.no_grad()
+    def renew_radius(self) -> None:
+        """Starts the spheres anew from the weights as they are now, as after ``model.load_state_dict``.
+
+        After the first step the radius is fixed, and other weights that are loaded into the model would be brought to
+        it by the next step, at a learning rate for the old ones. This makes the norms of now the radii and each alpha
+        1; with a given ``radius`` the weights are brought to it and alpha is their norm over it. m and the counts of
+        steps stay; ``optimizer.state.clear()`` before this call forgets them too. Before the first step it is not
+        needed, unless a ``radius`` is given.
+
+        Raises:
+            ValueError: a spherical parameter whose norm is 0, infinite or NaN.
+        """
         for group in self.param_groups:
-            for key, default in {"radius": None, "sphere": "model", "slr": True, "spherical": False}.items():
-                group.setdefault(key, default)
+            if not group["spherical"]:
+                continue
+            self._place_on_sphere(group)
+            params = [p for p in group["params"] if "radius" in self.state.get(p, {})]
+            if group["radius"] is not None or not params:
+                continue
+            radii = _full_norms(params)
+            if group["sphere"] == "model":
+                radii = [norm([p for p in group["params"] if p.numel()])] * len(params)
+            for p, radius in zip(params, radii, strict=True):
+                self._set(p, "radius", radius)
+                self._set(p, "alpha", torch.ones_like(radius))
+
+    def _added_settings(self) -> dict[str, Any]:
+        return {**super()._added_settings(), "radius": None, "sphere": "model", "slr": True, "spherical": False}
 
     def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
         return _wide_dtype(p.device) if key in ("alpha", "radius") else super()._state_dtype(key, p)
@@ -167,19 +204,37 @@ class AdaRemS(AdaRem):
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
         has_complex = super()._init_group(group, *lists)
         params = StepTensors(*lists).params
-        new = [p for p in params if "radius" not in self.state[p]] if group["spherical"] else []
-        if new:
-            everyone = [p for p in group["params"] if p.numel()]
-            known = [self.state[p]["radius"] for p in everyone if "radius" in self.state.get(p, {})]
-            common = None
-            if group["sphere"] == "model":
-                common = known[0] if known else norm(everyone)
-            radii = _full_norms(new) if common is None else [common] * len(new)
-            for p, radius in zip(new, radii, strict=True):
-                # one tensor each: states that share storage would not survive a state_dict round trip
-                self.state[p]["radius"] = radius.to(p.device).clone()
-                self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
+        if group["spherical"]:
+            self._fix_radii(group, params)
         return has_complex
+
+    def _make_states(self) -> None:
+        super()._make_states()
+        for group in self.param_groups:
+            if group["spherical"]:
+                self._fix_radii(group, [p for p in group["params"] if "exp_avg" in self.state.get(p, {})])
+
+    def _make_state(self, p: Tensor, group: Group) -> None:
+        super()._make_state(p, group)
+        if group["radius"] is None:  # weights loaded until the first step count
+            for key in ("radius", "alpha"):
+                self.state[p].pop(key, None)
+
+    def _fix_radii(self, group: Group, params: list[Tensor]) -> None:
+        """The radius of each parameter that has none: its norm now, or that of its sphere."""
+        new = [p for p in params if "radius" not in self.state[p]]
+        if not new:
+            return
+        everyone = [p for p in group["params"] if p.numel()]
+        known = [p for p in everyone if "radius" in self.state.get(p, {}) and p not in self._provisional]
+        common = None
+        if group["sphere"] == "model":
+            common = self.state[known[0]]["radius"] if known else norm(everyone)
+        radii = _full_norms(new) if common is None else [common] * len(new)
+        for p, radius in zip(new, radii, strict=True):
+            # one tensor each: states that share storage would not survive a state_dict round trip
+            self.state[p]["radius"] = radius.to(p.device).clone()
+            self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
 
     def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:
         params = tensors.params

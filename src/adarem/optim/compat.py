@@ -3,8 +3,15 @@
 A comment at each name says what replaces it in a torch that no longer has it.
 """
 
+import gc
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # The foreach functions apply one operation to lists of tensors. In their place: a loop over the tensors with the
 # operation of the same name (torch.abs, Tensor.add_, ...). Results stay the same; on CUDA each tensor is then a launch
@@ -39,6 +46,7 @@ __all__ = [
     "check_capturable",
     "check_graph_capture",
     "default_to_foreach",
+    "eager",
     "foreach_abs",
     "foreach_abs_",
     "foreach_add_",
@@ -50,8 +58,12 @@ __all__ = [
     "foreach_neg",
     "foreach_norm",
     "foreach_sub_",
+    "flat_parts",
+    "in_state_initialization",
+    "in_zero_redundancy",
     "indices_by_device_and_dtype",
     "is_wrapper_tensor",
+    "unwrap",
     "use_grad_for_differentiable",
 ]
 
@@ -91,6 +103,50 @@ def is_wrapper_tensor(p: Tensor) -> bool:
     return is_traceable_wrapper_subclass(p)  # In its place: hasattr(p, "__tensor_flatten__").
 
 
+def flat_parts(params: Sequence[Tensor]) -> bool:
+    """Whether any of ``params`` is FSDP1's: a flat one that joins others, or one process's part of a parameter."""
+    # In its place: False; torch without these names has no FSDP1.
+    marked = [p for p in params if getattr(p, "_fsdp_flattened", False)]
+    if not marked:
+        return False
+    # With use_orig_params and NO_SHARD, or in one process, they are complete parameters; only the handles know.
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+
+    handles = [x for x in gc.get_objects() if type(x) is FlatParamHandle]
+    complete = {id(p) for h in handles if not h.uses_sharded_strategy for p in h.flat_param._params or ()}
+    return any(id(p) not in complete for p in marked)
+
+
+def in_zero_redundancy() -> bool:
+    """Whether a ZeroRedundancyOptimizer is building its local optimizer, for its process's share of the parameters."""
+    # In its place: False, and a maximum over the model would be that over a process's share.
+    return _is_calling("torch.distributed.optim.zero_redundancy_optimizer", _zero_builder)
+
+
+def in_state_initialization() -> bool:
+    """Whether torch.distributed.checkpoint calls step, at rate 0 and gradients 0, to have the state made."""
+    # In its place: False; that step then counts as one.
+    return _is_calling("torch.distributed.checkpoint.state_dict", lambda module: module._init_optim_state)
+
+
+def _zero_builder(module: Any) -> Any:
+    return module.ZeroRedundancyOptimizer._init_local_optimizer
+
+
+def _is_calling(module_name: str, function_in: Callable[[Any], Any]) -> bool:
+    """Whether a function of a module, if that is imported, is among the callers."""
+    module = sys.modules.get(module_name)
+    code = None
+    try:
+        code = inspect.unwrap(function_in(module)).__code__
+    except AttributeError:  # not imported, or not in this version of torch
+        return False
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
+
+
 def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:
     """Indices of ``params``, grouped by device and type; one group with all of them under torch.compile."""
     # In its place: a dict of lists by (p.device, p.dtype), ten times as slow as torch's.
@@ -99,3 +155,23 @@ def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:
     tensors: list[list[Tensor | None]] = [list(params)]
     grouped = Optimizer._group_tensors_by_device_and_dtype(tensors, with_indices=True)
     return [indices for _, indices in grouped.values()]
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, str]:
+    """The model inside torch.compile's wrapper and DDP's, and what these put in front of its parameters' names."""
+    prefix = ""
+    while True:
+        # OptimizedModule has its model as _orig_mod. In its place: torch._dynamo.OptimizedModule, which takes seconds
+        # to import.
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model, prefix = inner, prefix + "_orig_mod."
+        elif isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model, prefix = model.module, prefix + "module."
+        else:
+            return model, prefix
+
+
+def eager(model: nn.Module) -> AbstractContextManager[object]:
+    """Runs compiled parts of ``model`` as they are written."""
+    compiled = any(hasattr(module, "_orig_mod") for module in model.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()

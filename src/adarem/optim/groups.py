@@ -1,78 +1,15 @@
-"""Parameter groups: which parameters are scale-invariant, which decay; made here for every optimizer alike."""
+"""Parameter groups: which parameters are spherical, which decay; made here for every optimizer alike."""
 
-import copy
 import re
 from collections.abc import Collection, Iterator
+from difflib import get_close_matches
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from adarem.optim import compat
+from adarem.optim.invariance import check_initialised, scale_invariant
 
-# On a scale-invariant parameter |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is a generic
-# cosine. Gradients smaller than this share of the largest are rounding themselves (a bias in front of a BatchNorm).
-_COSINE = 1e-9
-_SHARE = 1e-9
-_PIXELS = 200_000  # values a channel that the example batch aims at; see _batch
-
-
-def scale_invariant(model: nn.Module, example_input: Tensor) -> list[str]:
-    """Names of the trainable weights whose length the network's output does not see.
-
-    For these ⟨∇L, θ⟩ = 0 for every loss L (property 1 in section 3.4 of the paper). One backward pass in float64
-    through a copy with random weights decides; the model, its gradients, its BatchNorm statistics and torch's random
-    state stay as they are. The answer depends only on the architecture and the input's shape, so all ranks agree.
-
-    Parameters of one dimension are left out: the gain of a BatchNorm that only a convolution separates from the next
-    one is invariant as well (in MobileNetV2 and ShuffleNetV2), but gains and biases are not what the paper rescales.
-
-    Args:
-        model (nn.Module): any network; BatchNorms decide with the statistics of the batch, as in training.
-        example_input (Tensor): a batch that the network takes, of any batch size; if it is floating, only its shape
-            counts.
-
-    Returns:
-        list[str]: in the order of ``model.named_parameters()``; empty for a network without normalisation.
-    """
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.enable_grad():
-        probe = copy.deepcopy(model).to(torch.float64).eval()  # eval: no dropout
-        for module in probe.modules():
-            if isinstance(module, compat.BatchNorm):
-                module.train()
-                module.eps = 1e-30  # eps is what breaks the invariance, by eps / variance
-        draw = torch.Generator().manual_seed(0)
-        params = {n: p for n, p in probe.named_parameters() if p.requires_grad}
-        with torch.no_grad():
-            for p in params.values():  # a zero or constant initial value would look invariant by chance
-                fan_in = max(p[0].numel(), 1) if p.dim() > 1 else 4
-                p.copy_(torch.randn(p.shape, generator=draw, dtype=torch.float64) / fan_in**0.5)
-        out = _tensor(probe(_batch(example_input, draw).to(device)))
-        target = torch.randn(out.shape, generator=draw, dtype=torch.float64).to(device)
-        grads = torch.autograd.grad((out * target).sum(), list(params.values()), allow_unused=True)
-    dots, sizes = {}, {}
-    for (name, p), g in zip(params.items(), grads, strict=True):
-        if g is not None and p.numel():
-            dots[name] = abs((g * p.detach()).sum().item())
-            sizes[name] = (g.norm() * p.detach().norm()).item()
-    largest = max(sizes.values(), default=0.0)
-    return [n for n in dots if params[n].dim() > 1 and sizes[n] > _SHARE * largest and dots[n] < _COSINE * sizes[n]]
-
-
-def _batch(example: Tensor, draw: torch.Generator) -> Tensor:
-    """Enough samples that BatchNorm over 1 × 1 pixels still has a spread: 4 large images, up to 16 small ones."""
-    if not example.is_floating_point():
-        return example
-    n = min(16, max(4, _PIXELS // max(1, example[0].numel())))
-    return torch.randn((n, *example.shape[1:]), generator=draw, dtype=torch.float64)
-
-
-def _tensor(output: Any) -> Tensor:
-    """The network's output, or the first tensor in it."""
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+__all__ = ["kinds_of_parameters", "param_groups", "scale_invariant"]
 
 
 def kinds_of_parameters(model: nn.Module) -> dict[str, set[str]]:
@@ -107,8 +44,9 @@ def _kinds(module: nn.Module, name: str) -> Iterator[str]:
 
 def param_groups(
     model: nn.Module,
-    example_input: Tensor | None = None,
+    example_input: object = None,
     *,
+    spherical: Collection[str] | None = None,
     weight_decay: float = 0.0,
     decay_norm_and_bias: bool = True,
     no_decay: Collection[str] = (),
@@ -117,8 +55,10 @@ def param_groups(
 
     Args:
         model (nn.Module): the network.
-        example_input (Tensor, optional): see ``scale_invariant``, which finds the spherical parameters with it;
-            without it no group is marked spherical.
+        example_input (Tensor, tuple, dict or other, optional): see ``scale_invariant``, which finds the spherical
+            parameters with it; without it, and without ``spherical``, no group is marked spherical.
+        spherical (Collection[str], optional): names of the spherical parameters, in place of an example: what
+            ``scale_invariant`` found before the model was sharded, or a list of one's own.
         weight_decay (float, optional): of the groups that decay. (default: 0)
         decay_norm_and_bias (bool, optional): False gives parameters with at most one dimension (norm weights, biases)
             a weight decay of 0. (default: True)
@@ -127,22 +67,46 @@ def param_groups(
 
     Returns:
         list[dict]: non-empty groups with ``params``, ``param_names`` (which parameters they are), ``weight_decay`` and,
-        if an example input was given, ``spherical``.
+        if an example input or names were given, ``spherical``. Empty for a model with nothing to train.
+
+    Raises:
+        ValueError: what ``scale_invariant`` raises; a name in ``spherical`` that no trainable parameter has; names and
+            an example input together; a lazy module that is not initialised.
     """
-    spherical = set() if example_input is None else set(scale_invariant(model, example_input))
+    check_initialised(model)
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     trainable = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    marked = example_input is not None or spherical is not None
+    on_sphere = set(_spherical(model, example_input, spherical))
     kinds = kinds_of_parameters(model) if no_decay else {}
     for name, p in trainable:
         decays = (decay_norm_and_bias or p.dim() > 1) and not kinds.get(name, set()) & set(no_decay)
-        key = (name in spherical, decays)
+        key = (name in on_sphere, decays)
         group = groups.setdefault(
             key, {"params": [], "param_names": [], "weight_decay": weight_decay if decays else 0.0}
         )
-        if example_input is not None:
+        if marked:
             group["spherical"] = key[0]
         group["params"].append(p)
         group["param_names"].append(name)
     ids = [id(p) for group in groups.values() for p in group["params"]]
     assert len(ids) == len(set(ids)) and set(ids) == {id(p) for _, p in trainable}, "a parameter is missing or doubled"
     return [dict(groups[key]) for key in sorted(groups, reverse=True)]
+
+
+def _spherical(model: nn.Module, example_input: object, names: Collection[str] | None) -> Collection[str]:
+    if names is None:
+        return () if example_input is None else scale_invariant(model, example_input)
+    if example_input is not None:
+        raise ValueError("spherical: an example_input finds these names too; give one of the two")
+    if isinstance(names, str):
+        raise ValueError(f"spherical: {names!r} is one name; give a list of names")
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    for name in names:
+        if name not in trainable:
+            near = get_close_matches(name, trainable, 1)
+            raise ValueError(
+                f"spherical: no trainable parameter has the name {name!r}; "
+                + (f"the nearest is {near[0]!r}" if near else "give names of model.named_parameters()")
+            )
+    return names

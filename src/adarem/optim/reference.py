@@ -19,13 +19,14 @@ def norm(params: list[Tensor]) -> Tensor:
 
 
 class AdaRem(Optimizer):
-    """Algorithm 1. The state of a parameter: ``m``, the moving average of its gradient, and ``t``, its steps done."""
+    """Algorithm 1. The state of a parameter: ``m``, the moving average of its gradient, and its ``t`` steps done, with
+    ``k`` multiplications by lam."""
 
     def __init__(
-        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 0.999, decay_every: int = 1,
+        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 1.0, decay_every: int | None = None,
         eps: float = 0.0, weight_decay: float = 0.0, scope: str = "tensor", maximize: bool = False,
     ) -> None:  # fmt: skip
-        numbers = {"lr": lr, "beta": beta, "lam": lam, "decay_every": decay_every, "eps": eps}
+        numbers = {"lr": lr, "beta": beta, "lam": lam, "decay_every": decay_every or 1, "eps": eps}
         super().__init__(params, numbers | {"weight_decay": weight_decay, "scope": scope, "maximize": maximize})
 
     @overload
@@ -52,7 +53,7 @@ class AdaRem(Optimizer):
 
     def _step_parameter(self, p: Tensor, group: dict[str, Any], model_maximum: Tensor, lr: float, decay: float) -> None:
         state = self.state[p]
-        m, t = state.get("m", torch.zeros_like(p)), state.get("t", 0)
+        m, t, k = state.get("m", torch.zeros_like(p)), state.get("t", 0), state.get("k", 0)
         assert p.grad is not None
         g = -p.grad if group["maximize"] else p.grad
         max_m = model_maximum if group["scope"] == "model" else m.abs().max()
@@ -60,10 +61,11 @@ class AdaRem(Optimizer):
             b = g * m / (g.abs() * max_m + group["eps"])
         else:
             b = torch.where((g == 0) | (m == 0), torch.zeros_like(m), g.sign() * m / max_m)
-        eta = (1 + group["lam"] ** (t // group["decay_every"]) * b) * lr
+        eta = (1 + group["lam"] ** k * b) * lr
         p -= eta * g + lr * decay * p
         state["m"] = group["beta"] * m + (1 - group["beta"]) * g
         state["t"] = t + 1
+        state["k"] = k + ((t + 1) % group["decay_every"] == 0)
 
 
 class AdaRemS(AdaRem):
@@ -74,7 +76,7 @@ class AdaRemS(AdaRem):
     """
 
     def __init__(
-        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 0.999, decay_every: int = 1,
+        self, params: ParamsT, lr: float = 1e-3, beta: float = 0.9, lam: float = 1.0, decay_every: int | None = None,
         eps: float = 0.0, weight_decay: float = 0.0, scope: str = "tensor", maximize: bool = False,
         radius: float | None = None, sphere: str = "model", slr: bool = True,
     ) -> None:  # fmt: skip

@@ -5,12 +5,14 @@ then reduced over the mesh dimensions on which a parameter is sharded, in one co
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
 
+from adarem.optim import compat
+from adarem.optim.state import Group
 from adarem.optim.step import StepTensors
 
 if TYPE_CHECKING:
@@ -30,6 +32,31 @@ def any_sharded(params: Sequence[Tensor]) -> bool:
     """Whether any of ``params`` is a DTensor."""
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and any(issubclass(kind, module.DTensor) for kind in set(map(type, params)))
+
+
+def check_complete(groups: list[Group], over_model: Callable[[Group], str | None], has_share: bool) -> None:
+    """Refuses parameters from which a process cannot know maxima and norms.
+
+    Args:
+        over_model: a group's setting by which they are over several parameters, if any.
+        has_share: whether the parameters are one process's share.
+
+    Raises:
+        RuntimeError: in every process alike.
+    """
+    for group in groups:
+        if compat.flat_parts(group["params"]):
+            raise RuntimeError(
+                "AdaRem does not support FullyShardedDataParallel's flat parameters, which hide the tensors: "
+                "use torch.distributed.fsdp.fully_shard"
+            )
+        if group["differentiable"] and any_sharded(group["params"]):
+            raise RuntimeError("`differentiable` does not support DTensor params")
+        if has_share and (key := over_model(group)):
+            raise RuntimeError(
+                f"{key}='model' needs all parameters, and ZeroRedundancyOptimizer gives each process a share of them: "
+                f"use {key}='tensor', or torch.distributed.fsdp.fully_shard in its place"
+            )
 
 
 def local_part(p: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class StepTensors(NamedTuple):
     exp_avgs: list[Tensor]  # m, of the parameter's shape
     maxima: list[Tensor]  # max|m|, 0-dim
     state_steps: list[Tensor]  # steps done, 0-dim
+    decay_offsets: list[Tensor]  # 0-dim, not updated; see ``coefficients``
 
 
 class StepSettings(NamedTuple):
@@ -63,17 +64,18 @@ def real_views(tensors: StepTensors) -> StepTensors:
         [torch.view_as_real(x) if torch.is_complex(x) else x for x in xs]
         for xs in (tensors.params, tensors.grads, tensors.exp_avgs)
     )
-    return StepTensors(params, grads, exp_avgs, tensors.maxima, tensors.state_steps)
+    return tensors._replace(params=params, grads=grads, exp_avgs=exp_avgs)
 
 
-def coefficients(state_steps: list[Tensor], settings: StepSettings) -> Scalars:
-    """lam ** (steps done // decay_every) for each parameter."""
+def coefficients(tensors: StepTensors, settings: StepSettings) -> Scalars:
+    """lam ** (decay offset + steps done // decay_every) for each parameter."""
     lam, every = settings.lam, settings.decay_every
+    counts = zip(tensors.state_steps, tensors.decay_offsets, strict=True)
     if settings.capturable or torch.compiler.is_compiling():
-        return [lam ** torch.div(step, every, rounding_mode="floor") for step in state_steps]
-    counts = [step.item() for step in state_steps]
-    powers = {count: lam ** (int(count) // every) for count in set(counts)}  # mostly one for all
-    return [powers[count] for count in counts]
+        return [lam ** (offset + torch.div(step, every, rounding_mode="floor")) for step, offset in counts]
+    numbers = [(step.item(), offset.item()) for step, offset in counts]
+    powers = {n: lam ** (int(n[1]) + int(n[0]) // every) for n in set(numbers)}  # mostly one for all
+    return [powers[n] for n in numbers]
 
 
 def rates(settings: StepSettings, n: int) -> Scalars:

@@ -21,6 +21,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from adarem.plan import holdout
 from adarem.plan.check_network import NetworkChecks, check_label, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
@@ -346,6 +347,8 @@ def compose_run(
     shared: list[str],
     off_axes: list[Override],
     lookups: Lookups,
+    *,
+    of_search: bool = False,
 ) -> RunConfig:
     """One run's config, checked.
 
@@ -355,6 +358,7 @@ def compose_run(
         shared: overrides that all runs have, as Hydra reads them.
         off_axes: those of them that the user gave, which join the run's name.
         lookups: what configs leave to things outside of them.
+        of_search: whether the grid is a search, which holds images out where nothing is said.
 
     Raises:
         UserError: a key that does not exist, a value that is missing or impossible.
@@ -405,6 +409,7 @@ def compose_run(
     _set_path(raw["data"], "beton_dir")
     complete_weights(raw["model"])
     with_catalog(raw)
+    holdout.settle(raw["data"], of_search=of_search)
     in_name = {key_of(o): o.get_value_element_as_str() for o in off_axes if names_runs(key_of(o))}
     in_name |= {k: v for k, v in choice.items() if k not in ("model", "optimizer")}
     if "model.init" in in_name:  # where it lies does not matter
@@ -415,6 +420,8 @@ def compose_run(
     _as_floats(raw["optimizer"])
     config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
     flat = identity(config)
+    if "data.holdout" in in_name:  # auto, as a number
+        in_name["data.holdout"] = setting_text(flat.get("data.holdout"))
     if MICRO_BATCH not in flat and MICRO_BATCH not in choice:  # it makes no other run
         in_name.pop(MICRO_BATCH, None)
     in_name = {k: setting_text(v) if isinstance(v := flat.get(k), float) else text for k, text in in_name.items()}

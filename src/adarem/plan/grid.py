@@ -7,12 +7,12 @@ from typing import TypeVar
 
 from adarem.plan.compose import AXES, check, no_such_grid_key
 from adarem.run.build import build, nearest
-from adarem.run.catalog import METRICS
+from adarem.run.catalog import METRICS, metric_named
 from adarem.run.config import SEEDS, check_name
 from adarem.run.errors import UserError
 from adarem.run.sweep import SweepLabels, SweepSpec, setting_text
 
-_BY_PLAN = ("data", "scale", "labels", "runs")  # of a SweepSpec, and of no grid file
+_BY_PLAN = ("data", "scale", "labels", "runs", "searched")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
 
 
@@ -46,13 +46,16 @@ def spec_of(grid: object) -> SweepSpec:
         "name": spec.name,
         "paper.values": spec.paper.values if spec.paper else None,
         "figure": spec.figure,
-        "settings_from": spec.settings_from,
+        "settings_from": None if (spec.settings_from or "").endswith(".yaml") else spec.settings_from,
     }
     for key, name in names.items():
         if name is not None:
             check_name(f"grid.{key}", name)
-    if unknown := [m for m in spec.metrics if m not in METRICS]:
-        raise UserError(f"grid.metrics={list(spec.metrics)}: {unknown[0]}: {nearest(unknown[0], METRICS)}")
+    for name in spec.metrics:
+        try:
+            metric_named(name)
+        except UserError as e:
+            raise UserError(f"grid.metrics={list(spec.metrics)}: {e}") from None
     if not spec.metrics:
         raise UserError(f"grid.metrics=[]: needs at least one of {', '.join(METRICS)}")
     check(list(spec.settings), "grid.settings")

@@ -27,9 +27,10 @@ from adarem.plan.compose import (
 )
 from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
 from adarem.plan.same_run import spelled_out, under_earlier_names
-from adarem.plan.selection import Selection, selected_settings
+from adarem.plan.selection import Taken, taken
 from adarem.resources import find_paper_file
 from adarem.run import locks
+from adarem.run.catalog import METRICS
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir, check_same_images
 from adarem.run.errors import UserError
@@ -38,6 +39,7 @@ from adarem.run.reproduction import Standing, has_papers_setting, standing_of_ru
 from adarem.run.schedules import schedules
 from adarem.run.stated import read_stated
 from adarem.run.sweep import (
+    Ending,
     SweepLabels,
     SweepSpec,
     overrides_text,
@@ -133,6 +135,10 @@ class Plan:
             + _passes(c),
         ]
         head += [f"own schedule: {label}: {text}" for label, text in found.own.items()]
+        if isinstance(c.data, DataConfig) and c.data.holdout is not None:
+            part = f"{c.data.holdout:,}" if isinstance(c.data.holdout, int) else f"{c.data.holdout:.3g} of all"
+            seed = f", holdout_seed {c.data.holdout_seed}" if c.data.holdout_seed else ""
+            head.append(f"evaluated on training images that are held out ({part}{seed}); the validation set is unread")
         if isinstance(c.data, DataConfig) and c.data.listing is not None:
             head.append(_images_of(c.data))
         if first.standing.kind == "rehearsal":
@@ -148,6 +154,21 @@ class Plan:
 def _passes(config: RunConfig) -> str:
     passes = config.scale.passes(config.cluster.world_size)
     return f", {passes} passes of {config.scale.micro_batch_size} a step" if passes > 1 else ""
+
+
+def _measured(spec: SweepSpec, configs: list[RunConfig]) -> tuple[str, ...]:
+    """The metrics of the runs: of held-out images where they have those in place of the grid's own.
+
+    Raises:
+        UserError: the grid names a metric of held-out images, and no image is held out.
+    """
+    held_out = {METRICS[m].held_out or m: m for m in METRICS if METRICS[m].held_out}
+    if all(c.data.evaluated_on == "holdout" for c in configs):
+        return tuple(METRICS[m].held_out or m for m in spec.metrics)
+    for m in spec.metrics:
+        if m in held_out:
+            raise UserError(f"grid.metrics={list(spec.metrics)}: {m}: nothing is held out; give data.holdout=auto")
+    return spec.metrics
 
 
 def _images_of(data: DataConfig) -> str:
@@ -183,7 +204,7 @@ def make_plan(overrides: list[str]) -> Plan:
             seeds=checked_seeds(given["seeds"].value() if "seeds" in given else spec.seeds),
         )
         check_compared(spec, file)
-        selection = Selection()
+        selection = Taken()
 
         @functools.cache
         def composed(place: int, seed: int, left_out: frozenset[str] = frozenset()) -> RunConfig:
@@ -194,11 +215,13 @@ def make_plan(overrides: list[str]) -> Plan:
             # The grid's own settings and those of a search, where the user gives no other.
             settled = [*spec.settings, *selection.overrides(choice["model"], choice["optimizer"])]
             words = [s for s in settled if s.split("=")[0].lstrip("+~") not in said]
-            return compose_run(choice, seed, [*words, *map(line_of, off_axes)], off_axes, lookups)
+            shared = [*words, *map(line_of, off_axes)]
+            return compose_run(choice, seed, shared, off_axes, lookups, of_search=bool(spec.search))
 
         choices = places(spec, set(given))
         first = composed(0, spec.seeds[0])
-        selection = _selection(spec.settings_from, base.runs_dir, first)
+        selection = taken(spec.settings_from, base.runs_dir, first)
+        selection.check_seeds(spec.seeds)
         composed.cache_clear()  # the selection is a part of each
         named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
@@ -210,9 +233,12 @@ def make_plan(overrides: list[str]) -> Plan:
         notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
         notes += try_weights(child, configs)
-        spec = replace(spec, labels=_labels(spec, configs))
+        spec = replace(spec, labels=_labels(spec, configs), metrics=_measured(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
-    folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale)
+    endings: list[Ending] = ["searched"] if spec.settings_from else []
+    if not spec.search and all(c.data.evaluated_on == "holdout" for c in configs):
+        endings.append("holdout")
+    folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale, *endings)
     # A setting that is typed now is part of the run, as it is of one on an axis.
     configs = under_earlier_names(folder, configs, _varied(spec, folder) - set(named))
     names = [c.run_name for c in configs]
@@ -225,8 +251,16 @@ def make_plan(overrides: list[str]) -> Plan:
     _check_same_folder(folder, configs)
     for run, config in zip(runs, configs, strict=True):
         run.check(config)
-    how_selected = "; ".join(filter(None, [spec.selection, selection.how_for(spec.models)]))
-    spec = replace(spec, data=first.data.name, scale=scale, selection=how_selected, runs=tuple(names))
+    selection.check_same(folder)
+    how_selected = "; ".join(filter(None, [spec.selection, selection.how]))
+    spec = replace(
+        spec,
+        data=first.data.name,
+        scale=scale,
+        selection=how_selected,
+        runs=tuple(names),
+        searched=selection.searched(spec),
+    )
     settings = find_paper_file("settings.yaml", base.results_dir)
     stated = read_stated(settings) if settings and spec.paper else None
     planned = [
@@ -309,14 +343,3 @@ def _check_labels(configs: list[RunConfig]) -> None:
                     f"{group}={part.name}: printed as {part.label}, and so is {first}; give one of them a label in a "
                     f"file of its own, configs/{group}/NAME.yaml"
                 )
-
-
-def _selection(search: str | None, runs_dir: Path, first: RunConfig) -> Selection:
-    """What the grid's search selected on the same data and scale."""
-    if search is None:
-        return Selection()
-    scale = scale_in_name(first.data.name, first.scale.name, has_papers_setting(first))
-    folder = runs_dir / sweep_name(search, first.data.name, scale)
-    if not (folder / "grid.yaml").exists():
-        return Selection(how=f"settings of configs/tuned, no {folder.name} in {folder.parent.name}")
-    return selected_settings(folder)

@@ -1,68 +1,93 @@
-"""The settings that a search selects, read from its runs when the final table is planned."""
+"""The settings that a search selected, as overrides of the runs that take them."""
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from adarem.run.directory import FINISHED
+from adarem.run.build import nearest
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
-from adarem.run.records import number
-from adarem.run.sweep import read_sweep, runs_in
+from adarem.run.reproduction import has_papers_setting
+from adarem.run.selection import FILE, SelectionFile, read_selection
+from adarem.run.sweep import Searched, SweepSpec, read_sweep, scale_in_name, setting_text, sweep_name
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Network and optimizer to the settings selected for them (dotted key to value); a line on where they come from."""
+class Taken:
+    """The file that a grid's settings are from; None: the grid has its own."""
 
-    settings: Mapping[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
-    how: str = ""
+    file: SelectionFile | None = None
 
     def overrides(self, model: str, optimizer: str) -> list[str]:
-        return [f"{key}={value}" for key, value in self.settings.get((model, optimizer), {}).items()]
+        """Raises UserError where the search selected nothing for them."""
+        if self.file is None:
+            return []
+        path, selected = self.file.path, self.file.selection.selected
+        for key, name, known in (("model", model, selected), ("optimizer", optimizer, selected.get(model, {}))):
+            if name not in known:
+                raise UserError(
+                    f"{path}: has no settings for {key}={name}{'' if key == 'model' else f' on {model}'}; "
+                    f"{nearest(name, known)}; search it too, or plan {key}={','.join(known)}"
+                )
+        best = selected[model][optimizer].best
+        if best is None:
+            raise UserError(
+                f"{path}: every trial of {optimizer} on {model} diverged; search lower learning rates, or leave it out"
+            )
+        return [f"{key}={setting_text(value)}" for key, value in best.settings.items()]
 
-    def how_for(self, models: Iterable[str]) -> str:
-        """``how``, and the networks of which the search had none."""
-        without = {*models} - {model for model, _ in self.settings}
-        if not self.settings or not without:
-            return self.how
-        return f"{self.how}, which had no {', '.join(sorted(without))}: settings of configs/tuned there"
+    def check_seeds(self, seeds: tuple[int, ...]) -> None:
+        """Raises UserError where a run would have a seed on which its settings were selected."""
+        used = set(self.file.selection.seeds) if self.file else set()
+        if both := sorted(used & set(seeds)):
+            free = [s for s in range(len(seeds) + len(used)) if s not in used][: len(seeds)]
+            raise UserError(
+                f"seeds={list(seeds)}: the search {self.file.selection.sweep if self.file else ''} selected on "
+                f"{', '.join(map(str, both))}; give seeds that it did not see, seeds=[{','.join(map(str, free))}]"
+            )
+
+    def check_same(self, folder: Path) -> None:
+        """Raises UserError where the sweep was planned before from another selection."""
+        try:
+            before = read_sweep(folder).searched if self.file else None
+        except UserError:
+            return  # none yet, or damaged
+        if self.file and before and before.sha256 != self.file.sha256:
+            raise UserError(
+                f"{self.file.path}: changed since {folder} was planned from it ({before.sha256[:12]} then, "
+                f"{self.file.sha256[:12]} now); restore it, or give another runs_dir"
+            )
+
+    def searched(self, spec: SweepSpec) -> Searched | None:
+        """What the sweep's grid.yaml says of it."""
+        if self.file is None:
+            return None
+        selection = self.file.selection
+        trials: Mapping[str, Mapping[str, int]] = {
+            model: {o: chosen.trials.planned for o, chosen in by_optimizer.items() if o in spec.optimizers}
+            for model, by_optimizer in selection.selected.items()
+            if model in spec.models
+        }
+        return Searched(selection.sweep, self.file.sha256, trials)
+
+    @property
+    def how(self) -> str:
+        """Where the settings are from, in words."""
+        if self.file is None:
+            return ""
+        return f"settings selected in {self.file.selection.sweep}: {self.file.selection.rule}"
 
 
-def selected_settings(folder: Path) -> Selection:
-    """The settings of each network and optimizer with the lowest value of the search's primary metric at its end.
-
-    Seeds of the same settings are averaged; a diverged run is never selected. Ties go to the settings whose text sorts
-    first.
-
-    Args:
-        folder: runs/<sweep> of a finished search whose metric is better when lower.
+def taken(source: str | None, runs_dir: Path, first: RunConfig) -> Taken:
+    """What ``grid.settings_from`` names: a grid's search on the same data and scale, or the file itself.
 
     Raises:
-        UserError: a run of the search is not finished, or an optimizer has none that did not diverge.
+        UserError: there is no such file, or it is damaged.
     """
-    metric = read_sweep(folder).metrics[0]
-    found: dict[tuple[str, str], dict[tuple[tuple[str, str], ...], list[float]]] = {}
-    unfinished = total = 0
-    for run in runs_in(folder):
-        config, total = run.config(), total + 1
-        if run.status() not in FINISHED:
-            unfinished += 1
-            continue
-        final = number(run.result() or {}, metric)
-        value = math.inf if final is None else final
-        settings = tuple(sorted((k, str(v)) for k, v in config.overrides.items()))
-        found.setdefault((config.model.name, config.optimizer.name), {}).setdefault(settings, []).append(value)
-    if unfinished or not total:
-        raise UserError(
-            f"{folder}: {unfinished} of {total} runs of the search are not finished; finish it with `adarem launch`, "
-            "or plan without it by grid.settings_from=null"
-        )
-    best = {}
-    for (model, optimizer), by_settings in found.items():
-        means = {s: sum(values) / len(values) for s, values in by_settings.items()}
-        settings = min(sorted(means), key=means.__getitem__)
-        if not math.isfinite(means[settings]):
-            raise UserError(f"{folder}: every run of {optimizer} diverged; search lower learning rates")
-        best[model, optimizer] = dict(settings)
-    return Selection(best, f"settings with the lowest {metric} of {total} runs in {folder.name}")
+    if source is None:
+        return Taken()
+    if source.endswith(".yaml"):
+        return Taken(read_selection(Path(os.path.abspath(source))))
+    scale = scale_in_name(first.data.name, first.scale.name, has_papers_setting(first))
+    return Taken(read_selection(runs_dir / sweep_name(source, first.data.name, scale) / FILE))

@@ -23,7 +23,7 @@ from adarem.report.run import (
     read_correct,
 )
 from adarem.run.batch_norm import recorded_numbers
-from adarem.run.catalog import default_scale
+from adarem.run.catalog import METRICS, default_scale
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
@@ -48,7 +48,13 @@ __all__ = [
 
 T = TypeVar("T")
 
-SPLITS = ("train", "val", "test", "oscillation")  # of records in metrics.jsonl; the last in oscillation.jsonl
+SPLITS = (
+    "train",
+    "val",
+    "holdout",
+    "test",
+    "oscillation",
+)  # of records in metrics.jsonl; the last in oscillation.jsonl
 SHOWN_GAPS = 5  # spans of lost epochs that are named
 
 
@@ -131,11 +137,20 @@ class Sweeps:
                 raise UserError(f"{self.runs_dir}: no runs of {grid} there; type: {type_this}")
             return of_grid
         data = data or "imagenet"
-        name = sweep_name(grid, data, scale or default_scale(data))
+        scale = scale or default_scale(data)
+        name = sweep_name(grid, data, scale)
+        next_to_it = [n for n in of_grid if n != name and self._is_next_to(n, data, scale)]
         if name not in of_grid:
+            if next_to_it:
+                return next_to_it
             others = f" (there are runs of {', '.join(of_grid)})" if of_grid else ""
             raise UserError(f"{self.runs_dir / name}: no runs of {grid} there{others}; type: {type_this}")
-        return [name]
+        return [name, *next_to_it]
+
+    def _is_next_to(self, name: str, data: str, scale: str) -> bool:
+        """Whether a sweep of a grid has its data and scale, on a search's settings or on held-out images."""
+        planned = self._planned(name)
+        return planned is not None and (planned.data, planned.scale) == (data, scale)
 
     def _is_of(self, name: str, grid: str) -> bool:
         planned = self._planned(name)
@@ -170,14 +185,16 @@ def _attempt(read: Callable[[], T], empty: T, problems: list[str]) -> T:
 def _check_result(config: RunConfig, result: JsonRecord, metrics: Sequence[JsonRecord]) -> list[str]:
     """What makes a result.json unfit for a table, in words."""
     wrong = []
-    if all(number(result, key) is None for key in ("top1", "perplexity")):
+    evaluated_on = config.data.evaluated_on
+    top1 = "top1" if evaluated_on == "val" else "holdout_top1"
+    if all(number(result, key) is None for key in (top1, "perplexity")):
         wrong.append("result.json says done and holds no finite final figure")
     if result.get("epochs") not in (None, config.scale.epochs):
         wrong.append(f"result.json is of epoch {result['epochs']}, the config asks for {config.scale.epochs}")
-    last = next((r for r in metrics if r["split"] == "val" and r["epoch"] == config.scale.epochs), {})
-    recorded, final = number(last, "top1"), number(result, "top1")
+    last = next((r for r in metrics if r["split"] == evaluated_on and r["epoch"] == config.scale.epochs), {})
+    recorded, final = number(last, "top1"), number(result, top1)
     if recorded is not None and final is not None and abs(recorded - final) > 1e-3:
-        wrong.append(f"result.json has top1 {final:g}, metrics.jsonl {recorded:g} for that epoch")
+        wrong.append(f"result.json has {top1} {final:g}, metrics.jsonl {recorded:g} for that epoch")
     return wrong
 
 
@@ -313,7 +330,7 @@ def read_run(
         problems += wrong
         status, result = "failed", {}
     if status == "done":
-        _attempt(lambda: read_correct(run, result), None, problems)
+        _attempt(lambda: read_correct(run, result, config.data.evaluated_on), None, problems)
     attempts: Sequence[JsonRecord] = _attempt(lambda: tuple(run.attempts()), (), problems)
     columns = _columns([*metrics, *(window | {"split": "oscillation"} for window in windows)])
     evaluated = columns.get("val", {}).get("images" if config.data.kind == "images" else "tokens", np.empty(0))
@@ -344,7 +361,13 @@ def load_sweep(folder: Path, stated: Stated | None = None) -> Sweep:
             unreadable.append(run)
             continue
         lacking = [m for m in spec.metrics if run.status == "done" and run.value(m) is None]
-        if lacking:
+        if (
+            lacking
+            and run.config.data.evaluated_on == "holdout"
+            and all(METRICS[m].held_out for m in lacking if m in METRICS)
+        ):
+            run.problems.append("evaluated on held-out training images, so this table has no figure of it")
+        elif lacking:
             run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
         runs.append(run)
     return Sweep(folder, spec, runs, unreadable)

@@ -1,7 +1,7 @@
 """`adarem report`: the files of each sweep that is asked for, and the index over all sweeps.
 
 The results of a sweep are a function of its folder and of ``results/paper/``; nothing that an earlier report wrote is
-read.
+read. A search's selected settings go into its own folder, where plan finds them.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from adarem.report.figures.write import is_about_oscillation, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
+from adarem.report.selected import select_and_write
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
 from adarem.report.tables import runs as runs_csv
@@ -77,9 +78,13 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
         optimizers={name for labels in printed for name in labels.optimizers},
     )
     written: list[Path] = []
+    selected: list[str] = []
     for name in asked:
         if name in built:
             written += write_sweep_results(built[name], results_dir / name)
+            if outcome := select_and_write(built[name].sweep):
+                selected += [*outcome.lines, ""]
+                written += filter(None, [outcome.file])
     judged = claims.judge_all(entries, [table.sweep for table in built.values()])
     # Not shown where all that is there are studies of which no claim speaks.
     claimed = judged.of_paper or any(table.name in claims.grids_of(entries) for table in built.values())
@@ -88,6 +93,7 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
     what = "Claims of the paper" if judged.of_paper else "Claims"
     said = f"{what}: {claims.summary(judged.judged)} (see {results_dir / 'claims.md'})."
     lines = [
+        *selected,
         *([said] if claimed else []),
         *(f"Problem: {line}" for line in unreadable),
         "",

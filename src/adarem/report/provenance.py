@@ -16,7 +16,7 @@ from adarem.run.sweep import run_name
 _AXES = ("seed", "cell", "grid", "overrides.")
 # Settings of later versions are in a run's config where they are set.
 _LATER: Mapping[str, object] = dict.fromkeys(later_keys(RunConfig), "its default")
-SPLITS = (("train", "training"), ("val", "validation"), ("test", "test"))
+SPLITS = (("train", "training"), ("holdout", "held-out training"), ("val", "validation"), ("test", "test"))
 NAMED = 3  # runs that a line spells out
 
 
@@ -205,6 +205,8 @@ def _evaluation(sweep: Sweep) -> str:
         side = e.get("stored_max_side", d.write.max_side if d.backend == "ffcv" else None)
         size = f"stored with a longest side of {side} px ({d.write.mode})" if side else "images as they are"
         view = f"shorter side resized to {e.get('resize', d.eval_resize)}, centre crop {e.get('crop', d.eval_crop)}"
+        if d.evaluated_on == "holdout":
+            size = f"held-out training images (holdout_seed {d.holdout_seed}), the validation set unread; {size}"
         texts[f"{size}, {view}, read by {e.get('backend', d.backend)}"] = None
     return "; or ".join(texts)
 
@@ -295,12 +297,17 @@ def _counts(done: Sequence[Run]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for r in done:
         prints = section(r.result, "fingerprint")
-        for split, expected in (("train", r.config.data.expected_train), ("val", r.config.data.expected_val)):
+        evaluated_on = r.config.data.evaluated_on
+        counts = {"train": r.config.data.expected_train, "val": r.config.data.expected_val}
+        for split, expected in counts.items():
             held = count(section(prints, split), "num_images")
             if expected and held and held != expected:
                 line = f"{split} holds {held:,} images, {r.config.data.label} has {expected:,}"
                 groups.setdefault(line, []).append(r.dir.path.name)
-        seen, held = count(section(r.result, "evaluation"), "images"), count(section(prints, "val"), "num_images")
+        seen, held = (
+            count(section(r.result, "evaluation"), "images"),
+            count(section(prints, evaluated_on), "num_images"),
+        )
         if seen and held and seen != held:
             groups.setdefault(f"evaluation counted {seen:,} images of {held:,}", []).append(r.dir.path.name)
     return [_spell({line: runs}) for line, runs in groups.items()]

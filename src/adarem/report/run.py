@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adarem.run.config import RunConfig
+from adarem.run.config import EvaluationSplit, RunConfig
 from adarem.run.directory import RunDir, Status
 from adarem.run.errors import UserError
 from adarem.run.records import JsonRecord, count, number, section, text
@@ -19,17 +19,11 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 # What the report reads of result.json, in the order of runs.csv.
 RESULT_METRICS = (
-    "top1", "top5", "perplexity", "val_loss", "train_loss", "best_top1", "best_epoch", "epochs", "steps",
-    "parameters", "seconds", "gpu_hours", "images_per_s", "tokens_per_s",
+    "top1", "top5", "holdout_top1", "holdout_top5", "perplexity", "val_loss", "holdout_loss", "train_loss", "best_top1",
+    "best_holdout_top1", "best_epoch", "epochs", "steps", "parameters", "seconds", "gpu_hours", "images_per_s",
+    "tokens_per_s",
 )  # fmt: skip
 OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
-
-# Split and key of the seconds that an epoch spent on each part of training.
-PARTS = {
-    "train": ("train", "seconds_train"),
-    "evaluate": ("val", "seconds_eval"),
-    "checkpoint": ("train", "seconds_checkpoint"),
-}
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,8 @@ class Run:
             "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
             "failed": "failed",
             "diverged": "div.",
-            "done": "failed",  # result.json lacks the value
+            # result.json lacks the value, or has it of held-out training images under another name
+            "done": "failed" if self.config.data.evaluated_on == "val" else "held out",
         }[self.status]
 
     @cached_property
@@ -113,15 +108,24 @@ class Run:
         known = np.isfinite(values)
         return np.column_stack([epochs[known], values[known]])
 
+    @property
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        """Split and key of the seconds that an epoch spent on each part of training."""
+        return {
+            "train": ("train", "seconds_train"),
+            "evaluate": (self.config.data.evaluated_on, "seconds_eval"),
+            "checkpoint": ("train", "seconds_checkpoint"),
+        }
+
     @cached_property
     def due(self) -> Mapping[str, NDArray[np.int64]]:
         """The epochs that each split must have a record of: up to the last of a run that is done, else to the last
         recorded."""
-        n, t = self.config.scale.epochs, self.config.train
-        recorded = [self.column(split, "epoch")[-1:] for split in ("train", "val")]
+        n, t, evaluated_on = self.config.scale.epochs, self.config.train, self.config.data.evaluated_on
+        recorded = [self.column(split, "epoch")[-1:] for split in ("train", evaluated_on)]
         last = n if self.status == "done" else int(np.concatenate([[0], *recorded]).max())
         epochs = np.arange(1, last + 1)
-        due = {"train": epochs, "val": epochs[(epochs % t.eval_every == 0) | (epochs == n)]}
+        due = {"train": epochs, evaluated_on: epochs[(epochs % t.eval_every == 0) | (epochs == n)]}
         if t.oscillation:
             due["oscillation"] = epochs[(epochs % t.oscillation_window == 0) | (epochs == n)]
         return due
@@ -144,7 +148,7 @@ class Run:
         """By part (train, evaluate, checkpoint), one value for every epoch from 1 on: NaN where its record is lost, 0
         where no evaluation was due."""
         spent = {}
-        for part, (split, key) in PARTS.items():
+        for part, (split, key) in self.parts.items():
             spent[part] = np.zeros(len(self.due["train"]))
             spent[part][self.due[split] - 1] = np.nan
             spent[part][self.column(split, "epoch").astype(int) - 1] = self.column(split, key)
@@ -182,13 +186,16 @@ class Run:
         ``problems`` says why they do not fit.
         """
         try:
-            return read_correct(self.dir, self.result)
+            return read_correct(self.dir, self.result, self.config.data.evaluated_on)
         except (UserError, OSError):
             return None
 
 
-def read_correct(run: RunDir, result: JsonRecord) -> Mapping[str, NDArray[np.bool_]] | None:
+def read_correct(run: RunDir, result: JsonRecord, split: EvaluationSplit) -> Mapping[str, NDArray[np.bool_]] | None:
     """correct.npz, checked against the result.json that it belongs to; None where there is none.
+
+    Args:
+        split: whose images it is of.
 
     Raises:
         UserError: it is damaged, or of other images or another evaluation than the result.
@@ -196,9 +203,10 @@ def read_correct(run: RunDir, result: JsonRecord) -> Mapping[str, NDArray[np.boo
     bits = run.correct()
     if bits is None:
         return None
-    images = count(section(section(result, "fingerprint"), "val"), "num_images") or 0
+    images = count(section(section(result, "fingerprint"), split), "num_images") or 0
     for metric in ("top1", "top5"):
-        stated, right = number(result, metric), bits.get(metric)
+        stated = number(result, metric if split == "val" else f"{split}_{metric}")
+        right = bits.get(metric)
         if right is None or stated is None:
             reason = f"{run.correct_file.name} or {run.result_file.name} has no {metric}"
         elif right.size != images:
@@ -213,12 +221,13 @@ def read_correct(run: RunDir, result: JsonRecord) -> Mapping[str, NDArray[np.boo
 
 
 class Fingerprints(NamedTuple):
-    """Content hashes of the training and validation data that a finished run saw; empty where unknown."""
+    """Content hashes of the data that a finished run was trained and evaluated on; empty where unknown."""
 
-    train: str
-    val: str
+    train: str  # held-out images included
+    evaluated_on: str
 
 
 def fingerprints(run: Run) -> Fingerprints:
     prints = section(run.result, "fingerprint")
-    return Fingerprints(*(text(section(prints, split), "content_hash") for split in ("train", "val")))
+    splits = ("train", run.config.data.evaluated_on)
+    return Fingerprints(*(text(section(prints, split), "content_hash") for split in splits))

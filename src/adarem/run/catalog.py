@@ -1,13 +1,15 @@
 """All that is known of optimizers, networks, data sets and metrics; no other module repeats such a fact.
 
-Standard library only. ``configs/`` holds settings, which a user overrides; what no user chooses is here: the names that
-tables print, legal ranges, how curves look, what the paper has.
+No library but the standard one. ``configs/`` holds settings, which a user overrides; what no user chooses is here: the
+names that tables print, legal ranges, how curves look, what the paper has.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from adarem.run.build import nearest
+from adarem.run.errors import UserError
 from adarem.run.setting import SHARE, Choices, Range, Setting
 
 Kind: TypeAlias = Literal["images", "text"]
@@ -64,11 +66,22 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit of a finished run."""
+    """A figure of merit of a finished run. ``curve``: the split and the key under which its epochs are recorded."""
 
     label: str
     lower_is_better: bool
     unit: str = ""  # of differences, where they have one
+    curve: tuple[str, str] | None = None
+    held_out: str | None = None  # the same of held-out training images, where a run may have that in its place
+
+    @property
+    def direction(self) -> Literal["lowest", "highest"]:
+        """Which value is the best."""
+        return "lowest" if self.lower_is_better else "highest"
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether a is better than b."""
+        return a < b if self.lower_is_better else a > b
 
 
 _ADDED = "added to the gradient"
@@ -192,15 +205,24 @@ DATA_SETS: Mapping[str, DataSet] = {
 PAPER_SCHEDULE: Mapping[Kind, str] = {"images": "cosine", "text": "step"}
 
 METRICS: Mapping[str, Metric] = {
-    "top1": Metric("Top-1", False, "points"),
-    "top5": Metric("Top-5", False, "points"),
+    "top1": Metric("Top-1", False, "points", ("val", "top1"), held_out="holdout_top1"),
+    "top5": Metric("Top-5", False, "points", ("val", "top5"), held_out="holdout_top5"),
+    "holdout_top1": Metric("Held-out top-1", False, "points", ("holdout", "top1")),
+    "holdout_top5": Metric("Held-out top-5", False, "points", ("holdout", "top5")),
     "perplexity": Metric("Perplexity", True),
-    "val_perplexity": Metric("Validation perplexity", True),
+    "val_perplexity": Metric("Validation perplexity", True, curve=("val", "perplexity")),
     "q_mean": Metric("Q", True),
 }
 
 # Settings whose own name is not what one reads.
 SYMBOLS = {"lam": "λ", "beta": "β", "beta1": "β1", "beta2": "β2", "eps": "ε", "alpha": "α", "gamma": "γ"}
+
+
+def metric_named(name: str) -> Metric:
+    """Raises UserError for an unknown one, with the nearest valid name."""
+    if name not in METRICS:
+        raise UserError(f"{name}: {nearest(name, METRICS)}")
+    return METRICS[name]
 
 
 def default_scale(data: str) -> str:

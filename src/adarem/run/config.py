@@ -15,13 +15,17 @@ from typing import Annotated, Literal
 
 from adarem.run.build import KEY, LATER, REST, as_float, build, nearest, unset
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS, OPTIMIZERS
+from adarem.run.data_config import DataConfig as DataConfig
+from adarem.run.data_config import EvaluationSplit as EvaluationSplit
+from adarem.run.data_config import TextConfig as TextConfig
+from adarem.run.data_config import WriteConfig as WriteConfig
+from adarem.run.data_config import check_images, require
 from adarem.run.errors import UserError
 from adarem.run.imported_names import check_form, is_imported, is_own_network
 from adarem.run.setting import (
     AT_LEAST_0,
     AT_LEAST_1,
     POSITIVE,
-    SHARE,
     SHARE_BELOW_1,
     ImportedFrom,
     InitFile,
@@ -34,78 +38,6 @@ from adarem.run.setting import (
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
-
-
-@dataclass(frozen=True)
-class WriteConfig:
-    """How images are stored in a .beton file."""
-
-    mode: Annotated[Literal["raw", "proportion", "jpg"], Setting("store pixels, JPEGs, or a share of each")]
-    max_side: Annotated[int, Setting("longer sides are scaled down to this before storing", AT_LEAST_1, "pixels")]
-    jpeg_quality: Annotated[int, Setting("of the images stored as JPEG", Range(1, 100))]
-    compress_probability: Annotated[float, Setting("share stored as JPEG where mode is proportion", SHARE)]
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """One set of images, where it lies and how the network gets them."""
-
-    name: Annotated[str, Setting("of the data set; goes into the names of sweeps")]
-    label: Annotated[str, Setting("as printed")]
-    root: Annotated[str, Setting("folder with train/<class>/* and val/<class>/*, or with <class>/* alone (val_share)")]
-    beton_dir: Annotated[str, Setting("folder of train.beton and val.beton")]
-    backend: Annotated[
-        Literal["ffcv", "folder"], Setting("FFCV's files, or plain torchvision loading: slower, FFCV's control")
-    ]
-    embedded: Annotated[bool, Setting("made on this machine from data inside a package; never a reproduction")]
-    num_classes: Annotated[int, Setting("class folders of each split", AT_LEAST_1)]
-    expected_train: Annotated[int | None, Setting("of the full data set; other counts are warned about", unit="images")]
-    expected_val: Annotated[int | None, Setting("as expected_train", unit="images")]
-    train_crop: Annotated[int, Setting("side of the random resized crop", AT_LEAST_1, "pixels")]
-    crop_area: Annotated[tuple[float, ...], Setting("smallest and largest share of the image's area: above 0 to 1")]
-    crop_aspect: Annotated[tuple[float, ...], Setting("smallest and largest width / height of a crop: above 0")]
-    flip: Annotated[float, Setting("probability of a horizontal flip", SHARE)]
-    eval_resize: Annotated[int, Setting("shorter side before the centre crop", AT_LEAST_1, "pixels")]
-    eval_crop: Annotated[int, Setting("side of the centre crop, at most eval_resize", AT_LEAST_1, "pixels")]
-    mean: Annotated[tuple[float, ...], Setting("subtracted from each of three channels", unit="pixel / 255")]
-    std: Annotated[tuple[float, ...], Setting("divides each of three channels: above 0", unit="pixel / 255")]
-    workers: Annotated[int, Setting("loader threads (ffcv) or processes (folder) per rank", AT_LEAST_1)]
-    write: WriteConfig
-    kind: Literal["images"] = "images"
-    source: Annotated[
-        Literal["folder", "cifar10", "cifar100", "fashion_mnist"],
-        Setting("folders of image files, or the files that torchvision's class of that name downloads"),
-    ] = field(default="folder", metadata={LATER: True})
-    val_folder: Annotated[str, Setting("folder of the validation images, next to train; data=folder finds it")] = field(
-        default="val", metadata={LATER: True}
-    )
-    val_share: Annotated[
-        float | None,
-        Setting("of each class, for validation, where root holds the classes", Range(0, 1, above=True, below=True)),
-    ] = field(default=None, metadata={LATER: True})
-    split_seed: Annotated[int, Setting("of that split: which images validate", AT_LEAST_0)] = field(
-        default=0, metadata={LATER: True}
-    )
-    listing: Annotated[str | None, Setting("hash of the names and sizes of the images that plan found")] = field(
-        default=None, metadata={LATER: True}
-    )
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """One corpus: <root>/<name>.train.txt, .valid.txt and .test.txt, one sentence per line, words between spaces."""
-
-    kind: Literal["text"]
-    name: Annotated[str, Setting("of the corpus; goes into the names of sweeps")]
-    label: Annotated[str, Setting("as printed")]
-    root: Annotated[str, Setting("folder of the three files")]
-    embedded: Annotated[bool, Setting("made on this machine from data inside a package; never a reproduction")]
-    vocabulary: Annotated[int, Setting("distinct words, end-of-sentence included", Range(2))]
-    expected_train: Annotated[
-        int | None, Setting("of the full file, end-of-sentence included; other counts are refused", unit="tokens")
-    ]
-    expected_val: Annotated[int | None, Setting("as expected_train", unit="tokens")]
-    expected_test: Annotated[int | None, Setting("as expected_train", unit="tokens")]
 
 
 @dataclass(frozen=True)
@@ -291,17 +223,12 @@ _WANDB_KEY = re.compile(
 )
 
 
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise UserError(message)
-
-
 def _check_optimizer(o: OptimizerConfig) -> None:
     if o.imported is not None:  # its settings are known where it can be imported: plan tries them, training passes them
         check_form("optimizer", o.imported)
         if o.source is not None:
             check_name("optimizer.name", o.name)
-            _require(o.name not in OPTIMIZERS, f"optimizer.name={o.name}: a built-in optimizer's; choose another name")
+            require(o.name not in OPTIMIZERS, f"optimizer.name={o.name}: a built-in optimizer's; choose another name")
         return
     if o.name not in OPTIMIZERS:
         raise UserError(
@@ -316,31 +243,7 @@ def _check_optimizer(o: OptimizerConfig) -> None:
         allowed = known[k].allowed
         if isinstance(allowed, Range):
             v = as_float(v, key)
-        _require(allowed is None or v in allowed, f"{key}={v}: needs {allowed}")
-
-
-def _check_images(d: DataConfig) -> None:
-    _require(
-        d.eval_crop <= d.eval_resize, f"data.eval_crop={d.eval_crop}: larger than data.eval_resize={d.eval_resize}"
-    )
-    for key, pair, low in (("data.crop_area", d.crop_area, 0.0), ("data.crop_aspect", d.crop_aspect, 0.0)):
-        _require(len(pair) == 2 and low < pair[0] <= pair[1], f"{key}={list(pair)}: needs [smallest, largest], above 0")
-    _require(d.crop_area[1] <= 1, f"data.crop_area={list(d.crop_area)}: a share of the image's area is at most 1")
-    _require(
-        d.source == "folder" or d.val_share is None,
-        f"data.val_share={d.val_share}: data={d.name} has a validation set of its own; leave it out",
-    )
-    _require(
-        d.source == "folder" or d.val_folder == "val",
-        f"data.val_folder={d.val_folder}: torchvision, which reads data={d.name}, knows what validates; leave it out",
-    )
-    _require(
-        d.val_folder not in ("", ".", "..") and "/" not in d.val_folder,
-        f"data.val_folder={d.val_folder}: needs the name of a folder in data.root",
-    )
-    _require(
-        len(d.mean) == 3 and len(d.std) == 3 and min(d.std) > 0, "data.mean, data.std: need three values, std above 0"
-    )
+        require(allowed is None or v in allowed, f"{key}={v}: needs {allowed}")
 
 
 def _check_model(c: RunConfig) -> None:
@@ -352,9 +255,9 @@ def _check_model(c: RunConfig) -> None:
     else:
         check_gpt(m)
     if m.kind == "text":
-        _require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
+        require(c.train.label_smoothing == 0, f"train.label_smoothing={c.train.label_smoothing}: {m.name} takes none")
     other = "model=awd_lstm, or grid=table3" if d.kind == "text" else "data=ptb or data=pydoc"
-    _require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
+    require(m.kind == d.kind, f"model.name={m.name} reads {m.kind}, data.name={d.name} is {d.kind}; take {other}")
 
 
 def _check_network(m: ModelConfig | LmConfig) -> None:
@@ -362,7 +265,7 @@ def _check_network(m: ModelConfig | LmConfig) -> None:
         check_form("model", m.imported, "model")
         if m.source is not None:
             check_name("model.name", m.name)
-            _require(m.name not in NETWORKS, f"model.name={m.name}: a built-in network's; choose another name")
+            require(m.name not in NETWORKS, f"model.name={m.name}: a built-in network's; choose another name")
         return
     if is_imported(m.name):
         check_form("model.name", m.name, "model")
@@ -378,7 +281,7 @@ def _check_network(m: ModelConfig | LmConfig) -> None:
 
 def check_name(key: str, value: str) -> None:
     """Raises UserError for a name that would not stay inside the folder of the files it names."""
-    _require(
+    require(
         bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,63}", value)),
         f"{key}={value}: names files; use letters, digits and _ . + = -, at most 64, a letter or digit first",
     )
@@ -394,7 +297,7 @@ def _check_no_key(c: RunConfig) -> None:
         "wandb.entity": [c.wandb.entity or ""],
     }
     for key, texts in shown.items():
-        _require(
+        require(
             not any(map(_WANDB_KEY.search, texts)),
             f"{key}: holds what looks like a wandb key, which config.yaml would show; remove it, and export "
             "WANDB_API_KEY in the shell that launches, or let `wandb login` keep it in ~/.netrc",
@@ -405,15 +308,15 @@ def _check(c: RunConfig) -> None:
     s = c.scale
     for key, value in (("grid", c.grid), ("data.name", c.data.name), ("scale.name", s.name)):
         check_name(key, value)
-    _require(c.seed in SEEDS, f"seed={c.seed}: needs an integer of 0 or more, below 2**32")
+    require(c.seed in SEEDS, f"seed={c.seed}: needs an integer of 0 or more, below 2**32")
     _check_no_key(c)
     if isinstance(c.data, DataConfig):
-        _check_images(c.data)
-    _require(
+        check_images(c.data)
+    require(
         c.schedule.warmup_epochs < s.epochs,
         f"schedule.warmup_epochs={c.schedule.warmup_epochs}: needs 0 up to scale.epochs={s.epochs}",
     )
-    _require(
+    require(
         c.schedule.name != "step" or (len(c.schedule.milestones) > 0 and c.schedule.gamma > 0),
         "schedule.milestones, schedule.gamma: a step schedule needs milestones and a positive gamma",
     )
@@ -426,12 +329,12 @@ def _check(c: RunConfig) -> None:
 
 def _check_recipe(c: RunConfig) -> None:
     s, o = c.schedule, c.optimizer
-    _require(s.min_lr <= o.lr, f"schedule.min_lr={s.min_lr}: larger than optimizer.lr={o.lr}; lower it")
-    _require(
+    require(s.min_lr <= o.lr, f"schedule.min_lr={s.min_lr}: larger than optimizer.lr={o.lr}; lower it")
+    require(
         not s.min_lr or s.name == "cosine",
         f"schedule.min_lr={s.min_lr}: the {s.name} schedule has no such end; leave it out, or take schedule=cosine",
     )
-    _require(
+    require(
         not o.no_decay or c.train.decay_norm_and_bias,
         f"optimizer.no_decay=[{','.join(o.no_decay)}]: train.decay_norm_and_bias=false is another such rule; leave one "
         "out",

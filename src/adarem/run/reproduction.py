@@ -54,7 +54,7 @@ def seen_by(
         return Seen(None, evaluated, normalised)
     fingerprint, unit = result.get("fingerprint"), _unit(config)
     counts: dict[str, int | None] = {}
-    for split in _expected(config):
+    for split in (s for s in _expected(config) if s != "val" or config.data.evaluated_on == "val"):
         of_split = fingerprint.get(split) if isinstance(fingerprint, Mapping) else None
         counts[split] = of_split.get(f"num_{unit}") if isinstance(of_split, Mapping) else None
     last: list[int | None] = []
@@ -159,6 +159,8 @@ def varied(config: RunConfig, spec: SweepSpec | None, stated: Stated | None, see
         found[MICRO_BATCH] = batch_norm_text(", then ".join(map(str, others)))
     if config.optimizer.imported is not None:
         found["optimizer"] = f"optimizer {config.optimizer.imported}"
+    if isinstance(config.data, DataConfig) and config.data.holdout is not None:
+        found["data.holdout"] = "evaluated on held-out training images"
     if not of_paper(config):
         found["model"] = f"network {config.model.name}"
     return [found[key] for key in sorted(found)]
@@ -185,13 +187,16 @@ def _other_data(config: RunConfig, seen: Seen) -> str | None:
     wrong = []
     if seen.counts is not None:
         for split, count in expected.items():
+            if split == "val" and d.evaluated_on != "val":
+                continue  # never opened
             there = seen.counts.get(split)
             may_lack = TRAINING_MAY_LACK if (split, unit) == ("train", "images") else 0.0
             if not _is_full(there, count, may_lack):
                 wrong.append(f"{_number(there)} of {_number(count)} {_SPLITS[split]} {unit}")
     if wrong:
         return f"{d.label} with {' and '.join(wrong)}"
-    partial = [n for n in seen.evaluated if not _is_full(n, d.expected_val, 0.0)]
+    evaluated = seen.evaluated if d.evaluated_on == "val" else ()
+    partial = [n for n in evaluated if not _is_full(n, d.expected_val, 0.0)]
     if partial:
         return f"{d.label}, evaluated on {_number(partial[-1])} of {_number(d.expected_val)} validation {unit}"
     return None

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 
@@ -48,6 +48,23 @@ class SweepLabels:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The search that a sweep's settings were selected by."""
+
+    sweep: str  # name of its folder
+    sha256: str  # of its selected.yaml, as plan read it
+    trials: Mapping[str, Mapping[str, int]]  # by network and optimizer
+
+    def of(self, optimizer: str) -> str:
+        """``searched, 16 trials``; of several networks the fewest and the most."""
+        counts = sorted({n for by_optimizer in self.trials.values() for o, n in by_optimizer.items() if o == optimizer})
+        if not counts:
+            return "not searched"
+        several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+        return f"searched, {several} trial{'' if counts == [1] else 's'}"
+
+
+@dataclass(frozen=True)
 class SweepSpec:
     """A grid: what runs there are, and what the report makes of them."""
 
@@ -78,7 +95,11 @@ class SweepSpec:
         Mapping[str, Mapping[str, tuple[Value, ...]]], Setting("optimizer to further axes of it alone")
     ] = field(default_factory=dict)
     settings_from: Annotated[
-        str | None, Setting("the grid of a search: once it is finished, its best settings are taken")
+        str | None,
+        Setting(
+            "a search whose selected settings are taken, in a sweep next to that of the grid's own: the name of its "
+            "grid, for the same data and scale, or its selected.yaml"
+        ),
     ] = None
     compare: Annotated[
         tuple[str, ...],
@@ -91,6 +112,7 @@ class SweepSpec:
     data: str | None = None  # set by plan; None in files of before
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
     labels: SweepLabels = field(default_factory=SweepLabels)
+    searched: Searched | None = None  # set by plan
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -216,14 +238,20 @@ def directories(folder: Path) -> list[RunDir]:
     ]
 
 
-def sweep_name(grid: str, data: str, scale: str) -> str:
-    """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs."""
+Ending: TypeAlias = Literal["searched", "holdout"]
+
+
+def sweep_name(grid: str, data: str, scale: str, *endings: Ending) -> str:
+    """Name of the folder under runs/ for a grid: ``table2`` for the paper's own setting, else with what differs.
+
+    ``endings``: for a sweep next to that of the grid itself, with the settings of a search, or on held-out images.
+    """
     words = [grid]
     if data not in DATA_SETS or DATA_SETS[data].in_folder_name:
         words.append(data)
     if scale != default_scale(data):
         words.append(scale)
-    return "-".join(words)
+    return "-".join([*words, *endings])
 
 
 def scale_in_name(data: str, scale: str, reproduces: bool) -> str:

@@ -65,7 +65,7 @@ def standing_of(run: RunDir, config: RunConfig, spec: SweepSpec | None) -> Stand
         result = {}
     unit = "images" if config.data.kind == "images" else "tokens"
     metrics = run.metrics()
-    evaluated = [n for r in metrics if r["split"] == "val" and (n := count(r, unit)) is not None]
+    evaluated = [n for r in metrics if r["split"] == config.data.evaluated_on and (n := count(r, unit)) is not None]
     return standing_of_run(config, spec, seen_by(config, result, evaluated, recorded_numbers(config, metrics)))
 
 

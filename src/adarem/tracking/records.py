@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 # Metrics of which wandb keeps the best value next to the last.
 _BEST: dict[str, Literal["min", "max"]] = {
     "train/loss": "min", "val/loss": "min", "val/top1": "max", "val/top5": "max", "val/perplexity": "min",
+    "holdout/loss": "min", "holdout/top1": "max", "holdout/top5": "max",
 }  # fmt: skip
 _NOT_LOGGED = ("split", "step", "epoch", "time", "trajectories")  # of a record
 _FINAL = (  # of result.json
     "status", "top1", "top5", "perplexity", "val_perplexity", "val_loss", "train_loss", "best_epoch", "gpu_hours",
+    "holdout_top1", "holdout_top5", "best_holdout_top1", "holdout_loss",
 )  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def define_metrics(session: "wandb.Run", network: str) -> None:
     session.define_metric("epoch")
     for axis in ("hours", "device_hours"):
         session.define_metric(axis, hidden=True)
-    for pattern in ("train/*", "val/*", "oscillation/*"):
+    for pattern in ("train/*", "val/*", "holdout/*", "oscillation/*"):
         session.define_metric(pattern, step_metric="epoch", summary="last")
     for name, best in _BEST.items():
         session.define_metric(name, step_metric="epoch", summary=f"{best},last")

@@ -9,6 +9,7 @@ from adarem.run.errors import RankLost, UserError
 from adarem.train.console import RunConsole, append_to_log, print_line
 from adarem.train.distributed.context import RankContext, on_main_rank
 from adarem.train.distributed.watchdog import Watchdog
+from adarem.train.implementation import Implementation
 from adarem.train.named_networks import source_of_network
 from adarem.train.named_optimizers import source_of_optimizer
 from adarem.train.provenance import Provenance, slurm_job
@@ -28,12 +29,17 @@ class Attempt:
         self._number = 0  # 0 before the attempt has begun: the newest record may be another process's
         self.console: RunConsole | None = None  # on rank 0
 
-    def begin(self, stack: ExitStack) -> None:
+    def begin(self, stack: ExitStack, implementation: Implementation | None) -> None:
         """Every rank must call; ``stack`` closes the console."""
 
         def start() -> int:
             self.console = stack.enter_context(RunConsole(self._run, self._run_name, slurm_job()))
             record = Provenance.of(self._context).to_record()
+            if implementation is not None:
+                record["implementation"] = implementation.name
+                record["implementation_notes"] = list(implementation.notes)
+                for line in (f"steps: {implementation.name}", *implementation.notes):
+                    self.console.info(line)
             record["images_per_pass"] = self._config.scale.images_per_pass(self._context.world_size)
             if (source := source_of_optimizer(self._config.optimizer)) is not None:
                 record["optimizer"] = source

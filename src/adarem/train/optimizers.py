@@ -25,6 +25,7 @@ def build_optimizer(
     example_input: Tensor | None = None,
     decay_norm_and_bias: bool = True,
     no_decay: Collection[str] = (),
+    fused: bool = True,
 ) -> Optimizer:
     """Builds an optimizer of the catalog over the trainable parameters of ``model``.
 
@@ -41,6 +42,7 @@ def build_optimizer(
             scale-invariant parameters.
         decay_norm_and_bias (bool, optional): False exempts parameters of at most one dimension from weight decay.
         no_decay (Collection[str], optional): kinds of parameters without weight decay, see ``optim.param_groups``.
+        fused (bool, optional): False takes AdaRem's steps by foreach, as where there are no kernels.
 
     Raises:
         UserError: an unknown name or setting, with the nearest valid one; a missing setting.
@@ -70,25 +72,25 @@ def build_optimizer(
     devices = {p.device.type for group in groups for p in group["params"]}
     floating = all(p.is_floating_point() for group in groups for p in group["params"])
     # torch's fused kernels where they exist; None leaves torch's own choice.
-    fused = True if floating and devices <= {"cpu", "cuda"} else None
+    torch_fused = True if floating and devices <= {"cpu", "cuda"} else None
     match name:
         case "sgd" | "sgdm":
-            return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay, fused=fused, **settings)
+            return torch.optim.SGD(groups, lr=lr, weight_decay=weight_decay, fused=torch_fused, **settings)
         case "adam" | "adamw":
             adam = torch.optim.Adam if name == "adam" else torch.optim.AdamW
             betas = (settings["beta1"], settings["beta2"])
-            return adam(groups, lr=lr, betas=betas, eps=settings["eps"], weight_decay=weight_decay, fused=fused)
+            return adam(groups, lr=lr, betas=betas, eps=settings["eps"], weight_decay=weight_decay, fused=torch_fused)
         case "adabound":
             return _adabound(groups, lr, weight_decay, settings)
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=lr, weight_decay=weight_decay, **settings)
         case "adarem" | "adarem_s":
             # Without a C++ compiler (CPU) or Triton (CUDA): several times slower, the same algorithm.
-            fused = True if fused and all(map(available, devices)) else None
-            foreach = None if fused else True
+            kernels = fused and torch_fused is not None and all(map(available, devices))
+            foreach, fused_flag = (None, True) if kernels else (True, None)
             steps = {**settings, "decay_every": steps_per_epoch if settings["decay_every"] == "epoch" else 1}
             adarem = AdaRem if name == "adarem" else AdaRemS
-            return adarem(groups, lr=lr, weight_decay=weight_decay, foreach=foreach, fused=fused, **steps)
+            return adarem(groups, lr=lr, weight_decay=weight_decay, foreach=foreach, fused=fused_flag, **steps)
     raise UserError(f"optimizer.name={name}: in the catalog, but not built here; add it to build_optimizer")
 
 

@@ -27,10 +27,12 @@ from adarem.train.distributed.context import RankContext, join, on_main_rank, ra
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
+from adarem.train.implementation import Implementation, agree
 from adarem.train.models.build import initialise
 from adarem.train.models.library import count_parameters
 from adarem.train.named_optimizers import build_named, load_named
 from adarem.train.optimizers import build_optimizer
+from adarem.train.slower import collecting, of_all_ranks
 from adarem.train.state import CheckpointRecord
 from adarem.train.tasks.base import Evaluation, FinalResult, Task
 from adarem.train.tasks.image import ImageTask
@@ -74,8 +76,9 @@ def train(path: Path) -> int:
                     if context.is_main:
                         print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
                     return exitcodes.OK
-                attempt.begin(stack)
-                code = _train(run, config, context, stop, attempt, stack)
+                implementation = agree(context, config.optimizer)
+                attempt.begin(stack, implementation)
+                code = _train(run, config, context, stop, attempt, implementation, stack)
                 context.barrier()  # rank 0 writes the result first: the exit of a rank may end the whole job
             except BaseException as e:
                 attempt.fail(e, watchdog)
@@ -98,12 +101,22 @@ def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> Status:
 
 
 def _train(
-    run: RunDir, config: RunConfig, context: RankContext, stop: StopRequest, attempt: Attempt, stack: ExitStack
+    run: RunDir,
+    config: RunConfig,
+    context: RankContext,
+    stop: StopRequest,
+    attempt: Attempt,
+    implementation: Implementation | None,
+    stack: ExitStack,
 ) -> int:
     """Trains to an end that all ranks come to, records it and returns its exit code."""
     # Data, network and optimizer, then the state of the last checkpoint.
     newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
-    trainer = _build(run, config, context, resumes=newest.path is not None)
+    fused = implementation is None or implementation.fused
+    with collecting() as slower:
+        trainer = _build(run, config, context, resumes=newest.path is not None, fused=fused)
+    known = implementation.notes if implementation else ()
+    slow = [note for note in of_all_ranks(context, slower) if note not in known]
     on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
     notes = _restore(trainer, newest)
 
@@ -111,7 +124,7 @@ def _train(
     if attempt.console is not None:
         wandb_copy = SyncProcess(run, config)
         stack.callback(wandb_copy.close)
-        for note in [*notes, *filter(None, [wandb_copy.problem])]:
+        for note in [*slow, *notes, *filter(None, [wandb_copy.problem])]:
             attempt.console.info(note)
 
     # Training and its three ends.
@@ -134,8 +147,12 @@ def _train(
     return exitcodes.OK
 
 
-def _build(run: RunDir, config: RunConfig, context: RankContext, *, resumes: bool = False) -> Trainer:
+def _build(
+    run: RunDir, config: RunConfig, context: RankContext, *, resumes: bool = False, fused: bool = True
+) -> Trainer:
     """Data, network and optimizer at step 0; for a run that resumes, the file of weights to start from is not read.
+
+    With ``fused=False`` foreach takes AdaRem's steps.
 
     Raises UserError on every rank where any of them cannot be built.
     """
@@ -149,11 +166,11 @@ def _build(run: RunDir, config: RunConfig, context: RankContext, *, resumes: boo
     model = model.to(context.device)
     if config.train.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = raise_on_all_ranks(context, lambda: _build_optimizer(config, context, task, model))
+    optimizer = raise_on_all_ranks(context, lambda: _build_optimizer(config, context, task, model, fused))
     return Trainer(config, run, context, task, model, optimizer)
 
 
-def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model: nn.Module) -> Optimizer:
+def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model: nn.Module, fused: bool) -> Optimizer:
     o, lr = config.optimizer, config.optimizer.lr * config.scale.lr_factor
     if o.imported is not None:
         return build_named(
@@ -177,6 +194,7 @@ def _build_optimizer(config: RunConfig, context: RankContext, task: Task, model:
         example_input=task.example_input().to(context.device),
         decay_norm_and_bias=config.train.decay_norm_and_bias,
         no_decay=o.no_decay,
+        fused=fused,
     )
 
 
@@ -282,7 +300,7 @@ def _result(trainer: Trainer, evaluation: Evaluation, final: FinalResult) -> dic
         "status": "done",
         "epochs": config.scale.epochs,
         "steps": state.step,
-        "val_loss": evaluation.loss,
+        f"{trainer.task.info.evaluated_on}_loss": evaluation.loss,
         "train_loss": state.train_loss,
         "best_epoch": state.best_epoch,
         "parameters": count_parameters(trainer.model),

@@ -96,7 +96,7 @@ class Trainer:
     def restore(self, record: CheckpointRecord) -> None:
         """Takes over a checkpoint's state; the number of ranks may have changed since."""
         self.model.load_state_dict(record["model"])
-        self.optimizer.load_state_dict(record["optimizer"])
+        self.optimizer.load_state_dict(_with_flags_of(self.optimizer, record["optimizer"]))
         self.scaler.load_state_dict(record["scaler"])
         self.state = TrainingState.from_record(record["training"])
         self.task.load_state_dict(record["task"])
@@ -257,7 +257,7 @@ class Trainer:
             evaluation = self._evaluate(epoch)
             self._note_best(evaluation, epoch)
             record = {"loss": evaluation.loss, **evaluation.metrics, unit: evaluation.count}
-            self._record(epoch, "val", record | {"seconds_eval": time.perf_counter() - begin})
+            self._record(epoch, self.task.info.evaluated_on, record | {"seconds_eval": time.perf_counter() - begin})
 
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
             self.run.append_oscillation({"epoch": epoch + 1, "step": self.state.step, **self._tracker.end_window()})
@@ -282,7 +282,7 @@ class Trainer:
     def _note_best(self, evaluation: Evaluation, epoch: int) -> None:
         name, best = self.task.info.primary_metric, self.state.best
         value = evaluation.metrics[name]
-        if best is None or (value < best if METRICS[name].lower_is_better else value > best):
+        if best is None or METRICS[name].better(value, best):
             self.state.best, self.state.best_epoch = value, epoch + 1
 
     def _checkpoint(self, totals: Tensor, spent: EpochTime | None) -> None:
@@ -367,6 +367,15 @@ class Trainer:
             epoch_done=epoch_done,
             metrics=metrics or {},
         )
+
+
+def _with_flags_of(optimizer: Optimizer, state: dict[str, object]) -> dict[str, object]:
+    """An optimizer's state with ``optimizer``'s choice of implementation, which ranks agree on anew in each attempt."""
+    saved = state.get("param_groups")
+    if not isinstance(saved, list) or len(saved) != len(optimizer.param_groups):
+        return state  # not torch's form, or refused in its own words
+    flags = [{flag: g[flag] for flag in ("foreach", "fused") if flag in g} for g in optimizer.param_groups]
+    return {**state, "param_groups": [{**group, **own} for group, own in zip(saved, flags, strict=True)]}
 
 
 def content_hashes(task: Task) -> dict[str, str]:

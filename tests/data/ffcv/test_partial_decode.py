@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adarem import native
 from adarem.data.ffcv import partial_decode
 from adarem.data.ffcv import reader as ffcv_reader
 from adarem.data.ffcv.library import libffcv
@@ -69,15 +70,22 @@ def test_other_pixels_are_not_used(monkeypatch, tmp_path):
     other.write_text(partial_decode.SOURCE.read_text().replace("JDCT_IFAST", "JDCT_ISLOW"))
     monkeypatch.setattr(partial_decode, "SOURCE", other)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert partial_decode.find.__wrapped__() == (0, "its pixels differ from FFCV's decode (another libjpeg)")
+    with pytest.warns(native.SlowerWarning, match="^other.c: its pixels differ from FFCV's decode; install"):
+        assert partial_decode.find.__wrapped__().address == 0
 
 
 def test_without_a_compiler_nothing_but_speed_changes(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for compiler, why in (("no-such-cc", "no-such-cc"), ("false", "returned non-zero")):
+    no_header = tmp_path / "cc"
+    no_header.write_text("#!/bin/sh\necho 'x.c:3:10: fatal error: jpeglib.h: No such file or directory' >&2; exit 1\n")
+    no_header.chmod(0o755)
+    for compiler, why in (("no-such-cc", "no such program"), ("false", "exit code 1"), (str(no_header), "jpeglib.h")):
         monkeypatch.setenv("CC", compiler)
-        address, reason = partial_decode.find.__wrapped__()
-        assert address == 0 and reason.startswith("cannot be built: ") and why in reason
+        with pytest.warns(native.SlowerWarning) as caught:
+            address, reason = partial_decode.find.__wrapped__()
+        assert address == 0 and why in reason
+        (line,) = (str(w.message) for w in caught)
+        assert line == f"{reason} (until then complete images are decoded, or with ADAREM_DECODE=full)"
 
 
 def test_switch(monkeypatch):

@@ -32,7 +32,7 @@ def test_another_processor_has_another_file(monkeypatch: pytest.MonkeyPatch) -> 
     keys = set()
     for flags in ("avx2", "avx2 avx512f"):
         monkeypatch.setattr(native, "processor", lambda flags=flags: flags)
-        keys.add(native._key(native.Source(Path(__file__), "CXX", (), ()), ["c++"]))
+        keys.add(native._key(native.Source(Path(__file__), "CXX", "", (), ()), ["c++"]))
     assert len(keys) == 2
 
 

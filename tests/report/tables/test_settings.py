@@ -11,10 +11,9 @@ from adarem.report.tables import render as tables
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import build, read_paper
 from adarem.resources import paper_file
-from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.stated import read_stated
-from tests.support.sweeps import diverge, finish, make_config, write_grid
+from tests.support.sweeps import finish, make_config, write_grid
 
 
 def table(folder, results):
@@ -49,38 +48,26 @@ def test_several_configurations_are_not_called_one(dirs, table2_runs):
     assert "none was tuned" not in notes and "none was picked for its result" in notes
 
 
-def test_a_searchs_configurations_are_counted(dirs):
-    """Three of SGDM, one of them diverged and one of them not finished, with two seeds of the first; none of Adam."""
-    folder = write_grid(dirs[0], "table3", "pydoc", "rehearsal_text")
-    search = write_grid(dirs[0], "table3_search", "pydoc", "rehearsal_text")
+def test_a_searchs_trials_are_counted(dirs):
+    """As plan wrote them down: the sheet reads no other folder than the sweep's own."""
+    searched = {"sweep": "table3_search-pydoc", "sha256": "0" * 64, "trials": {"awd_lstm": {"sgdm": 16}}}
+    folder = write_grid(dirs[0], "table3", "pydoc", "rehearsal_text", searched=searched)
     for optimizer in ("sgdm", "adam"):
         finish(folder, text_config(optimizer, "table3"), 50.0, epochs=False)
     t = table(folder, dirs[1])
-    assert tried(t)["SGDM"] == "1 configuration; no runs of table3_search-pydoc here"
-    assert "table3_search-pydoc, of which no runs are here" in " ".join(fairness_sheet(t)[2])
-    for lr, outcome in ((0.3, "done"), (1.0, "diverged"), (3.0, "planned")):
-        config = text_config("sgdm", "table3_search", {"optimizer.lr": lr, "optimizer.momentum": 0.9})
-        if outcome == "done":
-            finish(search, config, 50.0, epochs=False)
-        elif outcome == "diverged":
-            diverge(search, config)
-        else:
-            RunDir(search / config.run_name).freeze(config)
-    t = table(folder, dirs[1])
-    assert tried(t)["SGDM"] == "1 configuration; 2 of 3 in table3_search-pydoc"
-    assert tried(t)["Adam"] == "1 configuration; 0 in table3_search-pydoc"
+    assert tried(t)["SGDM"] == "1 configuration; searched, 16 trials"
+    assert tried(t)["Adam"] == "1 configuration; not searched"
     assert "Ours are those of table3_search-pydoc, counted above" in " ".join(fairness_sheet(t)[2])
 
 
-def test_a_trials_search_is_a_trial_too(dirs):
-    """With the paper's data and fewer epochs, both stand in folders of their own."""
-    from adarem.plan.plan import make_plan
-
-    for grid in ("table3", "table3_search"):
-        trial = ["data=ptb", "data.root=/data", "scale.epochs=3", "optimizer=sgdm", f"runs_dir={dirs[0]}"]
-        make_plan([f"grid={grid}", *trial]).write()
-    found = tried(table(dirs[0] / "table3-trial", dirs[1]))
-    assert found == {"SGDM (epochs 3)": "1 configuration; 0 of 10 in table3_search-trial"}
+def test_trials_of_several_networks(dirs, table2_runs):
+    trials = {"resnet18": {"sgdm": 8, "adarem": 1}, "resnet50": {"sgdm": 16}}
+    write_grid(dirs[0], seeds=[0, 1, 2], searched={"sweep": "s", "sha256": "0" * 64, "trials": trials})
+    t = table(table2_runs, dirs[1])
+    assert tried(t)["SGDM"] == "1 configuration; searched, 8 to 16 trials"
+    assert tried(t)["AdaRem"] == "1 configuration; searched, 1 trial"
+    notes = " ".join(fairness_sheet(t)[2])
+    assert "Searched here: the settings are those that s selected" in notes and "none was tuned" not in notes
 
 
 def test_the_papers_settings_come_from_its_file(dirs, table2_runs):

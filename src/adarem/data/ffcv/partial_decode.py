@@ -7,11 +7,9 @@ ADAREM_DECODE=full to switch it off.
 
 import ctypes
 import functools
-import hashlib
 import io
 import os
-import subprocess
-import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from adarem import native
 from adarem.data.images.sampling import Box
 
 SOURCE = Path(__file__).with_name("partial_decode.c")
@@ -34,16 +33,20 @@ class Helper(NamedTuple):
 
 @functools.cache
 def find() -> Helper:
-    """Builds the helper where it is not built yet, and checks its pixels."""
+    """Compiles the helper where that is not done yet, and checks its pixels; warns where it cannot be used."""
     if os.environ.get("ADAREM_DECODE") == "full":
         return Helper(0, "switched off by ADAREM_DECODE=full")
-    try:
-        library = ctypes.CDLL(os.fspath(_build()))
-    except (OSError, subprocess.SubprocessError) as e:
-        detail = getattr(e, "stderr", None)
-        return Helper(0, f"cannot be built: {(detail or str(e)).strip().splitlines()[0]}")
-    if not _is_exact(library):
-        return Helper(0, "its pixels differ from FFCV's decode (another libjpeg)")
+    needs = "a C compiler and libjpeg's header"
+    options = (("-O3", "-shared", "-fPIC"),)
+    library, note = native.load(native.Source(SOURCE, "CC", needs, ("cc", "gcc", "clang"), options, ("-ljpeg",)))
+    if library is not None and not _is_exact(library):
+        library = None
+        note = f"{SOURCE.name}: its pixels differ from FFCV's decode; install the libjpeg that OpenCV was built with"
+    if note:
+        consequence = "" if library else " (until then complete images are decoded, or with ADAREM_DECODE=full)"
+        warnings.warn(note + consequence, native.SlowerWarning, stacklevel=2)
+    if library is None:
+        return Helper(0, note)
     from adarem.data.ffcv.library import address_of
 
     _libraries.append(library)
@@ -51,21 +54,6 @@ def find() -> Helper:
 
 
 _libraries: list[ctypes.CDLL] = []  # keeps the code mapped
-
-
-def _build() -> Path:
-    """The shared library in the user's cache; several ranks may build it at once, the last rename wins."""
-    key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adarem"
-    path = cache / f"partial_decode-{os.uname().machine}-{key}.so"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            built = Path(folder) / path.name
-            command = [os.environ.get("CC", "cc"), "-O3", "-shared", "-fPIC", "-o", str(built), str(SOURCE), "-ljpeg"]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-            os.replace(built, path)
-    return path
 
 
 def decoder(library: ctypes.CDLL) -> Decode:

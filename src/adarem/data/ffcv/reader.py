@@ -174,6 +174,7 @@ class FfcvReader:
         self.view, self.workers = view, data.workers
         self.loader = _open(self.path, ViewDecoder(view, opened.checksums))
         self.num_images = int(self.loader.reader.num_samples)
+        self.labels = opened.index.labels
         self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix=f"ffcv-{split}")
         self._finalizer = weakref.finalize(self, self.pool.shutdown, wait=False, cancel_futures=True)
 

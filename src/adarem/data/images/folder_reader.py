@@ -113,7 +113,7 @@ class FolderReader:
                 )
             image_of, labels = source.images.__getitem__, source.labels
         self.samples = _Samples(image_of, labels, view, data.write.max_side)
-        self.num_images = len(files)
+        self.num_images, self.labels = len(files), labels
         self.workers = data.workers
 
     def read(self, batches: Sequence[NDArray[np.uint64]], pin: bool) -> "FolderBatches":

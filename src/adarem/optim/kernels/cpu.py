@@ -17,7 +17,7 @@ class _Args(ctypes.Structure):
 
     _fields_ = [
         ("tensors", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("numel", "params", "grads", "exp_avgs", "maxima", "steps")),
+        *((name, ctypes.c_void_p) for name in ("numel", "params", "grads", "exp_avgs", "maxima", "steps", "offsets")),
         ("shared_maximum", ctypes.c_void_p),
         ("alphas", ctypes.c_void_p),
         ("radii", ctypes.c_void_p),
@@ -48,6 +48,7 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         "grads": _pointers(tensors.grads),
         "maxima": _pointers(tensors.maxima),
         "steps": _pointers(tensors.state_steps),
+        "offsets": _pointers(tensors.decay_offsets),
         "alphas": _pointers(sphere.alphas if sphere else []),
         "radii": _pointers(sphere.radii if sphere else []),
     }

@@ -16,6 +16,7 @@ struct Args {
     void** exp_avgs;    // float, or double for double parameters
     void** maxima;      // max|m| before the step is read, after the step is written
     float** steps;      // counts of steps done
+    float** offsets;    // of the count of lam's powers
     const void* shared_maximum;  // divides in place of each tensor's own, or null
     double** alphas;    // AdaRem-S: equivalent norm over radius; null for AdaRem
     double** radii;     // one a sphere
@@ -138,7 +139,7 @@ void step(const Args& a) {
     std::vector<int64_t> owner, first(a.tensors + 1);
     for (int64_t t = 0; t < a.tensors; ++t) {
         const S max_m = *static_cast<const S*>(a.shared_maximum ? a.shared_maximum : a.maxima[t]);
-        const S lam_t = S(std::pow(a.lam, double(int64_t(*a.steps[t]) / a.decay_every)));
+        const S lam_t = S(std::pow(a.lam, double(int64_t(*a.offsets[t]) + int64_t(*a.steps[t]) / a.decay_every)));
         const S tiny = sizeof(S) == 4 ? S(1.17549435e-38) : S(2.2250738585072014e-308);
         const double lr = slr ? a.lr / ((1 - a.lr * a.weight_decay) * *a.alphas[t] * *a.alphas[t]) : a.lr;
         rates[t] = {max_m, lam_t / (max_m < tiny ? tiny : max_m), lam_t, S(lr), S(slr ? 0 : a.weight_decay),
@@ -215,12 +216,12 @@ int self_test() {
         store(g[i], S(i % 2 ? 0.5 : -0.5));
     }
     S top = S(0.25);
-    float steps = 0;
+    float steps = 0, offset = 0;
     void *params = p.data(), *grads = g.data(), *exp_avgs = m.data(), *maxima = &top;
-    float* step_count = &steps;
+    float *step_count = &steps, *decay_offset = &offset;
     Args a = {};
     a.tensors = 1, a.numel = &n, a.params = &params, a.grads = &grads, a.exp_avgs = &exp_avgs, a.maxima = &maxima;
-    a.steps = &step_count, a.lr = 0.125, a.beta = 0.5, a.lam = 1, a.sign = 1, a.decay_every = 1, a.threads = 2;
+    a.steps = &step_count, a.offsets = &decay_offset, a.lr = 0.125, a.beta = 0.5, a.lam = 1, a.sign = 1, a.decay_every = 1, a.threads = 2;
     step<P, S>(a);  // b is 1 or -1, so that the first elements move by lr 2 g and the others not at all
     for (int64_t i = 0; i < n; ++i) {
         if (load(p[i]) != S(i % 2 ? 0.875 : 1) || m[i] != S(i % 2 ? 0.375 : -0.125)) return 1;

@@ -24,6 +24,7 @@ def find() -> native.Loaded:
         native.Source(
             Path(__file__).with_name("cpu_kernel.cpp"),
             variable="CXX",
+            needs="g++ or clang++",
             compilers=("c++", "g++", "clang++"),
             options=tuple(_FLAGS + t for t in tunings),
             self_test="adarem_self_test",

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adarem import native
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import adarem
 from adarem.optim.adarem_s import Sphere, adarems, is_dense
 from adarem.optim.kernels import cpu, cpu_library
-from adarem.optim.step import StepSettings, StepTensors
+from adarem.optim.step import Scalars, StepSettings, StepTensors
 
 DEVICES = ("cpu", "cuda")
 
@@ -40,11 +41,13 @@ def kernels(device_type: str) -> Kernels:
         found = _tried_triton()
     if found.note:
         consequence = "" if found.name else f" (`fused=True` runs as foreach on {device_type})"
-        warnings.warn(found.note + consequence, stacklevel=2)
+        warnings.warn(found.note + consequence, native.SlowerWarning, stacklevel=2)
     return found
 
 
 def _tried_triton() -> Kernels:
+    if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        return Kernels("Triton", "")  # a graph must not hold the trial
     try:
         from adarem.optim.kernels import triton_step
 
@@ -72,9 +75,18 @@ def check_supported(p: Tensor) -> None:
         raise RuntimeError(f"`fused=True` does not support {type(part).__name__} params: use foreach")
 
 
-def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None = None) -> None:
-    """AdaRem's step, or with ``sphere`` AdaRem-S's."""
+def fused_step(
+    tensors: StepTensors, settings: StepSettings, sphere: Sphere | None = None, *, lrs: Scalars | None = None
+) -> None:
+    """AdaRem's step, or with ``sphere`` AdaRem-S's; ``lrs`` has one learning rate for each parameter."""
     if not tensors.params:
+        return
+    if lrs is not None:
+        # A kernel takes one rate. Parameters on one sphere have one, mostly.
+        values = torch.stack(lrs).tolist() if isinstance(lrs[0], Tensor) else lrs
+        for lr in dict.fromkeys(values):
+            alike = [i for i, value in enumerate(values) if value == lr]
+            fused_step(StepTensors._make([xs[i] for i in alike] for xs in tensors), settings._replace(lr=lr))
         return
     if settings.differentiable:
         raise RuntimeError("`fused` does not support `differentiable`")

@@ -1,8 +1,9 @@
 """The Triton kernels of the fused CUDA step; ``triton_step`` launches them.
 
-Their arguments are in one int64 table: seven rows of addresses, one for each tensor, of params, grads, exp_avgs,
-maxima, state_steps, alphas, radii, in this order; then the hyper-parameters as float64 bits. Results do not depend on
-scheduling: each chunk writes its maximum and its sum of squares, and one program for each tensor reduces them in order.
+Their arguments are in one int64 table: eight rows of addresses, one for each tensor, of params, grads, exp_avgs,
+maxima, state_steps, decay_offsets, alphas, radii, in this order; then the hyper-parameters as float64 bits. Results do
+not depend on scheduling: each chunk writes its maximum and its sum of squares, and one program for each tensor reduces
+them in order.
 """
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # Triton ships no types, and its compiler reads annotations as types of its own.
@@ -13,7 +14,7 @@ import triton.language as tl
 
 @triton.jit
 def _hparam(table, T, k):
-    return tl.load(table + 7 * T + k).to(tl.float64, bitcast=True)
+    return tl.load(table + 8 * T + k).to(tl.float64, bitcast=True)
 
 
 @triton.jit
@@ -62,10 +63,11 @@ def update(
     lr64 = _learning_rate(table, lr_ptr, T, LR_TENSOR)
     wd64 = _hparam(table, T, 4)
     if SLR:
-        alpha = tl.load(_address(table, 5, t, T, tl.float64))
+        alpha = tl.load(_address(table, 6, t, T, tl.float64))
         lr64 = lr64 / ((1 - lr64 * wd64) * alpha * alpha)
         wd64 = wd64 * 0
     k = tl.floor(tl.load(_address(table, 4, t, T, tl.float32)).to(tl.float64) / _hparam(table, T, 6))
+    k += tl.load(_address(table, 5, t, T, tl.float32)).to(tl.float64)
     lam_t = tl.where(k == 0, 1.0, tl.exp2(k * _hparam(table, T, 2))).to(S)
     max_m = tl.load(shared_max) if SHARED else tl.load(_address(table, 3, t, T, S))
     scale = lam_t / tl.where(max_m < TINY, TINY, max_m).to(S)  # NaN is not below: it stays
@@ -170,9 +172,9 @@ def rescale(
         live = tl.load(found_ptr) == 0
         n = tl.where(live, n, 0)
     squares = tl.load(norm2 if ONE_SPHERE else norm2 + t)
-    shrink = tl.load(_address(table, 6, t, T, tl.float64)) / tl.sqrt(squares)
+    shrink = tl.load(_address(table, 7, t, T, tl.float64)) / tl.sqrt(squares)
     if SLR:
-        alpha_ptr = _address(table, 5, t, T, tl.float64)
+        alpha_ptr = _address(table, 6, t, T, tl.float64)
         decay = 1 - _learning_rate(table, lr_ptr, T, LR_TENSOR) * _hparam(table, T, 4)
         tl.store(alpha_ptr, tl.load(alpha_ptr) * decay / shrink, mask=(offset == 0) & live)
     c = shrink.to(S)

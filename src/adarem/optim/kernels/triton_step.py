@@ -119,6 +119,6 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
 def try_out(device: torch.device) -> None:
     """Takes a step of one small tensor, so that what cannot be compiled or launched raises before a real one."""
     p, g, m = (torch.ones(4, device=device) for _ in range(3))
-    maximum, steps = torch.ones((), device=device), torch.zeros((), device=device)
+    maximum, (steps, offset) = torch.ones((), device=device), torch.zeros(2, device=device).unbind()
     settings = StepSettings(lr=0.1, beta=0.9, lam=1.0, decay_every=1, eps=0.0, weight_decay=0.0)
-    fused_step(StepTensors([p], [g], [m], [maximum], [steps]), settings, None)
+    fused_step(StepTensors([p], [g], [m], [maximum], [steps], [offset]), settings, None)

@@ -89,6 +89,11 @@ def test_error(run: Run) -> Curve:
     return replace(top1, y=100.0 - top1.y)
 
 
+def held_out_error(run: Run) -> Curve:
+    top1 = _by_epoch(run, "holdout", "top1")
+    return replace(top1, y=100.0 - top1.y)
+
+
 def perplexity(run: Run) -> Curve:
     return _by_epoch(run, "val", "perplexity")
 
@@ -103,6 +108,7 @@ def q_median(run: Run) -> Curve:
 
 TRAIN_LOSS = Panel("Train loss (log scale)", "Epoch", train_loss, log=True)
 TEST_ERROR = Panel("Test error (%)", "Epoch", test_error, largest=100.0)
+HELD_OUT_ERROR = Panel("Error on held-out training images (%)", "Epoch", held_out_error, largest=100.0)
 PERPLEXITY = Panel("Validation perplexity (log scale)", "Epoch", perplexity, log=True)
 OSCILLATION = (
     Panel("Q, mean of l / d (all that moved)", "Epoch", q_mean),

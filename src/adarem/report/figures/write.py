@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adarem.report.figures import oscillation
 from adarem.report.figures.curves import curves, networks
 from adarem.report.figures.panels import (
+    HELD_OUT_ERROR,
     OSCILLATION,
     PERPLEXITY,
     TEST_ERROR,
@@ -80,8 +81,11 @@ def draw_figures(table: Table) -> list[NamedFigure]:
 
 
 def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:
-    is_text = any(r.config.data.kind != "images" for r in table.sweep.runs)
-    quality = PERPLEXITY if is_text else TEST_ERROR
+    quality = TEST_ERROR
+    if any(r.config.data.kind != "images" for r in table.sweep.runs):
+        quality = PERPLEXITY
+    elif table.sweep.spec.metrics[0].startswith("holdout_"):
+        quality = HELD_OUT_ERROR
     time, name, what = against_time(quality, table.sweep.runs), _curves_name(table), quality.title
     heading = _in_words(name) if name.startswith("figure") and table.sweep.spec.paper else table.heading
     by_epoch: list[Panel] = [TRAIN_LOSS, quality, last_third(quality)]

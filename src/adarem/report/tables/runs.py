@@ -20,7 +20,7 @@ def to_csv(runs: Sequence[Run]) -> str:
 
 def _row(r: Run) -> dict[str, str]:
     last = r.attempts[-1] if r.attempts else {}
-    train, val = fingerprints(r)
+    train, evaluated_on = fingerprints(r)
     row: dict[str, object] = {
         "run": r.name,
         "campaign": r.dir.path.parent.name,  # the column keeps its name of before
@@ -29,7 +29,7 @@ def _row(r: Run) -> dict[str, str]:
         "rehearsal": r.rehearsal or "",
         "variant": r.overrides,
     }
-    row |= {key: r.result.get(key, "") for key in RESULT_METRICS}
+    row |= {key: r.result.get(key, "") for key in RESULT_METRICS if key in r.result or "holdout" not in key}
     row |= {key: q for key in OSCILLATION if (q := r.value(key)) is not None}
     row |= {
         "commit": r.result.get("commit", last.get("commit", "")),
@@ -39,7 +39,7 @@ def _row(r: Run) -> dict[str, str]:
         "attempts": len(r.attempts),
         "slurm_job": last.get("slurm_job") or "",
         "fingerprint.train": train,
-        "fingerprint.val": val,
+        f"fingerprint.{r.config.data.evaluated_on}": evaluated_on,
         "problems": "; ".join(r.problems),
     }
     row |= {key: v for key, v in r.settings.items() if key not in row and not key.startswith("overrides")}

@@ -1,22 +1,18 @@
 """The fairness sheet: what each optimizer was given, and who chose it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from adarem.report.load import Run
 from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import ModelConfig
-from adarem.run.directory import FINISHED
-from adarem.run.errors import UserError
 from adarem.run.imported_names import NOT_STATED
 from adarem.run.labels import readable
 from adarem.run.records import number
-from adarem.run.reproduction import has_papers_setting, of_paper
+from adarem.run.reproduction import of_paper
 from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
-from adarem.run.sweep import overrides_text, runs_in, scale_in_name, sweep_name
 from adarem.run.text_models import LmConfig
 
 OF_IMAGES = (
@@ -28,6 +24,10 @@ NOT_TUNED = "One configuration of each optimizer was tried here, so none was tun
 ALL_SHOWN = (
     "Where several configurations of an optimizer were tried here, each has rows of its own in the table: none was "
     "picked for its result."
+)
+SEARCHED = (
+    "Searched here: the settings are those that {} selected for each optimizer and network, out of as many trials as "
+    "the last column says; how is under Selection."
 )
 OF_TEXT = (
     "The paper states 100 epochs, a tenth of the rate from the 50th on, and the model of Merity et al. 2017. It says "
@@ -45,59 +45,17 @@ def effective_lr(lr: float, hyper: Mapping[str, object]) -> float:
     return lr * (1.0 - dampening) / (1.0 - momentum) if momentum < 1 else float("inf")
 
 
-class Tried(NamedTuple):
-    """Configurations of an optimizer."""
-
-    finished: int
-    planned: int
-
-
-@dataclass(frozen=True)
-class Search:
-    """The runs that chose a table's settings, where its grid names such a search."""
-
-    name: str
-    found: bool
-    tried: Mapping[str, Tried]  # by optimizer
-
-    def text(self, optimizer: str) -> str:
-        """How many configurations it tried, to end a sentence with."""
-        if not self.found:
-            return f"; no runs of {self.name} here"
-        finished, planned = self.tried.get(optimizer, Tried(0, 0))
-        return f"; {finished if finished == planned else f'{finished} of {planned}'} in {self.name}"
-
-
-def search_of(table: Table) -> Search | None:
-    """Read from the search's run directories next to the table's own; None where the table rests on no search."""
-    c = table.sweep
-    if not c.spec.settings_from or not c.runs:
-        return None
-    own = c.runs[0].config
-    scale = scale_in_name(own.data.name, own.scale.name, has_papers_setting(own))
-    folder = c.folder.with_name(sweep_name(c.spec.settings_from, own.data.name, scale))
-    finished: dict[str, dict[str, bool]] = {}
-    for run in runs_in(folder):
-        try:
-            config = run.config()
-        except UserError:
-            continue  # its own report names it
-        of_optimizer, settings = finished.setdefault(config.optimizer.name, {}), overrides_text(config.overrides)
-        of_optimizer[settings] = of_optimizer.get(settings, True) and run.status() in FINISHED
-    tried = {optimizer: Tried(sum(each.values()), len(each)) for optimizer, each in finished.items()}
-    return Search(folder.name, bool(tried), tried)
-
-
-def _on_text(table: Table, search: Search | None) -> str:
+def _on_text(table: Table) -> str:
     """OF_TEXT with what was searched here."""
-    if table.sweep.spec.search:
+    spec = table.sweep.spec
+    if spec.search:
         source = "Ours are this table's rows, as many configurations for each optimizer."
-    elif search is None:
-        source = "No search of ours is behind this table."
-    elif search.found:
-        source = f"Ours are those of {search.name}, counted above; what was taken of them is under Selection."
+    elif spec.searched:
+        source = f"Ours are those of {spec.searched.sweep}, counted above; how it selected is under Selection."
+    elif spec.settings_from:  # of a sweep that was planned before searches left a file
+        source = f"Ours are those of {spec.settings_from}; Selection says what was taken."
     else:
-        source = f"Ours are those of {search.name}, of which no runs are here; Selection says what was taken."
+        source = "No search of ours is behind this table."
     return OF_TEXT.format(source)
 
 
@@ -157,7 +115,7 @@ class FairnessSheet(NamedTuple):
 def fairness_sheet(table: Table) -> FairnessSheet:
     """See FairnessSheet."""
     header = ["Optimizer", "lr", "Effective lr", "Weight decay", "Other settings", "Epochs", "Batch", "Tried here"]
-    runs, search = table.sweep.runs, search_of(table)
+    runs, searched = table.sweep.runs, table.sweep.spec.searched
     study = table.sweep.spec.paper is None
     stated = None if study else table.paper.stated
     own_schedules = schedules(r.config for r in runs).own if runs else {}
@@ -167,7 +125,7 @@ def fairness_sheet(table: Table) -> FairnessSheet:
         own = [r for r in runs if r.config.optimizer.name == o]
         seen = dict.fromkeys(r.overrides for r in own)
         most = max(most, len(seen))
-        tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{search.text(o) if search else ''}"
+        tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{f'; {searched.of(o)}' if searched else ''}"
         for text in seen:
             label = table.labels.cell(o, text)
             by_network: dict[str, list[str]] = {}
@@ -194,12 +152,15 @@ def fairness_sheet(table: Table) -> FairnessSheet:
         notes.append(f"Networks imported by name: {'; '.join(named_networks)}.")
     if not study and (others_than := dict.fromkeys(r.config.model.label for r in runs if not of_paper(r.config))):
         notes.append(f"No network of the paper: {', '.join(others_than)}.")
+    not_picked = NOT_TUNED if most < 2 else ALL_SHOWN
+    if searched:
+        not_picked = SEARCHED.format(searched.sweep)
     if study:
-        notes.append(NOT_TUNED if most < 2 else ALL_SHOWN)
+        notes.append(not_picked)
     elif runs and runs[0].config.data.kind == "text":
-        notes.append(_on_text(table, search))
+        notes.append(_on_text(table))
     else:
-        notes.append(OF_IMAGES + (NOT_TUNED if most < 2 else ALL_SHOWN))
+        notes.append(OF_IMAGES + not_picked)
     if runs and runs[0].config.scale.lr_factor != 1:
         factor = runs[0].config.scale.lr_factor
         why = " (scale.lr_factor)" if study else ", whose batch is not the paper's"

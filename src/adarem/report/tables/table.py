@@ -14,7 +14,7 @@ from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.stats import Comparison, Summary, TwoSamples
 from adarem.resources import paper_file
-from adarem.run.catalog import METRICS
+from adarem.run.catalog import METRICS, metric_named
 from adarem.run.errors import UserError
 from adarem.run.stated import Stated, read_stated
 from adarem.run.sweep import SweepSpec, run_name
@@ -261,8 +261,11 @@ def build(sweep: Sweep, paper: Paper) -> Table:
     spec, runs = sweep.spec, sweep.runs
     if not {"model", "optimizer"} <= spec.axes.keys() or not spec.metrics:
         raise UserError(f"{sweep.folder / 'grid.yaml'}: needs axes.model, axes.optimizer, metrics; plan it again")
-    if unknown := [m for m in spec.metrics if m not in METRICS]:
-        raise UserError(f"{sweep.folder / 'grid.yaml'}: metrics: {unknown[0]}: valid: {', '.join(METRICS)}")
+    for name in spec.metrics:
+        try:
+            metric_named(name)
+        except UserError as e:
+            raise UserError(f"{sweep.folder / 'grid.yaml'}: metrics: {e}, and plan the grid again") from None
     models = _ordered(spec.models, {r.config.model.name for r in runs})
     optimizers = _ordered(spec.optimizers, {r.config.optimizer.name for r in runs})
     printed = labels(sweep)

@@ -69,13 +69,17 @@ def unit(runs: Sequence[Run]) -> tuple[str, float]:
 
 
 def metric(table: Table) -> str:
-    """The figure that is followed over the epochs: top-1, or the validation perplexity."""
-    text = table.sweep.runs and table.sweep.runs[0].config.data.kind == "text"
-    return "val_perplexity" if text else "top1"
+    """The figure that is followed over the epochs: top-1, of held-out images where those are all, or the perplexity."""
+    if table.sweep.runs and table.sweep.runs[0].config.data.kind == "text":
+        return "val_perplexity"
+    first = table.sweep.spec.metrics[0]
+    return "holdout_top1" if first.startswith("holdout_") else "top1"
 
 
 def _curve(run: Run, name: str) -> FloatArray:
-    return run.curve("val", {"top1": "top1", "val_perplexity": "perplexity"}[name])
+    recorded = METRICS[name].curve
+    assert recorded is not None
+    return run.curve(*recorded)
 
 
 def of_paper(table: Table) -> bool:
@@ -126,7 +130,7 @@ class First(NamedTuple):
 
 def _first(run: Run, followed: str, target: float) -> First | Literal["not reached", "unknown"]:
     curve = _curve(run, followed)
-    unseen = np.setdiff1d(run.due["val"], curve[:, 0])
+    unseen = np.setdiff1d(run.due[run.config.data.evaluated_on], curve[:, 0])
     reached_at = curve[:, 1] <= target if METRICS[followed].lower_is_better else curve[:, 1] >= target
     if not reached_at.any():
         return "unknown" if len(unseen) else "not reached"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adarem.run.config import RunConfig
+from adarem.run.config import EvaluationSplit, RunConfig
 from adarem.run.records import JsonRecord
 from adarem.train.distributed.context import RankContext
 
@@ -23,6 +23,7 @@ class TaskInfo:
     primary_metric: str  # by which the best epoch is found: a key of Evaluation.metrics and of catalog.METRICS
     clip_norm: float  # of the network's recipe: largest norm of the complete gradient; 0 clips nothing
     steps_per_epoch: int
+    evaluated_on: EvaluationSplit  # in training
     fingerprint: Mapping[str, JsonRecord]  # of each split's data; the keys are those of the data's JSON file
 
 

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adarem.data.fingerprint import read_fingerprint
+from adarem.data.fingerprint import read_fingerprint, splits_read
+from adarem.data.images.holdout import record as holdout_record
 from adarem.data.loaders import open_eval, open_train
 from adarem.data.prepared import check_listing
 from adarem.run.config import DataConfig, RunConfig
 from adarem.run.errors import UserError
+from adarem.run.records import JsonRecord, text
 from adarem.train.distributed.context import RankContext
 from adarem.train.models.build import build_network
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, TaskInfo, autocast
@@ -30,8 +32,9 @@ class ImageTask:
         assert isinstance(config.data, DataConfig)
         self.config, self.context, self._data = config, context, config.data
         data, self._global_batch_size = config.data, config.scale.global_batch_size
-        fingerprint = {split: read_fingerprint(data, split) for split in ("train", "val")}
-        check_listing(data, fingerprint)
+        found = {split: read_fingerprint(data, split) for split in splits_read(data)}
+        check_listing(data, found)
+        fingerprint: dict[str, JsonRecord] = {**found}
         self.train_loader = open_train(
             data,
             global_batch_size=self._global_batch_size,
@@ -42,7 +45,7 @@ class ImageTask:
         )
         self.eval_loader = open_eval(
             data,
-            split="val",
+            split=data.evaluated_on,
             batch_size=config.scale.images_per_pass(context.world_size),
             rank=context.rank,
             world_size=context.world_size,
@@ -53,11 +56,14 @@ class ImageTask:
                 f"scale.global_batch_size={self._global_batch_size}: larger than the {self.train_loader.num_images} "
                 f"training images of {data.root}; lower it"
             )
+        if (held := self.train_loader.held_out) is not None:
+            fingerprint["holdout"] = holdout_record(data, held, text(fingerprint["train"], "content_hash"))
         self.info = TaskInfo(
             unit="images",
             totals=("loss", "top1", "top5", "images"),  # loss * images, correct at top-1, correct at top-5, images
             primary_metric="top1",
             clip_norm=0.0,
+            evaluated_on=data.evaluated_on,
             steps_per_epoch=self.train_loader.steps_per_epoch,
             fingerprint=fingerprint,
         )
@@ -131,7 +137,9 @@ class ImageTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Evaluates the complete validation set, each image exactly once at any world size, which is asserted.
+        """Evaluates the complete validation set, or all that is held out of the training images.
+
+        Each image exactly once at any world size, which is asserted.
 
         Sums run in data set order, so that the metrics do not depend on world size and batch size.
         """
@@ -158,18 +166,22 @@ class ImageTask:
         )
 
     def final(self, model: nn.Module, evaluation: Evaluation, best: float) -> FinalResult:
-        """The metrics of the last evaluation, and what the network saw of the validation images."""
+        """The metrics of the last evaluation, and what the network saw of the images."""
         data, top1, top5 = self._data, evaluation.metrics["top1"], evaluation.metrics["top5"]
+        # Under names of their own, so that no table takes them for figures of the validation images.
+        held = "" if data.holdout is None else "holdout_"
+        what = "images" if data.holdout is None else "held-out training images"
         return FinalResult(
-            metrics={"top1": top1, "top5": top5, "best_top1": best},
+            metrics={f"{held}top1": top1, f"{held}top5": top5, f"best_{held}top1": best},
             evaluation={
+                **({"split": data.evaluated_on} if held else {}),
                 "resize": data.eval_resize,
                 "crop": data.eval_crop,
                 "images": self.eval_loader.num_images,
                 "stored_max_side": data.write.max_side if data.backend == "ffcv" else None,
                 "backend": data.backend,
             },
-            summary=f"top-1 {top1:.2f} %, top-5 {top5:.2f} % on {self.eval_loader.num_images} images",
+            summary=f"top-1 {top1:.2f} %, top-5 {top5:.2f} % on {self.eval_loader.num_images} {what}",
         )
 
     def state_dict(self) -> dict[str, object]:

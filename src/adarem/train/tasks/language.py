@@ -71,6 +71,7 @@ class LanguageTask:
             unit="tokens",
             totals=("loss", "tokens"),  # loss * tokens, tokens
             primary_metric="perplexity",
+            evaluated_on="val",
             clip_norm=self.recipe.clip,
             steps_per_epoch=len(self._lengths(0)),
             fingerprint=corpus.fingerprint,

@@ -64,6 +64,7 @@ class WindowTask:
             unit="tokens",
             totals=("loss", "tokens"),  # loss * tokens, tokens
             primary_metric="perplexity",
+            evaluated_on="val",
             clip_norm=0.0,
             steps_per_epoch=steps,
             fingerprint=corpus.fingerprint,
