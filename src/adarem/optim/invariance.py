@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 
 from adarem.optim import compat
 
-# On a scale-invariant parameter the cosine |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is that
-# of random directions. Gradients smaller than this share of the largest are rounding themselves (a bias in front of a
-# BatchNorm).
+# On a scale-invariant parameter the cosine |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is
+# that of random directions. Gradients smaller than this share of the largest are rounding themselves (a bias in front
+# of a BatchNorm).
 _COSINE = 1e-9
 _SHARE = 1e-9
 # The eps of a normalisation breaks the invariance by eps / variance. Where a module has it as an attribute it is set to
