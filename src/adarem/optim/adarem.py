@@ -388,7 +388,7 @@ def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, local, settings)
     step(real_views(local) if settings.has_complex else local, settings)
     if spread:
-        sharded.complete_maxima(tensors.params, tensors.maxima)
+        sharded.finish_step(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:
