@@ -10,6 +10,7 @@ ELSEWHERE = {
     "launch/preparation.py": "launch/slurm/test_submit.py",
     "mirror.py": "test_shims.py",
     "models.py": "test_shims.py",
+    "optim/chunks.py": "optim/test_adarem.py",
     "optim/step.py": "optim/test_adarem.py",
     "optim/kernels/triton_kernels.py": "optim/kernels/test_triton.py",
     "optim/kernels/triton_step.py": "optim/kernels/test_triton.py",

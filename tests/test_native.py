@@ -154,12 +154,24 @@ def test_a_compiler_that_hangs(hangs: str, place: Path, monkeypatch: pytest.Monk
     else:
         monkeypatch.setenv("CC", str(script(place, does[hangs])))
     loaded = native.load(source(place))
-    assert loaded.library is None and (hangs == "reading" or "does not end within 1 s" in loaded.note)
+    assert loaded.library is None and (hangs == "reading" or "does not end; set a compiler" in loaded.note)
     if pid.exists():
         end = time.monotonic() + 10
         while Path(f"/proc/{pid.read_text().strip()}/cmdline").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert time.monotonic() < end
+    assert_no_leftovers(place)
+
+
+def test_a_compiler_that_is_slow_may_take_longer_and_not_for_ever(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "COMPILE_SECONDS", 1.0)
+    monkeypatch.setattr(native, "PATIENCE", 60)
+    works = "x=0; while [ $x -lt 500000 ]; do x=$((x+1)); done"  # a second or more, of which it uses the processor
+    monkeypatch.setenv("CC", str(script(place, f'{works}; exec cc "$@"')))
+    assert_works(native.load(source(place)._replace(options=(("-shared", "-fPIC"),))))
+    monkeypatch.setattr(native, "PATIENCE", 2)
+    script(place, "while :; do :; done")
+    assert native.load(source(place)).note == f"{place / 'bin' / 'compiler'}: does not end; set a compiler that does"
     assert_no_leftovers(place)
 
 

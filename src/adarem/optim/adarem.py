@@ -1,32 +1,35 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
-import math
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
-from adarem.optim.state import (
-    Group,
-    check_settings,
-    continue_decay,
-    loadable,
-    make_plain,
-    new_count,
-    resolved,
-    undecided,
+from adarem.optim import state as kept
+from adarem.optim.check import check_parameters, check_step
+from adarem.optim.chunks import Chunk, chunks, update_chunk
+from adarem.optim.state import Group, State
+from adarem.optim.step import (
+    Memory,
+    Scalars,
+    StepSettings,
+    StepTensors,
+    abs_max,
+    average_dtype,
+    choose,
+    coefficients,
+    rates,
+    real_views,
 )
-from adarem.optim.step import Scalars, StepSettings, StepTensors, abs_max, choose, coefficients, rates, real_views
 
 __all__ = ["AdaRem", "adarem"]
 
-# Elements whose temporaries are alive together on the CPU. Small enough that malloc hands the same pages out again
-# and that they stay in the cache; a ResNet-50 at once takes more time in page faults than in arithmetic.
-_CPU_CHUNK = 1 << 20
+_dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
@@ -126,29 +129,29 @@ class AdaRem(Optimizer):
         self._build(params, defaults)
 
     def _build(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        make_plain(defaults, defaults)
-        self._check_group({**defaults, "decay_every": resolved(defaults["decay_every"])})
+        kept.make_plain(defaults, defaults)
+        self._check_group({**defaults, "decay_every": kept.resolved(defaults["decay_every"])})
         self._has_share = compat.in_zero_redundancy()
         super().__init__(params, defaults)
         sharded.check_complete(self.param_groups, self._over_model, self._has_share)
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Raises what the class documents, in torch's wording."""
-        check_settings(group)
+        kept.check_settings(group)
 
     def add_param_group(self, param_group: Group) -> None:
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
         settings: Group = {**self.defaults, **param_group}
-        make_plain(settings, self.defaults)
+        kept.make_plain(settings, self.defaults)
         given = settings["decay_every"] if settings["decay_every"] is not None else self.defaults["decay_every"]
-        settings["decay_every"] = settings["counted_every"] = resolved(given)
+        settings["decay_every"] = settings["counted_every"] = kept.resolved(given)
         self._check_group(settings)
         param_group.update((key, value) for key, value in settings.items() if key != "params")
         super().add_param_group(param_group)
         if given is None and settings["lam"] not in (0, 1) and not getattr(self, "_warned_of_decay", False):
             self._warned_of_decay = True
-            warnings.warn(undecided(settings["lam"]), stacklevel=2)
+            warnings.warn(kept.undecided(settings["lam"]), stacklevel=2)
 
     def _over_model(self, group: Group) -> str | None:  # the setting that takes a maximum or norm over parameters
         return "scope" if group["scope"] == "model" else None
@@ -165,13 +168,13 @@ class AdaRem(Optimizer):
             for key, default in self._added_settings().items():
                 group.setdefault(key, default)
         for group in self.param_groups:
-            make_plain(group, self.defaults)
-            group["decay_every"] = resolved(group["decay_every"])
+            kept.make_plain(group, self.defaults)
+            group["decay_every"] = kept.resolved(group["decay_every"])
             group.setdefault("counted_every", group["decay_every"])
             for p in group["params"]:
                 step = self.state[p].get("step") if p in self.state else None
                 if step is not None and not isinstance(step, Tensor):  # older and hand-made states
-                    self.state[p]["step"] = new_count(float(step), p, group)
+                    self.state[p]["step"] = kept.new_count(float(step), p, group)
 
     def _added_settings(self) -> dict[str, Any]:
         """Settings that older pickles and state dicts do not have, with the values that they meant."""
@@ -180,7 +183,7 @@ class AdaRem(Optimizer):
     def state_dict(self) -> StateDict:
         """Returns the optimizer's state as torch's do; numpy's numbers, set in a group, as Python's."""
         for group in self.param_groups:
-            make_plain(group, self.defaults)
+            kept.make_plain(group, self.defaults)
         return super().state_dict()
 
     def load_state_dict(self, state_dict: StateDict) -> None:
@@ -200,11 +203,11 @@ class AdaRem(Optimizer):
         saved: StateDict = {}
 
         def adapt(_: Optimizer, given: StateDict) -> StateDict:  # after the user's own pre-hooks
-            saved.update(loadable(given, self.param_groups, self.state))
+            saved.update(kept.loadable(given, self.param_groups, self.state))
             for group in saved["param_groups"]:
                 settings = {**self._added_settings(), **group}
-                make_plain(settings, self.defaults)
-                self._check_group({**settings, "decay_every": resolved(settings["decay_every"])})
+                kept.make_plain(settings, self.defaults)
+                self._check_group({**settings, "decay_every": kept.resolved(settings["decay_every"])})
             return saved
 
         def restore(_: Optimizer) -> None:  # before the user's own post-hooks
@@ -213,7 +216,7 @@ class AdaRem(Optimizer):
             for i, (p, group) in zip(ids, params, strict=True):
                 for key, value in saved["state"].get(i, {}).items():
                     if key == "decay_offset":
-                        self.state[p][key] = new_count(float(value), p, group)
+                        self.state[p][key] = kept.new_count(float(value), p, group)
                     elif key != "step" and self.state[p][key].dtype != (dtype := self._state_dtype(key, p)):
                         # a clone: the loaded tensor must not be the one in the caller's dict
                         self.state[p][key] = value.detach().clone().to(device=p.device, dtype=dtype)
@@ -225,8 +228,7 @@ class AdaRem(Optimizer):
             super().load_state_dict(state_dict)
 
     def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
-        """m of a 16-bit parameter is kept in float32: in bfloat16 a moving average with beta = 0.999 stops moving."""
-        dtype = torch.float32 if p.dtype in (torch.float16, torch.bfloat16) else p.dtype
+        dtype = average_dtype(p.dtype)
         return dtype.to_real() if key == "exp_avg_max" else dtype
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
@@ -236,36 +238,37 @@ class AdaRem(Optimizer):
         """
         if self._has_share or self._provisional or not self.state:
             self._begin(group)
-        make_plain(group, self.defaults)
-        continue_decay(group, self.state)
+        kept.make_plain(group, self.defaults)
+        kept.continue_decay(group, self.state)
         tensors = StepTensors(*lists)
-        has_complex = False
-        for p in group["params"]:
-            grad = p.grad
-            if grad is None:
-                continue
-            if grad.is_sparse:
-                raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-            if p.numel() == 0:
-                continue  # nothing to update, and the maximum of nothing does not exist
-            has_complex |= p.is_complex()
-            state = self.state[p]
-            if "exp_avg" not in state:
-                self._make_state(p, group)
-            if "decay_offset" not in state:  # older and hand-made states
-                state["decay_offset"] = new_count(0.0, p, group)
-            if group["fused"] and state["step"].dtype != torch.float32:  # counted under a float64 default dtype
-                state.update((key, state[key].float()) for key in ("step", "decay_offset"))
-            step = state["step"]
-            if group["differentiable"] and step.requires_grad:
-                raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
-            tensors.params.append(p)
-            tensors.grads.append(grad)
-            tensors.exp_avgs.append(state["exp_avg"])
-            tensors.maxima.append(state["exp_avg_max"])
-            tensors.state_steps.append(step)
-            tensors.decay_offsets.append(state["decay_offset"])
-        return has_complex
+        # An empty parameter has nothing to update, and the maximum of nothing does not exist.
+        pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
+        params = [p for p, _ in pairs]
+        states: list[State] = [self.state[p] for p in params if p in self.state]
+        if len(states) < len(params) or not all("exp_avg" in s and "decay_offset" in s for s in states):
+            self._check_before_first_step(group)
+            for p in params:
+                if "exp_avg" not in self.state[p]:
+                    self._make_state(p, group)
+                if "decay_offset" not in self.state[p]:  # older and hand-made states
+                    self.state[p]["decay_offset"] = kept.new_count(0.0, p, group)
+            states = [self.state[p] for p in params]
+        steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
+        kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
+        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(_dtype_of, steps + offsets)) <= kinds:
+            steps, offsets = (
+                [kept.recounted(key, p, group, s) for p, s in zip(params, states, strict=True)]
+                for key in ("step", "decay_offset")
+            )
+        if group["differentiable"] and any(step.requires_grad for step in steps):
+            raise RuntimeError("`requires_grad` is not supported for `step` in differentiable mode")
+        tensors.params.extend(params)
+        tensors.grads.extend([grad for _, grad in pairs])
+        tensors.exp_avgs.extend([s["exp_avg"] for s in states])
+        tensors.maxima.extend([s["exp_avg_max"] for s in states])
+        tensors.state_steps.extend(steps)
+        tensors.decay_offsets.extend(offsets)
+        return not group["fused"] and any(map(Tensor.is_complex, params))
 
     def _begin(self, group: Group) -> None:
         """Looks again at what was there at construction: since then parameters may be wrapped, moved or converted."""
@@ -276,18 +279,21 @@ class AdaRem(Optimizer):
                 self._make_state(p, group)
         self._provisional -= begun
 
-    def _make_state(self, p: Tensor, group: dict[str, Any]) -> None:
-        if group["fused"]:
-            from adarem.optim.kernels.fused import check_supported
-
-            check_supported(p)
+    def _make_state(self, p: Tensor, group: Group) -> None:
         state = self.state[p]
-        state["step"] = new_count(0.0, p, group)
+        state["step"] = kept.new_count(0.0, p, group)
         state["exp_avg"] = torch.zeros_like(
             p, dtype=self._state_dtype("exp_avg", p), memory_format=torch.preserve_format
         )
         state["exp_avg_max"] = torch.zeros((), dtype=self._state_dtype("exp_avg_max", p), device=p.device)
-        state["decay_offset"] = new_count(0.0, p, group)
+        state["decay_offset"] = kept.new_count(0.0, p, group)
+
+    def _check_before_first_step(self, first: Group) -> None:
+        """Refuses what the step will not take in ``first`` and the groups after it, before any state is made."""
+        begin = next(i for i, group in enumerate(self.param_groups) if group is first)
+        for group in self.param_groups[begin:]:
+            entries = [(p, p.grad, self.state.get(p, {})) for p in group["params"] if p.grad is not None and p.numel()]
+            check_parameters(entries, self._settings(group), type(self).__name__)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -312,22 +318,46 @@ class AdaRem(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not torch.compiler.is_compiling() and not self.state and compat.in_state_initialization():
+        compiling = torch.compiler.is_compiling()
+        if not compiling and not self.state and compat.in_state_initialization():
             self._make_states()
             return loss
-        model_maximum = self._model_maximum()
         for group in self.param_groups:
+            if not compiling:
+                self._check_changed_group(group)
+        prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
+        for group in self.param_groups:  # all of them before any is updated
             tensors = StepTensors([], [], [], [], [], [])
             has_complex = self._init_group(group, *tensors)
-            settings = StepSettings(
-                **{name: group[name] for name in StepSettings._fields if name in group},
-                has_complex=has_complex,
-                model_maximum=model_maximum if group["scope"] == "model" else None,
-                grad_scale=getattr(self, "grad_scale", None),
-                found_inf=getattr(self, "found_inf", None),
-            )
+            settings = self._settings(group, has_complex)
+            if not compiling:
+                settings = settings._replace(memory=self._check_tensors(group, tensors, settings))
+            prepared.append((group, tensors, settings))
+        model_maximum = self._model_maximum()
+        for group, tensors, settings in prepared:
+            if group["scope"] == "model":
+                settings = settings._replace(model_maximum=model_maximum)
             self._update(group, tensors, settings)
         return loss
+
+    def _settings(self, group: dict[str, Any], has_complex: bool = False) -> StepSettings:
+        return StepSettings(
+            **{name: group[name] for name in StepSettings._fields if name in group},
+            has_complex=has_complex,
+            grad_scale=getattr(self, "grad_scale", None),
+            found_inf=getattr(self, "found_inf", None),
+        )
+
+    def _check_changed_group(self, group: dict[str, Any]) -> None:
+        """Raises as at construction for a setting that was changed since; a tensor lr is read where that is free."""
+        kept.make_plain(group, self.defaults)
+        group["decay_every"] = kept.resolved(group["decay_every"])
+        lr = group["lr"]
+        costly = group["capturable"] or group["differentiable"] or isinstance(lr, Tensor) and not lr.is_cpu
+        self._check_group({**group, "lr": 0.0} if costly and isinstance(lr, Tensor) and lr.numel() == 1 else group)
+
+    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
+        return check_step(tensors, settings, optimizer=type(self).__name__)
 
     def _make_states(self) -> None:
         """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""
@@ -351,6 +381,8 @@ class AdaRem(Optimizer):
 
 def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     """Functional API that performs AdaRem algorithm computation, in place. See :class:`AdaRem` for details."""
+    if settings.memory is None and not torch.compiler.is_compiling():
+        settings = settings._replace(memory=check_step(tensors, settings))
     spread = sharded.any_sharded(tensors.params)
     local = sharded.local_parts(tensors) if spread else tensors
     step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, local, settings)
@@ -409,77 +441,14 @@ def _multi_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scal
     compiling = torch.compiler.is_compiling()
     lam_t = coefficients(tensors, settings)
     lrs = rates(settings, len(tensors.params)) if lrs is None else lrs
-    everything = _Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
-    for chunk in [everything] if compiling else _chunks(everything):
-        _update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
+    everything = Chunk(tensors.params, tensors.grads, tensors.exp_avgs, tensors.maxima, lam_t, lrs)
+    for chunk in [everything] if compiling else chunks(everything):
+        update_chunk(chunk, settings, on_host=chunk.params[0].is_cpu and not compiling)
     if not compiling and tensors.state_steps[0].is_cpu:
         # A 0-dim tensor on the CPU as the addend: a number would be wrapped into a tensor again for each step.
         compat.foreach_add_(tensors.state_steps, torch.tensor(1.0, device="cpu"), alpha=1.0)
     else:
         compat.foreach_add_(tensors.state_steps, 1)
-
-
-class _Chunk(NamedTuple):
-    params: list[Tensor]
-    grads: list[Tensor]
-    exp_avgs: list[Tensor]
-    maxima: list[Tensor]
-    lam_t: Scalars
-    lrs: Scalars
-
-
-def _chunks(everything: _Chunk) -> Iterator[_Chunk]:
-    """Parts of one device and one type each; on the CPU small enough for the cache."""
-    for chosen in compat.indices_by_device_and_dtype(everything.params):
-        alike = _Chunk._make([xs[i] for i in chosen] for xs in everything)
-        start, size = 0, 0
-        for i, p in enumerate(alike.params):
-            if p.is_cpu and size and size + p.numel() > _CPU_CHUNK:
-                yield _Chunk._make(xs[start:i] for xs in alike)
-                start, size = i, 0
-            size += p.numel()
-        yield _Chunk._make(xs[start:] for xs in alike)
-
-
-def _update_chunk(chunk: _Chunk, settings: StepSettings, on_host: bool) -> None:
-    params, grads, exp_avgs, maxima, lam_t, lrs = chunk
-    if grads[0].dtype != exp_avgs[0].dtype:
-        grads = [g.to(exp_avgs[0].dtype) for g in grads]
-    if settings.maximize:
-        grads = list(compat.foreach_neg(grads))
-    shared = settings.model_maximum
-    max_m = maxima if shared is None else [shared.to(maxima[0].device, maxima[0].dtype)] * len(params)
-    divisors: list[Any] = torch.stack(max_m).tolist() if on_host else max_m
-    sizes = compat.foreach_abs(grads)
-    if settings.eps == 0:
-        # m is divided first: |g| m underflows in float32, |g| lam_t / max|m| overflows. The clamp is that of above.
-        tiny = torch.finfo(maxima[0].dtype).tiny
-        clamped = [tiny if m < tiny else m for m in divisors] if on_host else [m.clamp(min=tiny) for m in max_m]
-        scales: list[Any] = [c / m for c, m in zip(lam_t, clamped, strict=True)]
-        updates = compat.foreach_mul(exp_avgs, scales)
-        compat.foreach_mul_(updates, sizes)
-    else:
-        compat.foreach_mul_(sizes, divisors)
-        compat.foreach_add_(sizes, settings.eps)
-        updates = compat.foreach_div(grads, sizes)
-        compat.foreach_mul_(updates, exp_avgs)
-        compat.foreach_mul_(updates, grads)
-        compat.foreach_mul_(updates, lam_t)
-    compat.foreach_add_(updates, grads)
-    if settings.weight_decay != 0:
-        compat.foreach_add_(updates, params, alpha=settings.weight_decay)
-    first = lrs[0]
-    if not isinstance(first, Tensor) and len(set(lrs)) == 1:
-        compat.foreach_add_(params, updates, alpha=-first)
-    else:
-        one = isinstance(first, Tensor) and first is lrs[-1]
-        compat.foreach_mul_(updates, first.to(params[0].device) if one else lrs)
-        compat.foreach_sub_(params, updates)
-
-    compat.foreach_lerp_(exp_avgs, grads, 1 - settings.beta)
-    # On the CPU foreach's norm takes ten times as long as the tensors one by one.
-    largest = map(abs_max, exp_avgs) if params[0].is_cpu else compat.foreach_norm(exp_avgs, math.inf)
-    compat.foreach_copy_(maxima, list(largest))
 
 
 def _fused_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:

@@ -13,8 +13,9 @@ from torch.optim.optimizer import ParamsT
 
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
+from adarem.optim.check import check_step
 from adarem.optim.state import Group
-from adarem.optim.step import Scalars, StepSettings, StepTensors, choose, rates, real_views
+from adarem.optim.step import Memory, Scalars, StepSettings, StepTensors, choose, rates, real_views, wide_dtype
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
 
@@ -198,7 +199,7 @@ class AdaRemS(AdaRem):
         return {**super()._added_settings(), "radius": None, "sphere": "model", "slr": True, "spherical": False}
 
     def _state_dtype(self, key: str, p: Tensor) -> torch.dtype:
-        return _wide_dtype(p.device) if key in ("alpha", "radius") else super()._state_dtype(key, p)
+        return wide_dtype(p.device) if key in ("alpha", "radius") else super()._state_dtype(key, p)
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
@@ -234,7 +235,7 @@ class AdaRemS(AdaRem):
         for p, radius in zip(new, radii, strict=True):
             # one tensor each: states that share storage would not survive a state_dict round trip
             self.state[p]["radius"] = radius.to(p.device).clone()
-            self.state[p]["alpha"] = torch.ones((), dtype=_wide_dtype(p.device), device=p.device)
+            self.state[p]["alpha"] = torch.ones((), dtype=wide_dtype(p.device), device=p.device)
 
     def _update(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> None:
         params = tensors.params
@@ -243,6 +244,12 @@ class AdaRemS(AdaRem):
         elif params:
             alphas = [self.state[p]["alpha"] for p in params]
             adarems(tensors, settings, Sphere(alphas, self._radii(group, params), group["slr"]))
+
+    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
+        if not group["spherical"]:
+            return super()._check_tensors(group, tensors, settings)
+        alphas, radii = ([self.state[p][key] for p in tensors.params] for key in ("alpha", "radius"))
+        return check_step(tensors, settings, alphas, radii, group["sphere"] == "model", type(self).__name__)
 
     def _radii(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """The radii that the step must bring ``params`` to: one for each, or one for all."""
@@ -262,6 +269,8 @@ def _check_decay(lr: float | Tensor, weight_decay: float) -> None:
 
 def adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:
     """Functional API that performs AdaRem-S's step on a sphere, in place. See :class:`AdaRemS` for details."""
+    if settings.memory is None and not torch.compiler.is_compiling():
+        settings = settings._replace(memory=check_step(tensors, settings, sphere.alphas, sphere.radii))
     if sphere.slr:
         _check_decay(settings.lr, settings.weight_decay)
     local = tensors
@@ -392,13 +401,8 @@ def _full_norms(params: list[Tensor]) -> list[Tensor]:
     # Clones under autograd, which keeps the operands that the step then overwrites.
     tensors = [p.clone() if torch.is_grad_enabled() else p for p in parts]
     reals = [torch.view_as_real(p) if torch.is_complex(p) else p for p in tensors]
-    norms = [torch.linalg.vector_norm(p, dtype=_wide_dtype(p.device)) for p in reals]
+    norms = [torch.linalg.vector_norm(p, dtype=wide_dtype(p.device)) for p in reals]
     return sharded.complete_norms(params, norms) if spread else norms
-
-
-def _wide_dtype(device: torch.device) -> torch.dtype:
-    """For the few scalars that multiply up over a training: float64, where the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def is_dense(p: Tensor) -> bool:

@@ -47,6 +47,7 @@ __all__ = [
     "check_graph_capture",
     "default_to_foreach",
     "eager",
+    "fake_mode_is_active",
     "foreach_abs",
     "foreach_abs_",
     "foreach_add_",
@@ -63,6 +64,7 @@ __all__ = [
     "in_zero_redundancy",
     "indices_by_device_and_dtype",
     "is_wrapper_tensor",
+    "is_zero_tensor",
     "unwrap",
     "use_grad_for_differentiable",
 ]
@@ -101,6 +103,18 @@ def check_capturable(params: list[Tensor], state_steps: list[Tensor]) -> None:
 def is_wrapper_tensor(p: Tensor) -> bool:
     """Whether a tensor wraps others and has no memory of its own."""
     return is_traceable_wrapper_subclass(p)  # In its place: hasattr(p, "__tensor_flatten__").
+
+
+def is_zero_tensor(p: Tensor) -> bool:
+    """Whether it is one of autograd's zeros without memory."""
+    zero: bool = p._is_zerotensor()  # In its place: False; only forward-mode derivatives make them.
+    return zero
+
+
+def fake_mode_is_active() -> bool:
+    """Whether operations see FakeTensors only, as while torch.export or torch.compile trace."""
+    # In its place: type(torch.empty(0)) is not Tensor.
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
 
 
 def flat_parts(params: Sequence[Tensor]) -> bool:

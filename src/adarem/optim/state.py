@@ -81,6 +81,16 @@ def new_count(value: float, p: Tensor, group: Group) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
 
 
+def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
+    """The count ``key`` of a parameter, made one of this group's if it is of another type, or a number."""
+    count: Tensor = state[key]
+    kept = isinstance(count, Tensor) and count.dtype in (torch.float32, torch.float64) and not group["fused"]
+    countable = not isinstance(count, Tensor) or (count.numel() == 1 and not count.is_complex())
+    if countable and not kept:
+        count = state[key] = new_count(float(count), p, group)
+    return count
+
+
 def continue_decay(group: Group, state: Mapping[Tensor, State]) -> None:
     """Keeps the count of λ's powers, ``decay_offset + step // decay_every``, where ``decay_every`` has changed."""
     every, counted = group["decay_every"], group["counted_every"]
@@ -88,8 +98,8 @@ def continue_decay(group: Group, state: Mapping[Tensor, State]) -> None:
         return
     for p in group["params"]:
         own = state.get(p, {})
-        if "step" in own:
-            steps = int(own["step"].item())
+        if "step" in own and math.isfinite(float(own["step"])):
+            steps = int(own["step"])
             offset = own.setdefault("decay_offset", new_count(0.0, p, group))
             offset += steps // counted - steps // every
     group["counted_every"] = every

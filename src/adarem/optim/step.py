@@ -1,6 +1,8 @@
 """What one step of AdaRem or AdaRem-S reads, and what its implementations have in common."""
 
-from collections.abc import Callable
+import math
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -24,6 +26,16 @@ class StepTensors(NamedTuple):
     decay_offsets: list[Tensor]  # 0-dim, not updated; see ``coefficients``
 
 
+class Memory(NamedTuple):
+    """What the check of a step's tensors finds out about their memory, for the kernels."""
+
+    tensors: StepTensors  # those that it is true of
+    groups: Sequence[list[int]] = ()  # indices of the parameters of one device and dtype each
+    contiguous: bool = False  # whether params, grads and exp_avgs all are
+    numels: "array[int]" = array("q")
+    pointers: Sequence["array[int]"] = ()  # in the order of StepTensors; empty where not all have plain memory
+
+
 class StepSettings(NamedTuple):
     """The settings of one group for one step; the first twelve are documented at :class:`AdaRem`."""
 
@@ -42,16 +54,13 @@ class StepSettings(NamedTuple):
     model_maximum: Tensor | None = None  # 0-dim; divides every tensor's m in place of its own maximum
     grad_scale: Tensor | None = None  # GradScaler's, for fused: gradients are divided by it
     found_inf: Tensor | None = None  # GradScaler's, for fused: not 0 leaves everything as it is
+    memory: Memory | None = None  # None where the tensors are not checked yet
 
 
 def choose(single: Step, multi: Step, fused: Step, tensors: StepTensors, settings: StepSettings) -> Step:
     """The implementation that the flags ask for; where they leave it open, foreach on CUDA and single elsewhere."""
-    if settings.capturable:
-        compat.check_capturable(tensors.params, tensors.state_steps)
     if settings.fused:
         return fused
-    if settings.grad_scale is not None or settings.found_inf is not None:
-        raise AssertionError("Expected grad_scale and found_inf to be None")
     foreach = settings.foreach
     if foreach is None and settings.fused is None:
         foreach = compat.default_to_foreach(tensors.params, settings.differentiable)
@@ -67,6 +76,16 @@ def real_views(tensors: StepTensors) -> StepTensors:
     return tensors._replace(params=params, grads=grads, exp_avgs=exp_avgs)
 
 
+def average_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of m: float32 for 16-bit parameters, for in bfloat16 a moving average with beta = 0.999 stops moving."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """Of the few scalars that multiply up over a training: float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def coefficients(tensors: StepTensors, settings: StepSettings) -> Scalars:
     """lam ** (decay offset + steps done // decay_every) for each parameter."""
     lam, every = settings.lam, settings.decay_every
@@ -74,6 +93,9 @@ def coefficients(tensors: StepTensors, settings: StepSettings) -> Scalars:
     if settings.capturable or torch.compiler.is_compiling():
         return [lam ** (offset + torch.div(step, every, rounding_mode="floor")) for step, offset in counts]
     numbers = [(step.item(), offset.item()) for step, offset in counts]
+    for number in set(numbers):
+        if not (0 <= number[0] < math.inf and math.isfinite(number[1])):
+            raise ValueError(f"Invalid step value: {number[0]}, or decay_offset: {number[1]}")
     powers = {n: lam ** (int(n[1]) + int(n[0]) // every) for n in set(numbers)}  # mostly one for all
     return [powers[n] for n in numbers]
 

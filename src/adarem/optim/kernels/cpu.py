@@ -23,6 +23,7 @@ class _Args(ctypes.Structure):
         ("radii", ctypes.c_void_p),
         ("spheres", ctypes.c_int64),
         ("slr", ctypes.c_int64),
+        ("scaled", ctypes.c_int64),
         *((name, ctypes.c_double) for name in ("lr", "beta", "lam", "eps", "weight_decay", "sign", "grad_scale")),
         ("decay_every", ctypes.c_int64),
         ("threads", ctypes.c_int64),
@@ -36,19 +37,24 @@ def _pointers(tensors: Sequence[Tensor]) -> "array[int]":
 def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None) -> None:
     """One step over CPU tensors of one type and layout; with ``sphere`` a step on it."""
     # Reading a CPU tensor on the host costs nothing.
-    if settings.found_inf is not None and settings.found_inf.item():
+    if settings.found_inf is not None and settings.found_inf.item() != 0:
         return
+    memory = settings.memory
+    known = memory is not None and memory.tensors is tensors and len(memory.pointers) > 0
+    pointers = memory.pointers if memory and known else list(map(_pointers, tensors))
+    numels = memory.numels if memory and known else array("q", map(Tensor.numel, tensors.params))
+    params, grads, exp_avgs, maxima, steps, offsets = pointers
     shared = settings.model_maximum
     if shared is not None:
         shared = shared.to("cpu", tensors.maxima[0].dtype)
     arrays = {  # alive until the call returns
-        "numel": array("q", map(Tensor.numel, tensors.params)),
-        "params": _pointers(tensors.params),
-        "exp_avgs": _pointers(tensors.exp_avgs),
-        "grads": _pointers(tensors.grads),
-        "maxima": _pointers(tensors.maxima),
-        "steps": _pointers(tensors.state_steps),
-        "offsets": _pointers(tensors.decay_offsets),
+        "numel": numels,
+        "params": params,
+        "exp_avgs": exp_avgs,
+        "grads": grads,
+        "maxima": maxima,
+        "steps": steps,
+        "offsets": offsets,
         "alphas": _pointers(sphere.alphas if sphere else []),
         "radii": _pointers(sphere.radii if sphere else []),
     }
@@ -63,10 +69,16 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         eps=settings.eps,
         weight_decay=settings.weight_decay,
         sign=-1.0 if settings.maximize else 1.0,
-        grad_scale=0.0 if settings.grad_scale is None else float(settings.grad_scale),
+        scaled=settings.grad_scale is not None,
+        grad_scale=1.0 if settings.grad_scale is None else float(settings.grad_scale),
         decay_every=settings.decay_every,
         threads=torch.get_num_threads(),
         **{name: numbers.buffer_info()[0] for name, numbers in arrays.items()},
     )
     name = str(tensors.params[0].dtype).removeprefix("torch.")
-    getattr(library(), f"adarem_{name}")(ctypes.byref(args))
+    kernel = getattr(library(), f"adarem_{name}")
+    kernel.restype = ctypes.c_int64
+    refused: int = kernel(ctypes.byref(args))
+    if refused >= 0:
+        step, offset = (xs[refused].item() for xs in (tensors.state_steps, tensors.decay_offsets))
+        raise ValueError(f"Invalid step value: {step}, or decay_offset: {offset}")

@@ -22,9 +22,10 @@ struct Args {
     double** radii;     // one a sphere
     int64_t spheres;    // 0: AdaRem; 1: all tensors on one sphere; else one sphere a tensor
     int64_t slr;
+    int64_t scaled;     // whether gradients are divided by grad_scale, in place too
     double lr, beta, lam, eps, weight_decay;
     double sign;        // -1 to maximize
-    double grad_scale;  // 0: gradients are not scaled; else they are divided by it, in place too
+    double grad_scale;
     int64_t decay_every;
     int64_t threads;
 };
@@ -132,8 +133,12 @@ void update(P* p, P* g, S* m, int64_t n, const Rates<S>& r, typename Int<S>::typ
     }
 }
 
+// Returns -1; or the first tensor whose count of steps is none, with nothing changed.
 template <class P, class S>
-void step(const Args& a) {
+int64_t step(const Args& a) {
+    for (int64_t t = 0; t < a.tensors; ++t) {
+        if (!(*a.steps[t] >= 0 && *a.steps[t] < 9e18f && std::fabs(*a.offsets[t]) < 9e18f)) return t;
+    }
     const bool sphere = a.spheres > 0, slr = sphere && a.slr;
     std::vector<Rates<S>> rates(a.tensors);
     std::vector<int64_t> owner, first(a.tensors + 1);
@@ -166,7 +171,7 @@ void step(const Args& a) {
                n, rates[t], &chunk_max[c], &chunk_norm2[c]);
         });
     };
-    const bool scaled = a.grad_scale != 0;
+    const bool scaled = a.scaled;
     if (a.eps > 0) {
         if (scaled) pass(update<P, S, true, true, true>); else pass(update<P, S, true, false, true>);
     } else if (sphere) {
@@ -187,7 +192,7 @@ void step(const Args& a) {
         *a.steps[t] += 1;
         total += norm2[t];
     }
-    if (!sphere) return;
+    if (!sphere) return -1;
 
     std::vector<double> shrink(a.tensors);
     for (int64_t t = 0; t < a.tensors; ++t) {
@@ -203,6 +208,7 @@ void step(const Args& a) {
         const S factor = S(shrink[t]);
         for (int64_t i = 0; i < n; ++i) store(p[i], S(load(p[i]) * factor));
     });
+    return -1;
 }
 
 // One step of tensors large enough for two threads, against the same step written out; 0 where they agree.
@@ -235,8 +241,8 @@ extern "C" {
 int adarem_self_test() {
     return self_test<float, float>() | self_test<double, double>() | self_test<bf16, float>() | self_test<fp16, float>();
 }
-void adarem_float32(const Args* a) { step<float, float>(*a); }
-void adarem_float64(const Args* a) { step<double, double>(*a); }
-void adarem_bfloat16(const Args* a) { step<bf16, float>(*a); }
-void adarem_float16(const Args* a) { step<fp16, float>(*a); }
+int64_t adarem_float32(const Args* a) { return step<float, float>(*a); }
+int64_t adarem_float64(const Args* a) { return step<double, double>(*a); }
+int64_t adarem_bfloat16(const Args* a) { return step<bf16, float>(*a); }
+int64_t adarem_float16(const Args* a) { return step<fp16, float>(*a); }
 }

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from adarem import native
-from adarem.optim import compat, sharded
+from adarem.optim import compat
 from adarem.optim.adarem import adarem
 from adarem.optim.adarem_s import Sphere, adarems, is_dense
+from adarem.optim.check import check_step
 from adarem.optim.kernels import cpu, cpu_library
 from adarem.optim.step import Scalars, StepSettings, StepTensors
-
-DEVICES = ("cpu", "cuda")
 
 
 class Kernels(NamedTuple):
@@ -63,18 +62,6 @@ def available(device_type: str) -> bool:
     return bool(kernels(device_type).name)
 
 
-def check_supported(p: Tensor) -> None:
-    """Raises RuntimeError for a parameter that no kernel can update."""
-    if not (p.device.type in DEVICES and torch.is_floating_point(p)):
-        raise RuntimeError(
-            "`fused=True` requires all the params to be floating point Tensors of "
-            f"supported devices: {list(DEVICES)} but {p.dtype} and {p.device.type}"
-        )
-    part = sharded.local_part(p)
-    if compat.is_wrapper_tensor(part):  # no memory of its own for a kernel to write to
-        raise RuntimeError(f"`fused=True` does not support {type(part).__name__} params: use foreach")
-
-
 def fused_step(
     tensors: StepTensors, settings: StepSettings, sphere: Sphere | None = None, *, lrs: Scalars | None = None
 ) -> None:
@@ -90,11 +77,12 @@ def fused_step(
         return
     if settings.differentiable:
         raise RuntimeError("`fused` does not support `differentiable`")
-    groups = compat.indices_by_device_and_dtype(tensors.params)
-    if sphere is not None and len(sphere.radii) == 1 and len(groups) > 1:
-        raise RuntimeError(
-            "`fused=True` with sphere='model' requires all spherical params of a group on one device, of one dtype"
-        )
+    memory = settings.memory
+    if memory is None or memory.tensors is not tensors:  # of other tensors: parts or copies of those that were checked
+        alphas, radii = (sphere.alphas, sphere.radii) if sphere else ([], [])
+        one_sphere = len(radii) == 1 < len(alphas)
+        memory = check_step(tensors, settings, alphas, radii, one_sphere)
+    groups = memory.groups
     for chosen in groups:
         part, part_of_sphere = tensors, sphere
         if len(groups) > 1:
@@ -107,9 +95,9 @@ def fused_step(
             _without_kernels(part, settings, part_of_sphere)
             continue
         # The gradient is written too: a GradScaler's fused step leaves it unscaled.
-        with _one_layout(part) as dense:
+        with _one_layout(part, settings.grad_scale is not None, memory.contiguous) as dense:
             if device == "cpu":
-                cpu.fused_step(dense, settings, part_of_sphere)
+                cpu.fused_step(dense, settings._replace(memory=memory), part_of_sphere)
             else:
                 from adarem.optim.kernels import triton_step
 
@@ -134,21 +122,22 @@ def _without_kernels(tensors: StepTensors, settings: StepSettings, sphere: Spher
 
 
 @contextmanager
-def _one_layout(tensors: StepTensors) -> Iterator[StepTensors]:
+def _one_layout(tensors: StepTensors, scaled: bool, contiguous: bool) -> Iterator[StepTensors]:
     """The tensors with the k-th parameter, gradient and m in one dense layout, for every k.
 
     Kernels walk over memory: the k-th element in memory must be the same element in all three. Where layouts differ, or
-    have gaps, all three are copied, and what was written to the copies goes back at the end.
+    have gaps, all three are copied, and what was written to the copies goes back at the end: gradients if ``scaled``.
     """
-    originals = (tensors.params, tensors.grads, tensors.exp_avgs)
-    if all(all(map(Tensor.is_contiguous, xs)) for xs in originals):
+    if contiguous:
         yield tensors
         return
+    originals = (tensors.params, tensors.grads, tensors.exp_avgs)
     params, grads, exp_avgs = map(list, zip(*map(_alike, *originals), strict=True))
     yield tensors._replace(params=params, grads=grads, exp_avgs=exp_avgs)
+    written = [(tensors.params, params), (tensors.exp_avgs, exp_avgs)] + [(tensors.grads, grads)] * scaled
     copies = [
         (original, copy)
-        for xs, dense in zip(originals, (params, grads, exp_avgs), strict=True)
+        for xs, dense in written
         for original, copy in zip(xs, dense, strict=True)
         if copy is not original
     ]
@@ -157,8 +146,9 @@ def _one_layout(tensors: StepTensors) -> Iterator[StepTensors]:
 
 
 def _alike(*tensors: Tensor) -> tuple[Tensor, ...]:
-    if all(map(Tensor.is_contiguous, tensors)):
-        return tensors
-    if len({t.stride() for t in tensors}) == 1 and is_dense(tensors[0]):
-        return tensors
+    if not any(map(Tensor.is_neg, tensors)):
+        if all(map(Tensor.is_contiguous, tensors)):
+            return tensors
+        if len({t.stride() for t in tensors}) == 1 and is_dense(tensors[0]):
+            return tensors
     return tuple(t.clone(memory_format=torch.contiguous_format) for t in tensors)
