@@ -95,9 +95,8 @@ def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
 
 def continue_decay(group: Group, state: Mapping[Tensor, State]) -> None:
     """Keeps the count of λ's powers, ``decay_offset + step // decay_every``, where ``decay_every`` has changed."""
-    every, counted = group["decay_every"], group["counted_every"]
-    if every == counted:
-        return
+    every: int = group["decay_every"]
+    counted: int = group.get("counted_every", every)
     for p in group["params"]:
         own = state.get(p, {})
         if "step" in own and math.isfinite(float(own["step"])):
