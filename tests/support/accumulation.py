@@ -81,7 +81,7 @@ def _as_rank(path: Path, dtype: torch.dtype, folder: Path, rank: int, ranks: int
 
 
 def difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """The largest of all values, each relative to the largest of its tensor, or to 1e-3 where that is 0 but for rounding."""
+    """The largest of all values, each relative to the largest of its tensor, at least 1e-3: some are 0 when exact."""
     worst = 0.0
     for key in (a | b).keys() - {"exchanges"}:
         x, y = a[key].double(), b[key].double()
