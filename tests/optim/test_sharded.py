@@ -414,14 +414,14 @@ REFUSALS = [
 @pytest.mark.parametrize("world", [2, 4])
 def test_equals_one_process(world: int) -> None:
     # The strides have no divisor in common with the numbers of implementations, algorithms, layouts and ways.
-    cases: list[Callable[[], None]] = [*every(world)[::17], *every_resume(world)[::41], *EDGES[:: world // 2]]
+    cases: list[Callable[[], None]] = [*every(world)[::17], *every_resume(world)[::41], *EDGES[:: 2 * world - 1]]
     sharding.run_in_processes(world, [*cases, *(REFUSALS if world == 2 else [])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_more_combinations_equal_one_process(world: int) -> None:
-    sharding.run_in_processes(world, every(world)[:: world // 2])
+    sharding.run_in_processes(world, [*EDGES, *every(world)[:: world // 2]])
 
 
 @pytest.mark.slow

@@ -39,16 +39,17 @@ def test_parts_take_the_step_of_the_complete_batch(optimizer: str, tiny_run: Cal
 @pytest.mark.slow
 def test_parts_take_the_step_of_as_many_ranks(tiny_run: Callable[..., Path]) -> None:
     """With BatchNorm, its running statistics and dropout, to float64's rounding: the same images go together."""
-    common = ("model=mobilenet_v2_0.5", "optimizer=adarem")
-    alone = train_steps(tiny_run(*common, "scale.micro_batch_size=72"), torch.float64)
-    four = on_ranks(tiny_run(*common, "cluster.ranks_per_node=4", folder="four"), torch.float64, 4)
-    both = on_ranks(
-        tiny_run(*common, "cluster.ranks_per_node=2", "scale.micro_batch_size=72", folder="both"), torch.float64, 2
-    )
-    assert four["exchanges"] == both["exchanges"] > 0  # the gradient is exchanged once a step, however many parts
-    assert difference(alone, four) < 1e-10 and difference(both, four) < 1e-10
-    other = train_steps(tiny_run(*common, folder="other"), torch.float64)
-    assert difference(other, four) > 1e-4  # without parts another network is trained
+
+    def run(ranks: int, micro: int | None) -> dict[str, torch.Tensor]:
+        parts = (f"scale.micro_batch_size={micro}",) if micro else ()
+        settings = ("model=mobilenet_v2_0.5", "optimizer=sgd", f"cluster.ranks_per_node={ranks}", *parts)
+        path = tiny_run(*settings, folder=f"{ranks} {micro}")
+        return train_steps(path, torch.float64) if ranks == 1 else on_ranks(path, torch.float64, ranks)
+
+    two, four = run(2, None), run(2, 72)
+    assert difference(run(1, 144), two) < 1e-9 and difference(run(1, 72), four) < 1e-9
+    assert difference(two, four) > 1e-4  # other images together are another training
+    assert two["exchanges"] == four["exchanges"] > 0  # the gradient is exchanged once a step, however many the parts
 
 
 def test_a_run_in_parts_is_interrupted_resumed_and_recorded(
