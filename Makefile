@@ -31,7 +31,7 @@ TESTS := .own-tests
 endif
 BIN := "$$VENV"/bin
 
-.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table3 grid report commit-rehearsal status doctor test test-installs torture lint docs docs-build
+.PHONY: help setup .own-setup .own-harness .own-tests reproduce-table1 reproduce-table2 reproduce-table3 reproduce-figure2 reproduce-lambda search-table1 search-table2 search-table3 grid report commit-rehearsal status doctor test test-installs torture lint docs docs-build
 
 help: ## list every target
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/\1\t\2/' \
@@ -65,8 +65,14 @@ reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimi
 reproduce-table3: $(HARNESS) ## Table 3: the AWD-LSTM under SGDM, Adam, AdaRem (rehearsal without PTB=)
 	@scripts/reproduce.sh table3
 
-search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas; reproduce-table3 takes the settings that it selects
-	@scripts/reproduce.sh table3_search
+search-table1: $(HARNESS) ## a search for Table 1's settings on held-out training images: 16 trials of each optimizer on each network
+	@scripts/reproduce.sh table1_search search-table1
+
+search-table2: $(HARNESS) ## a search for Table 2's settings on held-out training images: 16 trials of each optimizer
+	@scripts/reproduce.sh table2_search search-table2
+
+search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas
+	@scripts/reproduce.sh table3_search search-table3
 
 reproduce-figure2: $(HARNESS) ## Figures 1 and 2: oscillation of ResNet-18 under SGD, SGDM, Adam, AdaRem
 	@scripts/reproduce.sh figure2

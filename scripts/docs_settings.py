@@ -27,7 +27,7 @@ from adarem.run.config import (
     WandbConfig,
 )
 from adarem.run.setting import Setting
-from adarem.run.sweep import PaperPart, SweepSpec
+from adarem.run.sweep import Draw, PaperPart, SweepSpec
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -96,7 +96,10 @@ def rows(cls: type, prefix: str, choices: Mapping[str, Mapping[str, object]]) ->
         setting = next((n for n in getattr(hint, "__metadata__", ()) if isinstance(n, Setting)), None)
         if setting is not None:
             given = {name: raw[field.name] for name, raw in choices.items() if field.name in raw}
-            yield row(key, setting, values(typing.get_args(hint)[0]), default(given, field, len(choices)))
+            kind = typing.get_args(hint)[0]
+            yield row(key, setting, values(kind), default(given, field, len(choices)))
+            if Draw in typing.get_args(kind):
+                yield from rows(Draw, key, {})
         elif dataclasses.is_dataclass(hint) and choices:
             inner = {name: raw.get(field.name, {}) for name, raw in choices.items()}
             yield from rows(typing.cast(type, hint), key, typing.cast(dict[str, dict[str, object]], inner))
@@ -118,6 +121,7 @@ def values(hint: object) -> str:
         return "mapping"
     words = {
         PaperPart: "mapping of source and values",
+        Draw: "mapping of the keys below",
         int: "integer",
         float: "number",
         str: "text",

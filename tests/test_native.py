@@ -238,14 +238,14 @@ def no_such_place(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def open_to_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder_of(place).chmod(0o777)
-    return "can be written to by other users"
+    return f"can be written to by other users; `chmod 700 {place}/cache/adarem`, or set XDG_CACHE_HOME"
 
 
 def another_users(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder_of(place)
     own = os.geteuid()
     monkeypatch.setattr("os.geteuid", lambda: own + 1)
-    return "belongs to another user"
+    return "belongs to another user; set XDG_CACHE_HOME"
 
 
 def not_writable(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -324,7 +324,9 @@ class _Cache:
             self._give_up(f"{self._folder}: {e.strerror}; set XDG_CACHE_HOME to a folder of your own")
             return
         if problem := _not_private(os.fstat(self._handle)):
-            self._give_up(f"{self._folder}: {problem}; `chmod 700` it, or set XDG_CACHE_HOME to a folder of your own")
+            own = os.fstat(self._handle).st_uid == os.geteuid()
+            remedy = f"`chmod 700 {shlex.quote(str(self._folder))}`, or " if own else ""
+            self._give_up(f"{self._folder}: {problem}; {remedy}set XDG_CACHE_HOME to a folder of your own")
 
     @property
     def usable(self) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.nn.utils import weight_norm as old_weight_norm
 
 from adarem import AdaRemS
-from adarem.optim import param_groups, scale_invariant
+from adarem.optim import invariance, param_groups, scale_invariant
 
 CONV = (4, 3, 8, 8)  # the shape of images
 FLAT = (8, 6)
@@ -24,6 +24,8 @@ FLAT = (8, 6)
 def leaves(output: Any) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output] if output.is_floating_point() or output.is_complex() else []
+    if output is None:
+        return []
     if dataclasses.is_dataclass(output) and not isinstance(output, dict):
         output = vars(output)
     return [leaf for item in (output.values() if hasattr(output, "values") else output) for leaf in leaves(item)]
@@ -101,6 +103,32 @@ class Functional(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(F.layer_norm(self.first(x), (8,), eps=1e-3).relu())
+
+
+class InFloat32(nn.Module):
+    """Computes its norm in float32, as the RMSNorms of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(6, 8, bias=False), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        wide = x.to(torch.float32)
+        return self.head((wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype))
+
+
+class Residual(nn.Module):
+    """The first layer is in front of normalisations, but in sums: long, it outweighs the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner, self.head = nn.Linear(6, 8, bias=False), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.LayerNorm(8)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head(self.norms[1](x + self.inner(self.norms[0](x)).relu()))
 
 
 class LastInEval(nn.Module):
@@ -218,6 +246,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, list[str]]] = {
         lambda: nn.Sequential(nn.Linear(6, 8, bias=False), nn.RMSNorm(8), nn.Linear(8, 3)), ROWS, ["0.weight"],
     ),
     "layer_norm as a function": (Functional, ROWS, ["first.weight"]),
+    "a norm in float32": (InFloat32, ROWS, ["first.weight"]),
+    "in front of a sum": (Residual, ROWS, []),
     "weight_norm": (
         lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(6, 4)), nn.ReLU(), nn.Linear(4, 2)), ROWS,
         ["0.parametrizations.weight.original1"],
@@ -264,6 +294,14 @@ def test_what_is_found_is_what_the_output_does_not_see(name: str) -> None:
     torch.manual_seed(0)
     assert scale_invariant(make(), example) == expected
     assert truth(make(), example) == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_a_second_look_at_every_weight_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, example, expected = CASES[name]
+    monkeypatch.setattr(invariance, "_SMALL", 1e9)
+    assert scale_invariant(make(), example) == expected
 
 
 def test_a_model_in_eval_mode_is_asked_as_a_training_loop_asks_it() -> None:
@@ -442,3 +480,36 @@ def test_names_make_groups_without_an_example() -> None:
         param_groups(model, IMAGES, spherical=names)
     with pytest.raises(ValueError, match="lazy parameter .* has no shape yet"):
         param_groups(nn.LazyLinear(3))
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_wrapped_model_gives_the_names_of_the_wrapped_and_a_sharded_one_is_refused() -> None:
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    def ddp() -> nn.Module:
+        return nn.parallel.DistributedDataParallel(stack(nn.BatchNorm2d(6)))
+
+    assert scale_invariant(ddp(), IMAGES) == ["module.0.weight"]
+    assert scale_invariant(torch.compile(ddp(), backend="eager"), IMAGES) == ["_orig_mod.module.0.weight"]
+    assert scale_invariant(nn.parallel.DistributedDataParallel(stack(nn.BatchNorm2d(6)).eval()), IMAGES) == [
+        "module.0.weight"
+    ]
+    sharded = stack(nn.BatchNorm2d(6))
+    names = scale_invariant(sharded, IMAGES)
+    fully_shard(sharded)
+    remedy = r"; find the names before and give them later: param_groups\(model, spherical=names\)$"
+    with pytest.raises(ValueError, match=r"^model: parameter '0.weight' is a DTensor, a part of a weight" + remedy):
+        param_groups(sharded, IMAGES)
+    assert [g["param_names"] for g in param_groups(sharded, spherical=names) if g["spherical"]] == [["0.weight"]]
+    flat = FullyShardedDataParallel(stack(nn.BatchNorm2d(6)), device_id=torch.device("cpu"))
+    with pytest.raises(ValueError, match="^model: FullyShardedDataParallel has flattened its parameters" + remedy):
+        scale_invariant(flat, IMAGES)

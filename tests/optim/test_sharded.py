@@ -327,6 +327,33 @@ class Gradients:
         assert sharding.largest_difference(*found) <= rounding
 
 
+def refuses_state_that_is_spread_in_another_way() -> None:
+    model = sharding.network()
+    optimizer = build(model, {})
+    sharding.train(model, optimizer, steps=1)
+    other = sharding.spread(sharding.network(), "fsdp")
+    other_optimizer = build(other, {})
+    sharding.train(other, other_optimizer, steps=1)
+    for one, two in ((optimizer, other_optimizer), (other_optimizer, optimizer)):
+        with pytest.raises(ValueError, match="not distributed like the param; load it with .*set_optimizer_state_dict"):
+            one.load_state_dict(two.state_dict())
+    p = other[0].weight
+    other_optimizer.state[p]["exp_avg"] = sharding.full(other_optimizer.state[p]["exp_avg"])
+    with pytest.raises(RuntimeError, match="not distributed like the param: load it with .*set_optimizer_state_dict"):
+        other_optimizer.step()
+
+
+def counts_as_a_change_of_the_parameters() -> None:
+    p = nn.Parameter(distribute_tensor(torch.ones(4, 4), init_device_mesh("cpu", (dist.get_world_size(),)), [Shard(0)]))
+    for flags in IMPLEMENTATIONS.values():
+        optimizer = AdaRem([p], lr=0.1, **flags)
+        p.grad = torch.ones_like(p)
+        loss = p.square().sum()
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
 @dataclass(frozen=True)
 class Saves:
     """The state after five steps, and its values, for another number of processes."""
@@ -366,6 +393,8 @@ class Loads:
 
 ON_SPHERES: list[dict[str, Any]] = [{"sphere": "model"}, {"sphere": "tensor", "radius": 2.0}]
 EDGES: list[Callable[[], None]] = [
+    refuses_state_that_is_spread_in_another_way,
+    counts_as_a_change_of_the_parameters,
     *(StateBeforeAnyStep(settings) for settings in ({}, *ON_SPHERES)),
     *(Gradients(s, i) for s in ({"scope": "model"}, *ON_SPHERES) for i in IMPLEMENTATIONS),
     *(Gradients({"sphere": "model"}, i, torch.bfloat16) for i in IMPLEMENTATIONS),
@@ -385,14 +414,14 @@ REFUSALS = [
 @pytest.mark.parametrize("world", [2, 4])
 def test_equals_one_process(world: int) -> None:
     # The strides have no divisor in common with the numbers of implementations, algorithms, layouts and ways.
-    cases: list[Callable[[], None]] = [*every(world)[::17], *every_resume(world)[::41], *EDGES[:: world // 2]]
+    cases: list[Callable[[], None]] = [*every(world)[::17], *every_resume(world)[::41], *EDGES[:: 2 * world - 1]]
     sharding.run_in_processes(world, [*cases, *(REFUSALS if world == 2 else [])])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 def test_more_combinations_equal_one_process(world: int) -> None:
-    sharding.run_in_processes(world, every(world)[:: world // 2])
+    sharding.run_in_processes(world, [*EDGES, *every(world)[:: world // 2]])
 
 
 @pytest.mark.slow

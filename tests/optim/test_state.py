@@ -201,6 +201,26 @@ def test_changed_decay_follows_the_reference(cls: type[AdaRem], flags: dict[str,
         torch.testing.assert_close(p, q, rtol=0, atol=1e-12)
 
 
+@both
+@pytest.mark.parametrize("foreach", [False, True])
+def test_changed_decay_in_graphs(cls: type[AdaRem], foreach: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch.compile and CUDA graphs compute: the counts stay tensors."""
+    monkeypatch.setattr("adarem.optim.compat.check_capturable", lambda *a: None)
+    settings = {"lam": 0.5, "decay_every": 3, "foreach": foreach}
+    eager, graph = build(cls, **settings), build(cls, **settings, capturable=True)
+    compiled = build(cls, **settings, lr=torch.tensor(0.1))
+    torch._dynamo.reset()
+    monkeypatch.setattr(compiled, "step", torch.compile(compiled.step, backend="eager"))
+    for every in (3, 7, 2):
+        for optimizer in (eager, graph, compiled):
+            for group in optimizer.param_groups:
+                group["decay_every"] = every
+            train(optimizer, 5, seed=every)
+    for p, *others in zip(*map(parameters, (eager, graph, compiled)), strict=True):
+        for q in others:
+            torch.testing.assert_close(p, q)
+
+
 # ---- state dicts that are refused ------------------------------------------------------------------------------------
 
 

@@ -85,19 +85,10 @@ def test_language_models(tmp_path: Path) -> None:
 
 
 def test_rates_of_one_network_are_not_anothers(tmp_path: Path) -> None:
-    """Neither those of configs/tuned nor those of a search."""
+    """Neither those of configs/tuned nor, as tests/plan/test_selection.py has it, those of a search."""
     runs = f'runs_dir="{tmp_path}"'
     both = make_plan(["grid=table3", "data=pydoc", "model=awd_lstm,gpt", "optimizer=sgdm", runs]).runs
     assert both[0].config.optimizer.lr == 10.0 and both[1].config.optimizer.lr < 2.0
-    search = make_plan(["grid=table3_search", "data=pydoc", runs])
-    search.write()
-    for planned in search.runs:
-        planned.run.start_attempt({})
-        planned.run.write_result({"status": "done", "val_perplexity": 90.0, "perplexity": 90.0})
-    plan = make_plan(["grid=table3", "data=pydoc", "model=awd_lstm,gpt", "optimizer=sgdm", runs])
-    assert plan.runs[0].config.optimizer.lr != 10.0
-    assert plan.runs[1].config.optimizer == both[1].config.optimizer
-    assert "which had no gpt: settings of configs/tuned there" in plan.spec.selection
 
 
 def test_the_gpt_is_never_the_papers_table(tmp_path: Path) -> None:

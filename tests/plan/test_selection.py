@@ -17,9 +17,6 @@ def finish(run: RunDir, value: float | None) -> None:
     run.write_result(result)
 
 
-WINS = {("sgdm", 1.0, 0.5), ("adam", 0.01, 0.0), ("adarem", 60.0, 0.999)}
-
-
 @pytest.fixture
 def common(tmp_path: Path) -> list[str]:
     return ["data=pydoc", f'runs_dir="{tmp_path}"']
@@ -30,31 +27,29 @@ def searched(common: list[str]) -> Plan:
     """A search whose every run is finished, and its selected.yaml."""
     search = make_plan(["grid=table3_search", *common])
     search.write()
-    for i, cell in enumerate(search.runs):
-        o = cell.config.optimizer
-        key = (o.name, o.lr, o.hparams.get("momentum", o.hparams.get("beta1", o.hparams.get("beta"))))
-        finish(cell.run, 80.0 if key in WINS else None if i % 5 == 0 else 90.0 + i)
+    for i, cell in enumerate(search.runs):  # of each optimizer its fourth trial is the best
+        finish(cell.run, 80.0 if i % 16 == 3 else None if i % 5 == 0 else 90.0 + i)
     write_selection(search.folder, select(search.folder))
     return search
 
 
 def test_the_selected_settings_make_a_second_sweep(common: list[str], searched: Plan) -> None:
     by_optimizer = [c.config.optimizer.name for c in searched.runs]
-    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 10, "adam": 10, "adarem": 10}
+    assert {o: by_optimizer.count(o) for o in set(by_optimizer)} == {"sgdm": 16, "adam": 16, "adarem": 16}
     before = make_plan(["grid=table3", *common])
     before.write()
     plan = make_plan(["grid=table3", *common, "grid.settings_from=table3_search"])
     plan.write()
     assert (before.folder.name, plan.folder.name) == ("table3-pydoc", "table3-pydoc-searched")
     chosen = {c.config.optimizer.name: c.config.optimizer for c in plan.runs}
-    assert (chosen["sgdm"].lr, chosen["sgdm"].hparams["momentum"]) == (1.0, 0.5)
-    assert (chosen["adam"].lr, chosen["adam"].hparams["beta1"]) == (0.01, 0.0)
-    assert (chosen["adarem"].lr, chosen["adarem"].hparams["beta"]) == (60.0, 0.999)
+    best = {c.config.optimizer.name: c.config.optimizer for c in searched.runs[3::16]}
+    assert chosen == best and len({o.lr for o in best.values()} | {0.1, 0.003, 10.0, 30.0}) == 7
+    assert "beta2" in chosen["adam"].hparams and chosen["adam"].hparams["beta2"] != 0.999
     assert [c.config.run_name for c in plan.runs] == ["awd_lstm-sgdm-s0", "awd_lstm-adam-s0", "awd_lstm-adarem-s0"]
     spec = read_sweep(plan.folder)
     assert spec.selection.startswith("final epoch; settings selected in table3_search-pydoc: lowest val_perplexity")
     assert spec.searched is not None and spec.searched.sweep == "table3_search-pydoc"
-    assert spec.searched.of("adam") == "searched, 10 trials" and spec.searched.of("sgd") == "not searched"
+    assert spec.searched.of("adam") == "searched, 16 trials" and spec.searched.of("sgd") == "not searched"
     # The reproduction keeps its own, whatever was searched, and is planned again as before.
     again = make_plan(["grid=table3", *common])
     assert [r.config for r in again.runs] == [r.config for r in before.runs] and again.spec.selection == "final epoch"
@@ -63,7 +58,7 @@ def test_the_selected_settings_make_a_second_sweep(common: list[str], searched: 
     assert [r.config for r in by_file.runs] == [r.config for r in plan.runs]
     own = [*common, "grid.settings_from=table3_search", "optimizer=adam", "optimizer.lr=0.5"]
     config = make_plan(["grid=table3", *own]).runs[0].config.optimizer
-    assert (config.lr, config.hparams["beta1"]) == (0.5, 0.0)
+    assert (config.lr, config.hparams["beta1"]) == (0.5, best["adam"].hparams["beta1"])
 
 
 def test_a_search_without_a_selection_is_refused(common: list[str]) -> None:
@@ -78,7 +73,7 @@ def test_a_changed_selection_is_noticed(common: list[str], searched: Plan) -> No
     make_plan(words).write()
     file = searched.folder / FILE
     old = file.read_text()
-    file.write_text(old.replace("planned: 10", "planned: 11"))
+    file.write_text(old.replace("planned: 16", "planned: 17"))
     with pytest.raises(UserError, match=r"selected.yaml: changed since .*table3-pydoc-searched was planned from it"):
         make_plan(words)
     file.write_text(old)
@@ -108,4 +103,4 @@ def test_what_the_search_did_not_select_is_refused(common: list[str], searched: 
     write_selection(searched.folder, select(searched.folder))
     with pytest.raises(UserError, match="every trial of adam on awd_lstm diverged; search lower learning rates"):
         make_plan(words)
-    assert make_plan([*words, "optimizer=sgdm"]).runs[0].config.optimizer.lr == 1.0
+    assert make_plan([*words, "optimizer=sgdm"]).runs[0].config.optimizer == searched.runs[3].config.optimizer

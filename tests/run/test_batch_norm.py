@@ -42,10 +42,10 @@ def test_another_number_is_another_run_and_the_papers_is_not() -> None:
 
 
 def test_parts_of_unlike_sizes_are_refused_with_a_size_that_fits() -> None:
-    line = r"^scale.micro_batch_size=100: does not divide the 512 that each of 2 ranks has of .*=1024; take 64 or 128$"
+    line = r"^scale.micro_batch_size=100: does not divide 512, .*=1024 at a world size of 2; take 64 or 128$"
     with pytest.raises(UserError, match=line):
         config(100, 2)
-    with pytest.raises(UserError, match="does not divide the 64 that each of 16 ranks has .*; take 64$"):
+    with pytest.raises(UserError, match="does not divide 64, .* world size of 16; take 64$"):
         config(128, 16)
     for wrong in (0, -1, "auto", 2.5):
         with pytest.raises(UserError, match=r"^scale.micro_batch_size"):

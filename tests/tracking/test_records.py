@@ -27,6 +27,10 @@ def test_metrics_are_defined_on_the_epoch_and_the_summary_keeps_the_best_and_the
         "val/top1": ("epoch", {"max", "last"}),
         "val/top5": ("epoch", {"max", "last"}),
         "val/perplexity": ("epoch", {"min", "last"}),
+        "holdout/*": ("epoch", {"last"}),
+        "holdout/loss": ("epoch", {"min", "last"}),
+        "holdout/top1": ("epoch", {"max", "last"}),
+        "holdout/top5": ("epoch", {"max", "last"}),
         "ResNet_18/*": ("epoch", {"none"}),
         "live/*": ("", {"none"}),
     }

@@ -14,10 +14,12 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.distributed.data_parallel import normalised_together
+from adarem.train.metrics import EpochTimer
 from adarem.train.seeding import seed_generators
 from adarem.train.train import _build, _check_host
 from tests.support.accumulation import RECIPE, difference, on_ranks, train_steps
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.host_waits import HostWaits
+from tests.support.training import NeverStop, StopAtStep, assert_same_bits, figures, final_state
 
 ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
 
@@ -37,16 +39,17 @@ def test_parts_take_the_step_of_the_complete_batch(optimizer: str, tiny_run: Cal
 @pytest.mark.slow
 def test_parts_take_the_step_of_as_many_ranks(tiny_run: Callable[..., Path]) -> None:
     """With BatchNorm, its running statistics and dropout, to float64's rounding: the same images go together."""
-    common = ("model=mobilenet_v2_0.5", "optimizer=adarem")
-    alone = train_steps(tiny_run(*common, "scale.micro_batch_size=72"), torch.float64)
-    four = on_ranks(tiny_run(*common, "cluster.ranks_per_node=4", folder="four"), torch.float64, 4)
-    both = on_ranks(
-        tiny_run(*common, "cluster.ranks_per_node=2", "scale.micro_batch_size=72", folder="both"), torch.float64, 2
-    )
-    assert four["exchanges"] == both["exchanges"] > 0  # the gradient is exchanged once a step, however many parts
-    assert difference(alone, four) < 1e-10 and difference(both, four) < 1e-10
-    other = train_steps(tiny_run(*common, folder="other"), torch.float64)
-    assert difference(other, four) > 1e-4  # without parts another network is trained
+
+    def run(ranks: int, micro: int | None) -> dict[str, torch.Tensor]:
+        parts = (f"scale.micro_batch_size={micro}",) if micro else ()
+        settings = ("model=mobilenet_v2_0.5", "optimizer=sgd", f"cluster.ranks_per_node={ranks}", *parts)
+        path = tiny_run(*settings, folder=f"{ranks} {micro}")
+        return train_steps(path, torch.float64) if ranks == 1 else on_ranks(path, torch.float64, ranks)
+
+    two, four = run(2, None), run(2, 72)
+    assert difference(run(1, 144), two) < 1e-9 and difference(run(1, 72), four) < 1e-9
+    assert difference(two, four) > 1e-4  # other images together are another training
+    assert two["exchanges"] == four["exchanges"] > 0  # the gradient is exchanged once a step, however many the parts
 
 
 def test_a_run_in_parts_is_interrupted_resumed_and_recorded(
@@ -99,7 +102,7 @@ def test_fp16s_scale_changes_once_a_step(tiny_run: Callable[..., Path]) -> None:
 def test_ranks_that_cannot_have_the_parts_are_refused(tiny_run: Callable[..., Path]) -> None:
     config = RunDir(tiny_run("cluster.ranks_per_node=2", "scale.micro_batch_size=144")).config()
     _check_host(config, ALONE)  # one rank takes the step of two
-    with pytest.raises(UserError, match=r"^scale.micro_batch_size=144: does not divide the 72 .* 4 ranks .*; take 72$"):
+    with pytest.raises(UserError, match=r"^scale.micro_batch_size=144: does not divide 72, .* size of 4; take 72$"):
         _check_host(config, replace(ALONE, world_size=4))
 
 
@@ -109,6 +112,31 @@ def test_the_numbers_drawn_are_those_after_manual_seed() -> None:
         expected = torch.rand(5), torch.randn(3)
         seed_generators(seed, torch.device("cpu"))
         assert all(map(torch.equal, expected, (torch.rand(5), torch.randn(3))))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("optimizer=adarem", "scale.micro_batch_size=96", "train.clip_grad_norm=1"),
+        ("optimizer=adarem_s", "train.oscillation=true"),
+        ("optimizer=adam", "scale.precision=bf16"),
+    ],
+)
+def test_the_loop_asks_for_no_value_but_the_running_loss(
+    settings: tuple[str, ...], tiny_run: Callable[..., Path]
+) -> None:
+    run = RunDir(tiny_run(*settings))
+    trainer = _build(run, run.config(), ALONE)
+    with HostWaits() as waits:
+        trainer._train_epoch(trainer.model, 0, EpochTimer(), NeverStop(), lambda progress: None)
+    # The optimizers' state on the CPU is read there. AsyncLossReader on a GPU looks whether the value has arrived. The
+    # reader fills buffers on the host.
+    of_loop = {place for place in waits.found if not place.startswith("optim/")}
+    assert of_loop == {"train/metrics.py: _read", "data/ffcv/reader.py: _start_next"}, waits.found
+    with HostWaits() as waits:
+        loss = torch.ones(3, requires_grad=True).sum()
+        assert loss > 0 and loss.tolist() == 3.0 and len(torch.nonzero(loss.detach())) == 1
+    assert sum(waits.found.values()) >= 3
 
 
 def test_what_a_batch_norm_sees() -> None:

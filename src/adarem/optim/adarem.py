@@ -239,7 +239,6 @@ class AdaRem(Optimizer):
         if self._has_share or self._provisional or not self.state:
             self._begin(group)
         kept.make_plain(group, self.defaults)
-        kept.continue_decay(group, self.state)
         tensors = StepTensors(*lists)
         # An empty parameter has nothing to update, and the maximum of nothing does not exist.
         pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
@@ -326,6 +325,8 @@ class AdaRem(Optimizer):
         for group in self.param_groups:
             if not compiling:
                 self._check_changed_group(group)
+            if group.get("counted_every") != group["decay_every"]:  # here, where torch.compile sees a new value
+                self._continue_decay(group)
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
         for group in self.param_groups:  # all of them before any is updated
             tensors = StepTensors([], [], [], [], [], [])
@@ -340,6 +341,12 @@ class AdaRem(Optimizer):
                 settings = settings._replace(model_maximum=model_maximum)
             self._update(group, tensors, settings)
         return loss
+
+    def _continue_decay(self, group: Group) -> None:
+        continued: Callable[..., None] = kept.continue_decay
+        if torch.compiler.is_compiling():
+            continued = torch.compiler.disable(continued)  # type: ignore[no-untyped-call]
+        continued(group, self.state)
 
     def _settings(self, group: dict[str, Any], has_complex: bool = False) -> StepSettings:
         return StepSettings(
@@ -391,7 +398,7 @@ def adarem(tensors: StepTensors, settings: StepSettings) -> None:
     step = choose(_single_tensor_adarem, _multi_tensor_adarem, _fused_adarem, local, settings)
     step(real_views(local) if settings.has_complex else local, settings)
     if spread:
-        sharded.complete_maxima(tensors.params, tensors.maxima)
+        sharded.finish_step(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarem(tensors: StepTensors, settings: StepSettings, lrs: Scalars | None = None) -> None:

@@ -282,7 +282,7 @@ def adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> Non
     step = choose(_single_tensor_adarems, _multi_tensor_adarems, _fused_adarems, local, settings)
     step(real_views(local) if settings.has_complex else local, settings, sphere)
     if sphere.spread:
-        sharded.complete_maxima(tensors.params, tensors.maxima)
+        sharded.finish_step(tensors.params, tensors.maxima)
 
 
 def _single_tensor_adarems(tensors: StepTensors, settings: StepSettings, sphere: Sphere) -> None:

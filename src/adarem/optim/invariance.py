@@ -14,16 +14,19 @@ from torch.nn.parameter import is_lazy
 
 from adarem.optim import compat
 
-# On a scale-invariant parameter |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is a generic
-# cosine. Gradients smaller than this share of the largest are rounding themselves (a bias in front of a BatchNorm).
+# On a scale-invariant parameter the cosine |⟨∇L, θ⟩| / (‖∇L‖ ‖θ‖) is float64 rounding, about 1e-15; on others it is
+# that of random directions. Gradients smaller than this share of the largest are rounding themselves (a bias in front
+# of a BatchNorm).
 _COSINE = 1e-9
 _SHARE = 1e-9
 # The eps of a normalisation breaks the invariance by eps / variance. Where a module has it as an attribute it is set to
-# almost 0. Elsewhere the cosine is a small share of that of random directions, and vanishes as the weight grows.
+# almost 0. Elsewhere the cosine is a small share of that of random directions, and falls as 1 / _GROWTH² for a weight
+# that grows; in a sum in front of a normalisation it falls too, but as 1 / _GROWTH.
 _EPS_NAMES = ("eps", "epsilon", "variance_epsilon")
 _SMALL = 0.03
 _GROWTH = 1e4
-_GROWN_COSINE = 1e-7  # scripted models round more
+_FALL = 1e-4
+_ROUNDING = 1e-7  # of normalisations that compute in float32 whatever they are given, and of scripted ones
 _PIXELS = 200_000  # values a channel that the example batch aims at; see _batches
 
 
@@ -185,15 +188,17 @@ def _found(probe: nn.Module, batches: Iterator[Any], weights: dict[str, Tensor])
         p = weights[name]
         if p.dim() < 2 or not size > _SHARE * largest:
             continue
-        invariant = first.dots[name] < _COSINE * size
-        if not invariant and first.dots[name] < _SMALL * size / math.sqrt(p.numel()):  # such an eps, or chance
+        cosine = first.dots[name] / size
+        invariant = cosine < _COSINE
+        if not invariant and cosine < _SMALL / math.sqrt(p.numel()):  # such an eps, or chance
             value = p.detach().clone()
             with torch.no_grad():
                 p.mul_(_GROWTH)
             grown = _pass(probe, batch, {name: p})
-            invariant = grown.dots[name] < _GROWN_COSINE * grown.sizes[name]
             with torch.no_grad():
                 p.copy_(value)
+            most = _ROUNDING if cosine < 10 * _ROUNDING else min(_ROUNDING, _FALL * cosine)
+            invariant = grown.dots[name] < most * grown.sizes[name]
         if invariant:
             found.append(name)
     return found

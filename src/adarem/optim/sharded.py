@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from adarem.optim import compat
-from adarem.optim.state import Group
 from adarem.optim.step import StepTensors
+
+LOAD_BY = "load it with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
 
 if TYPE_CHECKING:
     from torch.distributed import ReduceOp
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
+
+    from adarem.optim.state import Group
 
 
 def is_sharded(p: Tensor) -> "TypeGuard[DTensor]":
@@ -34,7 +37,7 @@ def any_sharded(params: Sequence[Tensor]) -> bool:
     return module is not None and any(issubclass(kind, module.DTensor) for kind in set(map(type, params)))
 
 
-def check_complete(groups: list[Group], over_model: Callable[[Group], str | None], has_share: bool) -> None:
+def check_complete(groups: "list[Group]", over_model: "Callable[[Group], str | None]", has_share: bool) -> None:
     """Refuses parameters from which a process cannot know maxima and norms.
 
     Args:
@@ -59,6 +62,13 @@ def check_complete(groups: list[Group], over_model: Callable[[Group], str | None
             )
 
 
+def spread_alike(p: Tensor, m: Tensor) -> bool:
+    """Whether the parts of a parameter and of its m are in the same processes, or both tensors are plain."""
+    if is_sharded(p) and is_sharded(m):
+        return p.placements == m.placements and p.device_mesh == m.device_mesh
+    return not is_sharded(p) and not is_sharded(m)
+
+
 def local_part(p: Tensor) -> Tensor:
     """The part of ``p`` in this process, sharing its memory: a plain tensor, empty or even ``p`` itself."""
     if not is_sharded(p):
@@ -81,11 +91,8 @@ def local_parts(tensors: StepTensors) -> StepTensors:
             continue
         if not is_sharded(grad):
             raise RuntimeError("A DTensor param requires a DTensor gradient: distribute it like the param")
-        if not is_sharded(m) or m.device_mesh != p.device_mesh or m.placements != p.placements:
-            raise RuntimeError(
-                "The state of a DTensor param is not distributed like the param: "
-                "load it with torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
-            )
+        if not spread_alike(p, m):
+            raise RuntimeError(f"The state of a DTensor param is not distributed like the param: {LOAD_BY}")
         if grad.placements != p.placements:  # Partial: each process has a summand
             grad = grad.redistribute(p.device_mesh, p.placements)
         part = (local_part(p), local_part(grad), local_part(m))
@@ -97,14 +104,20 @@ def local_parts(tensors: StepTensors) -> StepTensors:
     return tensors._replace(params=params, grads=grads, exp_avgs=exp_avgs)
 
 
-def complete_maxima(params: Sequence[Tensor], maxima: Sequence[Tensor]) -> None:
-    """Replaces max|m| of the parts in this process by that over all of each parameter; NaN if any element is."""
+def finish_step(params: Sequence[Tensor], maxima: Sequence[Tensor]) -> None:
+    """Replaces max|m| of the parts in this process by that over all of each parameter; NaN if any element is.
+
+    Called after a step on the parts of ``params``, in every process.
+    """
     # The bits of a number that is not negative, as an integer, keep its order and put NaN above infinity. The maximum
     # of floats may lose NaN on the way.
     bits = [m.abs().double().view(torch.int64) for m in maxima]
     for m, b, done in zip(maxima, bits, _all_reduce(params, bits, "MAX"), strict=True):
         if done is not b:
             m.copy_(done.view(torch.float64))
+    if not torch.compiler.is_compiling():
+        # Their parts were written: graphs that saved a parameter must notice, as after any in-place step.
+        torch.autograd.graph.increment_version([p for p in params if is_sharded(p)])
 
 
 def complete_norms(params: Sequence[Tensor], norms: Sequence[Tensor]) -> list[Tensor]:

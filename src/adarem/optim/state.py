@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import StateDict
 
+from adarem.optim import sharded
+
 Group = dict[str, Any]  # a parameter group: "params" and the settings by name
 State = dict[str, Any]  # of one parameter
 
@@ -96,9 +98,8 @@ def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
 
 def continue_decay(group: Group, state: Mapping[Tensor, State]) -> None:
     """Keeps the count of λ's powers, ``decay_offset + step // decay_every``, where ``decay_every`` has changed."""
-    every, counted = group["decay_every"], group["counted_every"]
-    if every == counted:
-        return
+    every: int = group["decay_every"]
+    counted: int = group.get("counted_every", every)
     for p in group["params"]:
         own = state.get(p, {})
         if "step" in own and math.isfinite(float(own["step"])):
@@ -207,6 +208,8 @@ def _check_state(saved: State, p: Tensor, where: str) -> None:
                 f"loaded state of {where} has {key} of shape {tuple(value.shape)}, and needs {tuple(shape)}: it is "
                 "of other parameters, or in another order; build the optimizer with the parameters in the saved order"
             )
+        if key == "exp_avg" and not sharded.spread_alike(p, value):
+            raise ValueError(f"loaded state of {where} is not distributed like the param; {sharded.LOAD_BY}")
         complex_m = key == "exp_avg" and p.is_complex()
         if value.is_complex() != complex_m or not (complex_m or value.is_floating_point()):
             raise ValueError(f"loaded state of {where} has {key} of type {value.dtype}, p is {p.dtype}; {_REMEDY}")

@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from adarem.plan.compose import AXES, check, no_such_grid_key
+from adarem.plan.draw import drawn, is_range
 from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS, metric_named
 from adarem.run.config import SEEDS, check_name
 from adarem.run.errors import UserError
-from adarem.run.sweep import SweepLabels, SweepSpec, setting_text
+from adarem.run.sweep import Draw, SweepLabels, SweepSpec, setting_text
 
-_BY_PLAN = ("data", "scale", "labels", "runs", "searched")  # of a SweepSpec, and of no grid file
+_BY_PLAN = ("data", "scale", "labels", "runs", "searched", "ranges")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
 
 
@@ -37,10 +38,21 @@ def spec_of(grid: object) -> SweepSpec:
         where = f"grid.overrides.{label}"
         for key, value in _mapping(where, settings).items():
             _check_tried(where, key, [value])
+    draw = build(Draw, raw["draw"], "grid.draw") if "draw" in raw else None
+    searched: dict[str, Mapping[str, object]] = {}
+    ranges: dict[str, Mapping[str, object]] = {}
     for optimizer, search in _mapping("grid.search", raw.get("search", {})).items():
         check([f"optimizer={optimizer}"], "grid.search")
-        for key, tried in _mapping(f"grid.search.{optimizer}", search).items():
-            _check_tried(f"grid.search.{optimizer}.{key}", key, tried)
+        where = f"grid.search.{optimizer}"
+        searched[optimizer] = settings = _mapping(where, search)
+        if draw is not None:
+            searched[optimizer] = drawn(where, settings, draw)
+            ranges[optimizer] = {k: v if is_range(v) else {"choice": v} for k, v in settings.items()}
+        for key, tried in searched[optimizer].items():
+            if is_range(tried):
+                raise UserError(f"{where}.{key}={tried}: a range needs grid.draw, for instance {{trials: 16, seed: 0}}")
+            _check_tried(f"{where}.{key}", key, tried)
+    raw |= {"search": searched, "ranges": ranges}
     spec = build(SweepSpec, raw, "grid")
     names = {
         "name": spec.name,
@@ -117,7 +129,10 @@ def places(spec: SweepSpec, given: Collection[str]) -> list[dict[str, str]]:
         searched = {k: [setting_text(v) for v in tried] for k, tried in search.items() if k not in given}
         for settings in own_settings:
             own = choice | {k: setting_text(v) for k, v in settings.items() if k not in given}
-            found += [own | dict(zip(searched, tried, strict=True)) for tried in itertools.product(*searched.values())]
+            trials: Iterable[tuple[str, ...]] = itertools.product(*searched.values())
+            if spec.draw is not None and searched:  # the n-th values are the n-th trial
+                trials = zip(*searched.values(), strict=True)
+            found += [own | dict(zip(searched, tried, strict=True)) for tried in trials]
     return [place for i, place in enumerate(found) if place not in found[:i]]
 
 

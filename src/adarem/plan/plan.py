@@ -131,7 +131,8 @@ class Plan:
         head = [
             f"{self.spec.name}: {self.spec.title}",
             f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {schedule} "
-            f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})",
+            f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})"
+            + _passes(c),
         ]
         head += [f"own schedule: {label}: {text}" for label, text in found.own.items()]
         if isinstance(c.data, DataConfig) and c.data.holdout is not None:
@@ -148,6 +149,11 @@ class Plan:
         head += self.notes
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
+
+
+def _passes(config: RunConfig) -> str:
+    passes = config.scale.passes(config.cluster.world_size)
+    return f", {passes} passes of {config.scale.micro_batch_size} a step" if passes > 1 else ""
 
 
 def _measured(spec: SweepSpec, configs: list[RunConfig]) -> tuple[str, ...]:

@@ -358,8 +358,8 @@ def check_micro_batch(scale: ScaleConfig, world_size: int) -> None:
     smaller = max(n for n in range(1, min(micro, of_rank) + 1) if of_rank % n == 0)
     larger = next((f" or {n}" for n in range(micro + 1, of_rank + 1) if of_rank % n == 0), "")
     raise UserError(
-        f"scale.micro_batch_size={micro}: does not divide the {of_rank} that each of {world_size} ranks has of "
-        f"scale.global_batch_size={scale.global_batch_size}; take {smaller}{larger}"
+        f"scale.micro_batch_size={micro}: does not divide {of_rank}, a rank's part of scale.global_batch_size="
+        f"{scale.global_batch_size} at a world size of {world_size}; take {smaller}{larger}"
     )
 
 

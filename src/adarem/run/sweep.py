@@ -20,7 +20,7 @@ from adarem.run.catalog import DATA_SETS, METRICS, default_scale
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
-from adarem.run.setting import Setting, Value
+from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, Setting, Value
 
 Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
@@ -45,6 +45,15 @@ class SweepLabels:
     model: Mapping[str, str] = field(default_factory=dict)
     optimizer: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, str] = field(default_factory=dict)  # by ``overrides_text``
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the trials of a search are drawn out of ranges. More trials leave the first ones where they are."""
+
+    method: Annotated[Literal["sobol", "halton"], Setting("which of scipy's scrambled sequences")] = "sobol"
+    trials: Annotated[int, Setting("of each optimizer on each network", AT_LEAST_1)] = 16
+    seed: Annotated[int, Setting("of the sequence; another seed draws other trials", AT_LEAST_0)] = 0
 
 
 @dataclass(frozen=True)
@@ -92,8 +101,12 @@ class SweepSpec:
         default_factory=dict
     )
     search: Annotated[
-        Mapping[str, Mapping[str, tuple[Value, ...]]], Setting("optimizer to further axes of it alone")
+        Mapping[str, Mapping[str, tuple[Value, ...]]],
+        Setting("optimizer to further axes of it alone; with draw also ranges: log_uniform, uniform, choice"),
     ] = field(default_factory=dict)
+    draw: Annotated[
+        Draw | None, Setting("trials are drawn out of what search has; null: each combination of its values is one")
+    ] = None
     settings_from: Annotated[
         str | None,
         Setting(
@@ -113,6 +126,8 @@ class SweepSpec:
     scale: str | None = None  # as of data; "trial" where the sweep's name would be a reproduction's and it is none
     labels: SweepLabels = field(default_factory=SweepLabels)
     searched: Searched | None = None  # set by plan
+    # Set by plan where trials are drawn, of which ``search`` then has the values: what they were drawn out of.
+    ranges: Mapping[str, Mapping[str, Mapping[str, tuple[Value, ...]]]] = field(default_factory=dict)
 
     @property
     def models(self) -> tuple[str, ...]:

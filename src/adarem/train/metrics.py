@@ -3,8 +3,6 @@
 import math
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,13 +34,17 @@ class EpochTimer:
         self._earlier = spent or EpochTime()
         self.waited_seconds, self._count = self._earlier.waited_seconds, self._earlier.count
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> "EpochTimer":
         """Around the request for a batch."""
-        begin = time.perf_counter()
-        yield
-        self.waited_seconds += time.perf_counter() - begin
-        self._steps += 1
+        return self
+
+    def __enter__(self) -> None:
+        self._asked = time.perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.waited_seconds += time.perf_counter() - self._asked
+            self._steps += 1
 
     def add(self, count: int) -> None:
         """Counts the images or tokens of a batch, over all ranks."""
@@ -74,31 +76,36 @@ class EpochTimer:
 class AsyncLossReader:
     """Reads the running loss without a synchronisation: each step starts a copy, which is read once it has arrived.
 
-    On the CPU the reading is always the newest; on CUDA it may be a few steps old.
+    On the CPU there is nothing to wait for, and the reading is the newest; on CUDA it may be a few steps old.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._buffer = torch.zeros(2, dtype=torch.float64, pin_memory=self._cuda)
         self._event: Any = None
-        if self._cuda:
+        if device.type == "cuda":
+            self._buffer = torch.zeros(2, dtype=torch.float64, pin_memory=True)
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch annotates no part of it
         self._pending = False
+        self._on_cpu: tuple[Tensor, Tensor] | None = None  # read when it is asked for
         self._loss_sum, self._count = 0.0, 0.0
 
     def observe(self, loss_sum: Tensor, count: Tensor) -> None:
         """Takes an epoch's sum of losses and number of images (or tokens) so far, 0-dim tensors on the device."""
+        if self._event is None:
+            self._on_cpu = loss_sum, count
+            return
         self._read()
         if self._pending:
             return
         self._buffer.copy_(torch.stack([loss_sum, count]), non_blocking=True)
-        if self._event is not None:
-            self._event.record()
+        self._event.record()
         self._pending = True
         self._read()
 
     def _read(self) -> None:
-        if self._pending and (self._event is None or self._event.query()):
+        if self._on_cpu is not None:
+            self._loss_sum, self._count = self._on_cpu[0].item(), self._on_cpu[1].item()
+            self._on_cpu = None
+        elif self._pending and self._event.query():
             self._loss_sum, self._count = self._buffer.tolist()
             self._pending = False
 
@@ -108,6 +115,7 @@ class AsyncLossReader:
 
     def loss(self) -> float | None:
         """Mean loss of the epoch so far on this rank; None before the first reading."""
+        self._read()
         return self._loss_sum / self._count if self._count else None
 
 

@@ -144,6 +144,7 @@ class Trainer:
         """The rest of an epoch from the current step on; returns this rank's totals over the complete epoch."""
         heartbeat, consensus, state = self.context.heartbeat, self._consensus, self.state
         totals = self._totals_so_far()
+        loss_sum, count = totals[0], totals[-1]  # which change with the totals
         first = state.step % self.task.info.steps_per_epoch
         with self.task.batches(epoch, first) as batches:
             for _ in range(first, self.task.info.steps_per_epoch):
@@ -171,7 +172,7 @@ class Trainer:
                 if self._tracker is not None:
                     self._tracker.observe()
 
-                self._loss_reader.observe(totals[0], totals[-1])
+                self._loss_reader.observe(loss_sum, count)
                 if self.context.is_main and timer.due():
                     show(self._progress(epoch, timer, self._loss_reader.loss()))
         consensus.settle()

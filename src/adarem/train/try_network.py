@@ -71,7 +71,7 @@ def _pass_images(config: RunConfig, network: nn.Module, batch: int, device: torc
         except Exception as e:
             word = "an image" if images == 1 else f"{images} images"
             raise UserError(
-                f"{name}: does not take {word} of {side} x {side} px ({first_line(e)}); {_remedy(e, key)}"
+                f"{name}: does not take {word} of {side} x {side} px ({first_line(e)}); {_remedy(config, e, key)}"
             ) from None
         _check_output(name, output, [images, d.num_classes], "images, classes", "num_classes")
         assert isinstance(output, Tensor)
@@ -123,8 +123,10 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
-def _remedy(error: Exception, key: str) -> str:
+def _remedy(config: RunConfig, error: Exception, key: str) -> str:
     if "more than 1 value per channel" in str(error):  # BatchNorm of one image on a map of one pixel
+        if config.scale.micro_batch_size is not None:
+            return f"raise scale.micro_batch_size or {key}"
         return f"raise scale.global_batch_size, start fewer ranks, or raise {key}"
     return f"take another network, or another {key}"
 

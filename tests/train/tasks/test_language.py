@@ -15,9 +15,11 @@ from adarem.run import exitcodes
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.identity import config_hash
 from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.train import _build
+from tests.support.accumulation import difference, train_steps
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
@@ -179,6 +181,27 @@ def test_two_ranks_take_the_step_of_one_dropout_included_and_may_take_over_withi
     assert [m["loss"] for m in one.metrics()] == pytest.approx([m["loss"] for m in two.metrics()], rel=1e-4)
     assert [m["tokens"] for m in one.metrics()] == [m["tokens"] for m in two.metrics()]
     assert one.result()["perplexity"] == pytest.approx(two.result()["perplexity"], rel=1e-4)
+
+
+def test_columns_in_parts_take_the_step_of_all_dropout_and_averaging_included(text_run: Callable[..., Path]) -> None:
+    """To float64's rounding, and no other run for it: the state is carried column by column."""
+    settings = ("optimizer=adarem", "model.average_after=1", "train.clip_grad_norm=0.1")
+    complete = text_run(*settings, folder="complete")
+    expected = train_steps(complete, torch.float64)
+    for micro in (2, 1):
+        parts = text_run(*settings, f"scale.micro_batch_size={micro}", folder=f"parts{micro}")
+        assert difference(train_steps(parts, torch.float64), expected) < 1e-12
+        assert parts.name == complete.name and config_hash(RunDir(parts).config()) == config_hash(
+            RunDir(complete).config()
+        )
+
+
+def test_a_run_in_parts_is_interrupted_and_resumed(text_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
+    settings = ("optimizer=adarem", "scale.micro_batch_size=2")
+    complete, broken = (RunDir(text_run(*settings, folder=name)) for name in ("complete", "broken"))
+    assert run_here(complete.path) == 0
+    assert run_here(broken.path, StopAtStep(2)) == 75 and run_here(broken.path) == 0
+    assert_same_bits(final_state(complete), final_state(broken))
 
 
 def test_it_learns_a_tiny_text_by_heart(

@@ -16,6 +16,7 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.windows import WindowTask
+from tests.support.accumulation import difference, train_steps
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
 
 ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
@@ -160,6 +161,13 @@ def make_lm(vocabulary, context):
     assert context == 10
     return Lm(vocabulary)
 """
+
+
+def test_windows_in_parts_take_the_step_of_all(window_run: Callable[..., Path]) -> None:
+    settings = ("optimizer=adamw", "model.dropout=0", "train.clip_grad_norm=0.1")
+    expected = train_steps(window_run(*settings, folder="complete"), torch.float64)
+    parts = train_steps(window_run(*settings, "scale.micro_batch_size=2", folder="parts"), torch.float64)
+    assert difference(parts, expected) < 1e-9  # AdamW divides by the gradient's size
 
 
 def test_a_language_model_of_a_users_own_learns(

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
@@ -48,11 +48,6 @@ class StopCode(IntEnum):
     NOT_FINITE = 2
 
 
-class _Exchange(NamedTuple):
-    work: dist.Work
-    code: torch.Tensor
-
-
 class StopConsensus:
     """Ranks agree on a code one step late, so that no rank waits for another because of it.
 
@@ -66,23 +61,25 @@ class StopConsensus:
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)
             self._group = group
-        self._pending: _Exchange | None = None
+        self._code = torch.zeros(1, dtype=torch.int64)  # handed in, and once it has travelled the largest
+        self._options = dist.AllreduceOptions()
+        self._options.reduceOp, self._options.asyncOp = dist.ReduceOp.MAX, True
+        self._pending: dist.Work | None = None
 
     def exchange(self, code: StopCode) -> StopCode:
         """Hands in this rank's code; with one rank, it is the result."""
         if self._group is None:
             return code
         agreed = self.settle()
-        tensor = torch.tensor([int(code)])
-        work = dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        assert work is not None
-        self._pending = _Exchange(work, tensor)
+        self._code.fill_(int(code))
+        # Not dist.all_reduce: its checks and logging take longer than the rest of the exchange on the host.
+        self._pending = self._group.allreduce([self._code], self._options)
         return agreed
 
     def settle(self) -> StopCode:
         """The result of the last exchange; afterwards none is pending."""
         if self._pending is None:
             return StopCode.CONTINUE
-        self._pending.work.wait()
-        code, self._pending = StopCode(int(self._pending.code)), None
-        return code
+        self._pending.wait()
+        self._pending = None
+        return StopCode(int(self._code.item()))

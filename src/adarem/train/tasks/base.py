@@ -1,7 +1,7 @@
 """What the trainer asks of a task. It knows nothing else of images or words."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -118,7 +118,12 @@ class Task(Protocol):
         ...
 
 
-def autocast(config: RunConfig, context: RankContext) -> torch.autocast:
+_AS_IT_IS = nullcontext()
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(config: RunConfig, context: RankContext) -> AbstractContextManager[object]:
     """The config's precision, as a context manager."""
-    precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.scale.precision]
-    return torch.autocast(context.device.type, dtype=precision, enabled=precision is not None)
+    if config.scale.precision == "fp32":
+        return _AS_IT_IS
+    return torch.autocast(context.device.type, dtype=_AUTOCAST[config.scale.precision])
