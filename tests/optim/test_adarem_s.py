@@ -80,6 +80,36 @@ def test_parameters_without_gradient_stay_put_and_count(flags: dict[str, bool], 
             assert norm(a, b, frozen) == pytest.approx(radius, rel=1e-14)
 
 
+@implementations
+def test_what_rounding_makes_longer_than_the_sphere_leaves_the_others_their_length(flags: dict[str, bool]) -> None:
+    """In bfloat16 a large parameter without gradient may be longer than the radius, by rounding."""
+    torch.manual_seed(0)
+    large = torch.full((300,), 1.004, dtype=torch.bfloat16, requires_grad=True)
+    small = torch.full((2,), 0.01, dtype=torch.bfloat16, requires_grad=True)
+    optimizer = AdaRemS([{"params": [large, small], "spherical": True}], lr=1e-6, **flags)
+    small.grad = torch.ones_like(small)
+    optimizer.step()
+    with torch.no_grad():
+        large.mul_(1.01)
+    optimizer.step()
+    assert norm(small) == pytest.approx(0.01 * 2**0.5, rel=0.01)
+
+
+@implementations
+@pytest.mark.parametrize("lr", [torch.tensor([[0.125]]), torch.tensor(0.125, dtype=torch.float16)], ids=repr)
+def test_tensor_rates_of_any_shape_and_type(flags: dict[str, bool], lr: Tensor) -> None:
+    ends = []
+    for rate in (lr, 0.125):
+        torch.manual_seed(0)
+        p = torch.randn(4, 3, requires_grad=True)
+        optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=rate, weight_decay=0.01, **flags)
+        for _ in range(3):
+            p.grad = torch.randn_like(p)
+            optimizer.step()
+        ends.append(p.detach())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("bad", [0.0, math.nan, math.inf])
 def test_what_has_no_direction_is_refused(bad: float) -> None:
     good, p = torch.ones(3, requires_grad=True), torch.full((2, 2), bad, requires_grad=True)
@@ -133,6 +163,19 @@ def test_given_radius_moves_the_start_and_a_resumed_run_keeps_its_bits() -> None
     assert torch.equal(p, q)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert torch.equal(optimizer.state[p]["alpha"], resumed.state[q]["alpha"])
+
+
+def test_a_resumed_run_keeps_its_bits_where_some_parameters_wait() -> None:
+    torch.manual_seed(0)
+    params = [torch.randn(n, dtype=torch.float64, requires_grad=True) for n in (1200, 7, 100_000)]
+    optimizer = AdaRemS([{"params": params, "spherical": True}], lr=0.1, radius=2.0)
+    for step in range(20):
+        for i, p in enumerate(params):
+            p.grad = torch.randn_like(p) if step % 3 != i else None
+        optimizer.step()
+        copies = [p.detach().clone().requires_grad_() for p in params]
+        AdaRemS([{"params": copies, "spherical": True}], lr=0.1, radius=2.0)
+        assert all(map(torch.equal, params, copies))
 
 
 def test_radius_is_that_of_the_weights_at_the_first_step() -> None:

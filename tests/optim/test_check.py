@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +102,11 @@ def entry(key: str, value: Tensor) -> Callable[[AdaRem], None]:
     return change
 
 
+def inference(*shape: int) -> Tensor:
+    with torch.inference_mode():
+        return torch.zeros(shape)
+
+
 FAULTS: dict[str, tuple[Callable[[AdaRem], None], str]] = {
     "converted parameter": (convert, r"call optimizer.load_state_dict\(optimizer.state_dict\(\)\)"),
     "reshaped parameter": (
@@ -119,6 +125,12 @@ FAULTS: dict[str, tuple[Callable[[AdaRem], None], str]] = {
     "maximum of another type": (entry("exp_avg_max", torch.tensor(1, dtype=torch.int32)), "exp_avg_max .*torch.int32"),
     "maximum with dimensions": (entry("exp_avg_max", torch.ones(1)), r"exp_avg_max .* has shape \(1,\)"),
     "step with dimensions": (entry("step", torch.ones(2)), r"step of parameter 0 of the group has shape \(2,\)"),
+    "step that is none": (lambda o: o.state[second(o)].update(step=None), "step of parameter 0 of the group is None"),
+    "sparse step": (entry("step", torch.ones(()).to_sparse()), "step of parameter 0 .* is torch.sparse_coo"),
+    "m of an inference": (
+        lambda o: o.state[second(o)].update(exp_avg=inference(4, 3)),
+        "exp_avg of parameter 0 of the group is an inference tensor",
+    ),
     "sparse m": (entry("exp_avg", torch.zeros(4, 3).to_sparse()), "exp_avg of parameter 0 .* is torch.sparse_coo"),
 }
 
@@ -157,7 +169,7 @@ def test_faulty_spheres_are_refused(flags: dict[str, bool], key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("decay_every", value) for value in (0, -1, 2.5, True, math.nan)),
+        *(("decay_every", value) for value in (0, -1, 2.5, True, math.nan, 2**64)),
         *(("beta", value) for value in (-0.1, 1.5, math.nan)),
         *(("lam", value) for value in (-0.1, 1.5, math.nan)),
         *((key, value) for key in ("lr", "weight_decay", "eps") for value in (-1.0, math.inf, math.nan)),
@@ -175,6 +187,14 @@ def test_settings_changed_later_are_refused_as_at_construction(flags: dict[str, 
     with pytest.raises(ValueError) as raised:
         optimizer.step()
     assert str(raised.value) == str(expected.value)
+
+
+@implementations
+def test_groups_put_in_by_hand_lack_settings(flags: dict[str, bool]) -> None:
+    optimizer = trained(flags)
+    optimizer.param_groups.append({"params": [nn.Parameter(torch.ones(2))], "lr": 0.1})
+    with pytest.raises(ValueError, match="a param group has no beta, .*: add groups by add_param_group"):
+        optimizer.step()
 
 
 @implementations
@@ -222,10 +242,10 @@ def test_counts_of_any_type_go_on(flags: dict[str, bool], step: Any) -> None:
 
 @implementations
 def test_counts_that_are_none_are_refused(flags: dict[str, bool]) -> None:
-    for value in (math.nan, -1.0, math.inf):
+    for value in (math.nan, -1.0, math.inf, 2.0**70):
         optimizer = trained(flags)
         optimizer.state[second(optimizer, 1)]["step"].fill_(value)
-        with pytest.raises(ValueError, match=f"Invalid step value: {value}"):
+        with pytest.raises(ValueError, match=re.escape(f"Invalid step value: {value}")):
             optimizer.step()
 
 

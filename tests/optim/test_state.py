@@ -80,11 +80,18 @@ def test_a_schedule_in_numpy_leaves_the_state_loadable() -> None:
     saved_and_loaded(optimizer.state_dict())
 
 
-@pytest.mark.parametrize("value", ["0.1", [0.1], np.array([0.1]), None])
+@pytest.mark.parametrize("value", ["0.1", [0.1], np.array([0.1]), None, True])
 @pytest.mark.parametrize("key", ["lr", "beta", "lam", "eps", "weight_decay"])
 def test_what_is_no_number_is_refused(key: str, value: object) -> None:
     with pytest.raises(TypeError, match=f"{key} must be a float, but got"):
         AdaRem([torch.ones(1, requires_grad=True)], **{key: value})
+
+
+@pytest.mark.parametrize("lr", [torch.tensor(1j), torch.tensor([0.1]).to_sparse()])
+def test_a_rate_that_is_no_real_tensor_is_refused(lr: Tensor) -> None:
+    with pytest.raises(TypeError, match="Tensor lr must be real and dense") as raised:
+        AdaRem([torch.ones(1, requires_grad=True)], lr=lr)
+    assert "\n" not in str(raised.value)
 
 
 # ---- the defaults of λ -----------------------------------------------------------------------------------------------

@@ -358,6 +358,8 @@ class AdaRem(Optimizer):
 
     def _check_changed_group(self, group: dict[str, Any]) -> None:
         """Raises as at construction for a setting that was changed since; a tensor lr is read where that is free."""
+        if lacking := self.defaults.keys() - group.keys():
+            raise ValueError(f"a param group has no {', '.join(sorted(lacking))}: add groups by add_param_group")
         kept.make_plain(group, self.defaults)
         group["decay_every"] = kept.resolved(group["decay_every"])
         lr = group["lr"]

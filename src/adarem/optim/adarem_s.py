@@ -14,7 +14,7 @@ from torch.optim.optimizer import ParamsT
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
 from adarem.optim.check import check_step
-from adarem.optim.state import Group
+from adarem.optim.state import Group, check_number
 from adarem.optim.step import Memory, Scalars, StepSettings, StepTensors, choose, rates, real_views, wide_dtype
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
@@ -119,8 +119,10 @@ class AdaRemS(AdaRem):
             if not isinstance(group[key], bool):
                 raise ValueError(f"Invalid {key} value: {group[key]}")
         radius = group["radius"]
-        if radius is not None and not 0.0 < radius < math.inf:
-            raise ValueError(f"Invalid radius value: {radius}")
+        if radius is not None:
+            check_number("radius", radius)
+            if not 0.0 < radius < math.inf:
+                raise ValueError(f"Invalid radius value: {radius}")
         if group["spherical"] and group["slr"]:
             _check_decay(group["lr"], group["weight_decay"])
 
@@ -159,7 +161,8 @@ class AdaRemS(AdaRem):
             self._set(p, "radius", torch.full_like(alpha, group["radius"]))
             self._set(p, "alpha", alpha.clone())
             # A resumed run builds its optimizer on weights that are there already; they must keep their bits.
-            if abs(alpha.item() - 1) > 4 * torch.finfo(p.dtype).eps:
+            # In float64 the norm of many elements is not exact to a few roundings.
+            if abs(alpha.item() - 1) > max(4 * torch.finfo(p.dtype).eps, 1e-12):
                 sharded.local_part(p).div_(alpha)
 
     def _set(self, p: Tensor, key: str, value: Tensor) -> None:
@@ -260,7 +263,9 @@ class AdaRemS(AdaRem):
         radius: Tensor = self.state[params[0]]["radius"]
         idle = [p for p in group["params"] if p.grad is None and p.numel()]
         if idle:  # they lie on the sphere too, but a step does not touch a parameter without gradient
-            radius = (radius.square() - norm(idle).to(radius.device).square()).sqrt()
+            rest = radius.square() - norm(idle).to(radius.device).square()
+            # By rounding, in 16 bits, the idle ones alone may be longer than the radius: the others keep their length.
+            radius = torch.where(rest > 0, rest, norm(params).to(radius.device).square()).sqrt()
         return [radius]
 
 
@@ -316,7 +321,8 @@ def _step_and_project(
         alphas = [a.clone() for a in sphere.alphas]  # Algorithm 2 has no alpha: leave it
         _project(tensors.params, sphere._replace(alphas=alphas), 1.0, foreach, settings.differentiable)
         return
-    decay = 1 - settings.lr * settings.weight_decay
+    (lr,) = rates(settings, 1)
+    decay = 1 - lr * settings.weight_decay
     lrs = _sphere_rates(settings, sphere.alphas)
     adarem_step(tensors, settings._replace(weight_decay=0.0), lrs)  # the sphere's learning rate contains the decay
     _project(tensors.params, sphere, decay, foreach, settings.differentiable)

@@ -149,7 +149,7 @@ def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequen
         and set(map(_dtype_of, chain(*scalars))) <= wide
         and not any(map(Tensor.dim, chain(maxima, *counts, *scalars)))
         and not any(map(Tensor.is_neg, chain(params, grads, exp_avgs)))
-        and not any(map(Tensor.is_inference, params))
+        and not any(map(Tensor.is_inference, chain(params, exp_avgs)))
     )
 
 
@@ -276,6 +276,10 @@ def _look_at(
             )
         if key == "exp_avg":
             _check_kind(f"exp_avg of {name}", x, settings, spread)
+        elif x.layout != torch.strided:
+            raise RuntimeError(
+                f"{key} of {name} is {x.layout}, where a dense tensor is needed: convert it with to_dense()"
+            )
     held = [_Named(name, p, True), _Named(f"the gradient of {name}", grad, settings.grad_scale is not None)]
     held += [_Named(f"{key} of {name}", x, key != "radius") for key, x in state.items()]
     return [x for x in held if _in_memory(x, settings)]

@@ -40,10 +40,11 @@ def check_settings(group: Group) -> None:
     lr = group["lr"]
     if isinstance(lr, Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
+    if isinstance(lr, Tensor) and (lr.is_complex() or lr.layout != torch.strided):
+        raise TypeError(f"Tensor lr must be real and dense, but got {lr.dtype} of layout {lr.layout}")
     for key in ("lr", "beta", "lam", "eps", "weight_decay"):
-        number = isinstance(group[key], int | float) and not isinstance(group[key], bool)
-        if not number and not (key == "lr" and isinstance(lr, Tensor)):
-            raise TypeError(f"{key} must be a float, but got {torch.typename(group[key])}")
+        if not (key == "lr" and isinstance(lr, Tensor)):
+            check_number(key, group[key])
     for key, name in (("lr", "learning rate"), ("weight_decay", "weight_decay value"), ("eps", "epsilon value")):
         if not 0.0 <= group[key] < math.inf:
             raise ValueError(f"Invalid {name}: {group[key]}")
@@ -52,7 +53,7 @@ def check_settings(group: Group) -> None:
             raise ValueError(f"Invalid {key} value: {group[key]}")
     for key in ("decay_every", "counted_every"):
         every = group.get(key, 1)
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        if isinstance(every, bool) or not isinstance(every, int) or not 1 <= every < 1 << 63:  # kernels have 64 bits
             raise ValueError(f"Invalid {key} value: {every}")
     if group["scope"] not in ("tensor", "model"):
         raise ValueError(f"Invalid scope value: {group['scope']}")
@@ -60,6 +61,12 @@ def check_settings(group: Group) -> None:
         raise RuntimeError("`fused` does not support `differentiable`")
     if group["fused"] and group["foreach"]:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+
+
+def check_number(key: str, value: object) -> None:
+    """Raises TypeError for what is no number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{key} must be a float, but got {torch.typename(value)}")
 
 
 def resolved(decay_every: int | None) -> int:
@@ -90,7 +97,8 @@ def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
     kept = isinstance(count, Tensor) and count.dtype in (torch.float32, torch.float64)
     if kept and group["fused"]:
         kept = count.dtype == torch.float32 and count.device == p.device
-    countable = not isinstance(count, Tensor) or (count.numel() == 1 and not count.is_complex())
+    number = isinstance(count, int | float)
+    countable = number or (isinstance(count, Tensor) and count.numel() == 1 and not count.is_complex())
     if countable and not kept:
         count = state[key] = new_count(float(count), p, group)
     return count
@@ -127,7 +135,7 @@ def loadable(saved: StateDict, groups: list[Group], state: Mapping[Tensor, State
         merged.update((k, own[k]) for k in _SETTINGS_OF_SPHERE if k in own and k not in theirs)
         new_groups.append(merged)
         names = own.get("param_names") or [None] * len(own["params"])
-        on_spheres = "radius" in own  # a group of AdaRemS
+        on_spheres = all(key in own for key in _SETTINGS_OF_SPHERE)  # a group of AdaRemS
         for i, p, name in zip(theirs["params"], own["params"], names, strict=True):
             of_p = new_state.get(i) or {}
             where = f"parameter {index}" + (f" ({name})" if name else "")

@@ -1,6 +1,5 @@
 """What one step of AdaRem or AdaRem-S reads, and what its implementations have in common."""
 
-import math
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -94,16 +93,19 @@ def coefficients(tensors: StepTensors, settings: StepSettings) -> Scalars:
         return [lam ** (offset + torch.div(step, every, rounding_mode="floor")) for step, offset in counts]
     numbers = [(step.item(), offset.item()) for step, offset in counts]
     for number in set(numbers):
-        if not (0 <= number[0] < math.inf and math.isfinite(number[1])):
+        if not (0 <= number[0] < 9e18 and abs(number[1]) < 9e18):  # kernels count in 64 bits
             raise ValueError(f"Invalid step value: {number[0]}, or decay_offset: {number[1]}")
     powers = {n: lam ** (int(n[1]) + int(n[0]) // every) for n in set(numbers)}  # mostly one for all
     return [powers[n] for n in numbers]
 
 
 def rates(settings: StepSettings, n: int) -> Scalars:
-    """The learning rate, once for each of ``n`` parameters."""
+    """The learning rate, once for each of ``n`` parameters: a float, or a 0-dim tensor of 32 bits at least."""
     lr = settings.lr
-    return [lr.squeeze() if lr.dim() else lr] * n if isinstance(lr, Tensor) else [lr] * n
+    if isinstance(lr, Tensor):
+        lr = lr.squeeze() if lr.dim() else lr
+        lr = lr.float() if lr.element_size() < 4 else lr
+    return [lr] * n
 
 
 def abs_max(m: Tensor) -> Tensor:
