@@ -261,7 +261,11 @@ def _disturb(optimizer: Any, params: list[Any], draw: random.Random, numbers: An
 
     def alias() -> None:
         if p is not other and p.numel() and p.dtype == other.dtype and other.numel() >= p.numel():
-            p.data = other.detach().flatten()[: p.numel()].view(p.shape) if draw.random() < 0.5 else other.data[:]
+            p.data = (
+                other.detach().flatten()[: p.numel()].view(p.shape)
+                if draw.random() < 0.5
+                else other.data.view_as(other)
+            )
 
     def own_gradient() -> None:
         p.grad = p.detach() if draw.random() < 0.5 else p.grad
