@@ -464,3 +464,8 @@ def test_a_full_temporary_directory_is_named(place: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("CC", str(script(place, "echo 'fatal error: x.s: No space left on device' >&2; exit 1")))
     note = native.load(source(place)).note
     assert note.endswith(f"; free some in {place / 'temporary'}, or set TMPDIR to another folder")
+
+
+def test_signals_without_a_name_are_a_reason_too() -> None:
+    reasons = [native._reason(native._Done(-number, "", "")) for number in (9, 40)]
+    assert reasons == ["SIGKILL", "signal 40"]

@@ -223,7 +223,8 @@ def _try_out(built: Path, function: str) -> str:
 def _reason(done: _Done) -> str:
     """What a program said when it failed, on one line."""
     if done.code < 0:
-        return signal.Signals(-done.code).name
+        names = {known.value: known.name for known in signal.Signals}
+        return names.get(-done.code, f"signal {-done.code}")  # real-time ones have no name
     lines = [" ".join(line.split()) for line in f"{done.output}\n{done.errors}".splitlines() if line.strip()]
     errors = [line for line in lines if re.search("error|fatal", line, re.IGNORECASE)]
     return ([*errors, *lines[-1:], f"exit code {done.code}"])[0][:200]
