@@ -124,8 +124,9 @@ def compare(worst, recent, state, p, exact_state, exact):
 
     note("param", flat(p), flat(exact))
     if "exp_avg" in state:
-        note("exp_avg", flat(state["exp_avg"]), flat(exact_state["m"]))
-        note("max", [state["exp_avg_max"].item()], [exact_state["m"].abs().max().item()])
+        m = exact_state.get("m", torch.zeros_like(exact))  # the reference makes state at a parameter's first step
+        note("exp_avg", flat(state["exp_avg"]), flat(m))
+        note("max", [state["exp_avg_max"].item()], [m.abs().max().item()])
     if "alpha" in state:
         note("alpha", [state["alpha"].item()], [exact_state["alpha"].item()])
 
