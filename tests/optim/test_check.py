@@ -43,7 +43,7 @@ def refused(optimizer: AdaRem, error: type[Exception] | tuple[type[Exception], .
     """The step raises one line and changes neither parameters nor state."""
     params = [p for group in optimizer.param_groups for p in group["params"]]
     before = copy.deepcopy((params, optimizer.state_dict()["state"]))
-    with pytest.raises(error, match=match) as raised:
+    with pytest.raises(error, match=match or ".") as raised:
         optimizer.step()
     assert "\n" not in str(raised.value)
     after = (params, optimizer.state_dict()["state"])

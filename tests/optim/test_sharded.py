@@ -411,7 +411,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_one_process(world: int) -> None:
     # The strides have no divisor in common with the numbers of implementations, algorithms, layouts and ways.
     cases: list[Callable[[], None]] = [*every(world)[::17], *every_resume(world)[::41], *EDGES[:: 2 * world - 1]]

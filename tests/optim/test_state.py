@@ -209,6 +209,7 @@ def test_changed_decay_follows_the_reference(cls: type[AdaRem], flags: dict[str,
 
 
 @both
+@pytest.mark.slow
 @pytest.mark.parametrize("foreach", [False, True])
 def test_changed_decay_in_graphs(cls: type[AdaRem], foreach: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What torch.compile and CUDA graphs compute: the counts stay tensors."""
