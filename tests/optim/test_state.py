@@ -1,6 +1,7 @@
 """Settings as numpy's numbers, λ's count, and state dicts: what loads, and what is refused with nothing changed."""
 
 import copy
+import inspect
 import io
 import math
 import pickle
@@ -113,6 +114,7 @@ def test_lam_at_every_step_warns_once(cls: type[AdaRem], lam: float, steps: str)
     with pytest.warns(UserWarning, match="without decay_every") as caught:
         optimizer = build(cls, lam=lam)
     (warning,) = caught
+    assert warning.filename == inspect.getfile(build)  # the line that builds, not one of torch or of the optimizer
     text = str(warning.message)
     assert text.startswith(f"lam={lam} without decay_every: multiplied at every step") and f" after {steps}" in text
     assert "\n" not in text and "decay_every=1 as in Algorithm 1" in text

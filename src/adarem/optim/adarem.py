@@ -1,6 +1,5 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
-import warnings
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Literal, overload
@@ -151,7 +150,7 @@ class AdaRem(Optimizer):
         super().add_param_group(param_group)
         if given is None and settings["lam"] not in (0, 1) and not getattr(self, "_warned_of_decay", False):
             self._warned_of_decay = True
-            warnings.warn(kept.undecided(settings["lam"]), stacklevel=2)
+            kept.warn_of_every_step(settings["lam"])
 
     def _over_model(self, group: Group) -> str | None:  # the setting that takes a maximum or norm over parameters
         return "scope" if group["scope"] == "model" else None

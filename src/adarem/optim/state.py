@@ -1,6 +1,8 @@
 """Settings and state that a step relies on: plain numbers, the count of λ's powers, which state dicts may be loaded."""
 
+import inspect
 import math
+import warnings
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
@@ -74,13 +76,17 @@ def resolved(decay_every: int | None) -> int:
     return 1 if decay_every is None else decay_every
 
 
-def undecided(lam: float) -> str:
-    """The warning for a ``lam`` between 0 and 1 without ``decay_every``."""
+def warn_of_every_step(lam: float) -> None:
+    """Warns, at the line that builds the optimizer or adds the group, of a ``lam`` without ``decay_every``."""
     steps = math.ceil(math.log(0.5) / math.log(lam))
-    return (
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("torch.", "adarem.optim")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
         f"lam={lam} without decay_every: multiplied at every step, b's coefficient is 0.5 after {steps} "
         f"step{'s' if steps > 1 else ''}; give decay_every, the steps of an epoch as in the paper's experiments, or "
-        "decay_every=1 as in Algorithm 1"
+        "decay_every=1 as in Algorithm 1",
+        stacklevel=level,
     )
 
 
