@@ -156,7 +156,7 @@ def test_a_compiler_that_hangs(hangs: str, place: Path, monkeypatch: pytest.Monk
     loaded = native.load(source(place))
     assert loaded.library is None and (hangs == "reading" or "does not end; set a compiler" in loaded.note)
     if pid.exists():
-        end = time.monotonic() + 10
+        end = time.monotonic() + 120  # a bound for a defect, not a measure of speed
         while Path(f"/proc/{pid.read_text().strip()}/cmdline").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert time.monotonic() < end

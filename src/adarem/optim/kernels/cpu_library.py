@@ -18,7 +18,7 @@ _TUNING = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
 @functools.cache
 def find() -> native.Loaded:
     """The compiled kernels, or why there are none."""
-    # Where the processor cannot be told, the cache's files must run on any of its kind.
+    # Where the processor cannot be identified, the cache's files must run on any of its kind.
     tunings = [t for t in _TUNING if native.processor() or "-march=native" not in t]
     return native.load(
         native.Source(
