@@ -1,7 +1,6 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, Literal, overload
 
 import torch
@@ -22,13 +21,13 @@ from adarem.optim.step import (
     average_dtype,
     choose,
     coefficients,
+    dtype_of,
     rates,
     real_views,
 )
 
 __all__ = ["AdaRem", "adarem"]
 
-_dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 
@@ -253,7 +252,7 @@ class AdaRem(Optimizer):
             states = [self.state[p] for p in params]
         steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
         kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
-        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(_dtype_of, steps + offsets)) <= kinds:
+        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(dtype_of, steps + offsets)) <= kinds:
             steps, offsets = (
                 [kept.recounted(key, p, group, s) for p, s in zip(params, states, strict=True)]
                 for key in ("step", "decay_offset")

@@ -7,23 +7,22 @@ which raises in one line, or finds a mixture that works too.
 import functools
 import math
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import attrgetter, le
+from operator import le
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adarem.optim import compat, sharded
-from adarem.optim.step import Memory, StepSettings, StepTensors, average_dtype, wide_dtype
+from adarem.optim.step import Memory, StepSettings, StepTensors, average_dtype, dtype_of, wide_dtype
 
 FUSED_DEVICES = ("cpu", "cuda")
 _FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _DTYPES = (*_FUSED_DTYPES, torch.complex64, torch.complex128)
 _COUNTS = {torch.float32, torch.float64}
 
-_dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")
 
 # Addresses and extents whose memory was found to be there, and distinct: both follow from the numbers alone, but for a
 # storage that shrinks. That moves it, and an address that moved is looked up again.
@@ -142,11 +141,11 @@ def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequen
         and first.dtype in (_FUSED_DTYPES if fused else _DTYPES)
         and places == {first.get_device()}
         and set(map(Tensor.get_device, chain(*counts))) <= (places if fused else {*places, -1})
-        and set(map(_dtype_of, grads)) == {first.dtype}
-        and set(map(_dtype_of, exp_avgs)) == {average}
-        and set(map(_dtype_of, maxima)) == {average.to_real()}
-        and set(map(_dtype_of, chain(*counts))) <= count_dtypes
-        and set(map(_dtype_of, chain(*scalars))) <= wide
+        and set(map(dtype_of, grads)) == {first.dtype}
+        and set(map(dtype_of, exp_avgs)) == {average}
+        and set(map(dtype_of, maxima)) == {average.to_real()}
+        and set(map(dtype_of, chain(*counts))) <= count_dtypes
+        and set(map(dtype_of, chain(*scalars))) <= wide
         and not any(map(Tensor.dim, chain(maxima, *counts, *scalars)))
         and not any(map(Tensor.is_neg, chain(params, grads, exp_avgs)))
         and not any(map(Tensor.is_inference, chain(params, exp_avgs)))

@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from adarem.optim import compat
 
 Step = TypeVar("Step", bound=Callable[..., None])
+
+dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")  # to map over a list, at C's speed
 
 Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
 
