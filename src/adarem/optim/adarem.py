@@ -11,6 +11,7 @@ from adarem.optim import compat, sharded
 from adarem.optim import state as kept
 from adarem.optim.check import check_parameters, check_step
 from adarem.optim.chunks import Chunk, chunks, update_chunk
+from adarem.optim.recall import LastCheck
 from adarem.optim.state import Group, State
 from adarem.optim.step import (
     Memory,
@@ -92,6 +93,7 @@ class AdaRem(Optimizer):
 
     _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
     _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
+    _last_checks: tuple[LastCheck, ...] = ()  # one for each group
 
     def __init__(
         self,
@@ -241,8 +243,8 @@ class AdaRem(Optimizer):
         # An empty parameter has nothing to update, and the maximum of nothing does not exist.
         pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
         params = [p for p, _ in pairs]
-        states: list[State] = [self.state[p] for p in params if p in self.state]
-        if len(states) < len(params) or not all("exp_avg" in s and "decay_offset" in s for s in states):
+        states: list[State] = [s for s in map(self.state.get, params) if s is not None]
+        if len(states) < len(params) or not all(["exp_avg" in s and "decay_offset" in s for s in states]):
             self._check_before_first_step(group)
             for p in params:
                 if "exp_avg" not in self.state[p]:
@@ -325,13 +327,16 @@ class AdaRem(Optimizer):
                 self._check_changed_group(group)
             if group.get("counted_every") != group["decay_every"]:  # here, where torch.compile sees a new value
                 self._continue_decay(group)
+        if not compiling and len(self._last_checks) != len(self.param_groups):
+            self._last_checks = tuple(LastCheck() for _ in self.param_groups)
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
-        for group in self.param_groups:  # all of them before any is updated
+        for i, group in enumerate(self.param_groups):  # all of them before any is updated
             tensors = StepTensors([], [], [], [], [], [])
             has_complex = self._init_group(group, *tensors)
             settings = self._settings(group, has_complex)
             if not compiling:
-                settings = settings._replace(memory=self._check_tensors(group, tensors, settings))
+                memory = self._check_tensors(group, tensors, settings, self._last_checks[i])
+                settings = settings._replace(memory=memory)
             prepared.append((group, tensors, settings))
         model_maximum = self._model_maximum()
         for group, tensors, settings in prepared:
@@ -364,8 +369,8 @@ class AdaRem(Optimizer):
         costly = group["capturable"] or group["differentiable"] or isinstance(lr, Tensor) and not lr.is_cpu
         self._check_group({**group, "lr": 0.0} if costly and isinstance(lr, Tensor) and lr.numel() == 1 else group)
 
-    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
-        return check_step(tensors, settings, optimizer=type(self).__name__)
+    def _check_tensors(self, group: Group, tensors: StepTensors, settings: StepSettings, last: LastCheck) -> Memory:
+        return check_step(tensors, settings, optimizer=type(self).__name__, last=last)
 
     def _make_states(self) -> None:
         """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""

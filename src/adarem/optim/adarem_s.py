@@ -14,6 +14,7 @@ from torch.optim.optimizer import ParamsT
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
 from adarem.optim.check import check_step
+from adarem.optim.recall import LastCheck
 from adarem.optim.state import Group, check_number
 from adarem.optim.step import Memory, Scalars, StepSettings, StepTensors, choose, rates, real_views, wide_dtype
 
@@ -208,9 +209,8 @@ class AdaRemS(AdaRem):
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
         has_complex = super()._init_group(group, *lists)
         params = StepTensors(*lists).params
-        if group["spherical"]:
-            if any("radius" not in self.state[p] for p in params):
-                self._check_before_first_step(group)
+        if group["spherical"] and not all(["radius" in self.state[p] for p in params]):
+            self._check_before_first_step(group)
             self._fix_radii(group, params)
         return has_complex
 
@@ -250,11 +250,12 @@ class AdaRemS(AdaRem):
             alphas = [self.state[p]["alpha"] for p in params]
             adarems(tensors, settings, Sphere(alphas, self._radii(group, params), group["slr"]))
 
-    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
+    def _check_tensors(self, group: Group, tensors: StepTensors, settings: StepSettings, last: LastCheck) -> Memory:
         if not group["spherical"]:
-            return super()._check_tensors(group, tensors, settings)
-        alphas, radii = ([self.state[p][key] for p in tensors.params] for key in ("alpha", "radius"))
-        return check_step(tensors, settings, alphas, radii, group["sphere"] == "model", type(self).__name__)
+            return super()._check_tensors(group, tensors, settings, last)
+        states = [self.state[p] for p in tensors.params]
+        alphas, radii = ([s[key] for s in states] for key in ("alpha", "radius"))
+        return check_step(tensors, settings, alphas, radii, group["sphere"] == "model", type(self).__name__, last)
 
     def _radii(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """The radii that the step must bring ``params`` to: one for each, or one for all."""

@@ -133,12 +133,18 @@ void update(P* p, P* g, S* m, int64_t n, const Rates<S>& r, typename Int<S>::typ
     }
 }
 
-// Returns -1; or the first tensor whose count of steps is none, with nothing changed.
-template <class P, class S>
-int64_t step(const Args& a) {
+// The first tensor whose count of steps is none, or -1.
+int64_t refused_count(const Args& a) {
     for (int64_t t = 0; t < a.tensors; ++t) {
         if (!(*a.steps[t] >= 0 && *a.steps[t] < 9e18f && std::fabs(*a.offsets[t]) < 9e18f)) return t;
     }
+    return -1;
+}
+
+// Returns -1; or the first tensor whose count of steps is none, with nothing changed.
+template <class P, class S>
+int64_t step(const Args& a) {
+    if (const int64_t refused = refused_count(a); refused >= 0) return refused;
     const bool sphere = a.spheres > 0, slr = sphere && a.slr;
     std::vector<Rates<S>> rates(a.tensors);
     std::vector<int64_t> owner, first(a.tensors + 1);
@@ -241,6 +247,7 @@ extern "C" {
 int adarem_self_test() {
     return self_test<float, float>() | self_test<double, double>() | self_test<bf16, float>() | self_test<fp16, float>();
 }
+int64_t adarem_refused_count(const Args* a) { return refused_count(*a); }
 int64_t adarem_float32(const Args* a) { return step<float, float>(*a); }
 int64_t adarem_float64(const Args* a) { return step<double, double>(*a); }
 int64_t adarem_bfloat16(const Args* a) { return step<bf16, float>(*a); }
