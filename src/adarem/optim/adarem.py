@@ -22,7 +22,6 @@ from adarem.optim.step import (
     average_dtype,
     choose,
     coefficients,
-    dtype_of,
     rates,
     real_views,
 )
@@ -253,8 +252,7 @@ class AdaRem(Optimizer):
                     self.state[p]["decay_offset"] = kept.new_count(0.0, p, group)
             states = [self.state[p] for p in params]
         steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
-        kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
-        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(dtype_of, steps + offsets)) <= kinds:
+        if not kept.are_counts(steps + offsets, group):
             steps, offsets = (
                 [kept.recounted(key, p, group, s) for p, s in zip(params, states, strict=True)]
                 for key in ("step", "decay_offset")

@@ -122,10 +122,10 @@ def _glance(
     if len(groups) == 1 and len(radii) > 1 and radii[0] is radii[1]:
         radii = radii[:1]  # of all
     held = (*tensors, alphas, radii)
-    pointers = [addresses(xs) for xs in held]
-    if not _lie_apart(held, pointers, reaches):
+    starts = [addresses(xs) for xs in held]
+    if not _lie_apart(held, starts, reaches):
         return None
-    return Memory(tensors, groups, alike, numels, pointers[: len(tensors)])
+    return Memory(tensors, groups, alike, numels, [array("Q", xs) for xs in starts[: len(tensors)]])
 
 
 def _is_plain(kind: type[Tensor]) -> bool:
@@ -158,16 +158,16 @@ def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequen
 
 
 def _lie_apart(
-    lists: Sequence[Sequence[Tensor]], pointers: Sequence["array[int]"], reaches: Sequence["array[int]"]
+    lists: Sequence[Sequence[Tensor]], starts: Sequence[Sequence[int]], reaches: Sequence[Sequence[int]]
 ) -> bool:
     """Whether each tensor's storage has its elements, and no two tensors have one in common."""
     stops: list[int] = []
-    for i, (xs, starts) in enumerate(zip(lists, pointers, strict=True)):
-        own = reaches[i] if i < len(reaches) else [1] * len(xs)
-        if not all(starts) or not all(map(fits, xs, own)):
+    for i, (xs, own) in enumerate(zip(lists, starts, strict=True)):
+        reach = reaches[i] if i < len(reaches) else [1] * len(xs)
+        if not all(own) or not all(map(fits, xs, reach)):
             return False
-        stops += ends(starts, own, xs)
-    return Pieces.of(chain.from_iterable(pointers), stops) is not None
+        stops += ends(own, reach, xs)
+    return Pieces.of(chain.from_iterable(starts), stops) is not None
 
 
 # ---- one by one ------------------------------------------------------------------------------------------------------

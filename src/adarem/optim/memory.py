@@ -1,9 +1,8 @@
 """Where tensors lie in memory: how far they reach, what their storages hold, whether two of them overlap."""
 
 import functools
-from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from operator import add, le, mul
 from typing import NamedTuple
@@ -27,26 +26,18 @@ def fits(x: Tensor, reach: int) -> bool:
     return x.untyped_storage().nbytes() >= (x.storage_offset() + reach) * x.element_size()
 
 
-def addresses(xs: Iterable[Tensor]) -> "array[int]":
-    return array("Q", map(Tensor.data_ptr, xs))
+def addresses(xs: Iterable[Tensor]) -> list[int]:
+    return list(map(Tensor.data_ptr, xs))
 
 
-def ends(starts: Iterable[int], reaches: Iterable[int], xs: Iterable[Tensor]) -> "array[int]":
+def ends(starts: Iterable[int], reaches: Iterable[int], xs: Iterable[Tensor]) -> list[int]:
     """The first address after each of ``xs``, by the address where it starts and the elements that it reaches."""
-    return array("Q", map(add, starts, map(mul, reaches, map(Tensor.element_size, xs))))
+    return list(map(add, starts, map(mul, reaches, map(Tensor.element_size, xs))))
 
 
-class Storages(NamedTuple):
-    """Of some tensors: bytes of each one's storage, and where in it the tensor's first element is."""
-
-    nbytes: "array[int]"
-    offsets: "array[int]"
-
-    @classmethod
-    def of(cls, xs: Sequence[Tensor]) -> "Storages":
-        nbytes = map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, xs))
-        offset_of: Callable[[Tensor], int] = Tensor.storage_offset  # type: ignore[assignment]
-        return cls(array("Q", nbytes), array("q", map(offset_of, xs)))
+def storage_sizes(xs: Iterable[Tensor]) -> list[int]:
+    """Bytes of the storage of each."""
+    return list(map(torch.UntypedStorage.nbytes, map(Tensor.untyped_storage, xs)))
 
 
 class Pieces(NamedTuple):
@@ -62,7 +53,7 @@ class Pieces(NamedTuple):
         apart = all(map(le, pieces.ends, pieces.starts[1:]))  # each ends before the next starts
         return pieces if apart and all(pieces.starts[:1]) else None
 
-    def are_clear_of(self, starts: "array[int]", ends: "array[int]") -> bool:
+    def are_clear_of(self, starts: Sequence[int], ends: Sequence[int]) -> bool:
         """Whether none of other pieces overlaps one of these, or is nowhere."""
         later = list(map(bisect_right, repeat(self.starts), starts))  # index of the next piece of these
         ends_before, starts_after = [0, *self.ends], [*self.starts, 1 << 64]

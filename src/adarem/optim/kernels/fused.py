@@ -82,6 +82,7 @@ def fused_step(
         alphas, radii = (sphere.alphas, sphere.radii) if sphere else ([], [])
         one_sphere = len(radii) == 1 < len(alphas)
         memory = check_step(tensors, settings, alphas, radii, one_sphere)
+        settings = settings._replace(memory=memory)
     groups = memory.groups
     for chosen in groups:
         part, part_of_sphere = tensors, sphere
@@ -97,7 +98,7 @@ def fused_step(
         # The gradient is written too: a GradScaler's fused step leaves it unscaled.
         with _one_layout(part, settings.grad_scale is not None, memory.alike) as dense:
             if device == "cpu":
-                cpu.fused_step(dense, settings._replace(memory=memory), part_of_sphere)
+                cpu.fused_step(dense, settings, part_of_sphere)
             else:
                 from adarem.optim.kernels import triton_step
 
