@@ -1,6 +1,7 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Literal, overload
 
 import torch
@@ -9,7 +10,7 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
 from adarem.optim import state as kept
-from adarem.optim.check import check_parameters, check_step
+from adarem.optim.check import check_parameters, check_step, recall_step
 from adarem.optim.chunks import Chunk, chunks, update_chunk
 from adarem.optim.recall import LastCheck
 from adarem.optim.state import Group, State
@@ -30,6 +31,9 @@ __all__ = ["AdaRem", "adarem"]
 
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
+
+
+_ENTRIES = itemgetter("exp_avg", "exp_avg_max", "step", "decay_offset")  # in the order of StepTensors
 
 
 class AdaRem(Optimizer):
@@ -329,12 +333,7 @@ class AdaRem(Optimizer):
             self._last_checks = tuple(LastCheck() for _ in self.param_groups)
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
         for i, group in enumerate(self.param_groups):  # all of them before any is updated
-            tensors = StepTensors([], [], [], [], [], [])
-            has_complex = self._init_group(group, *tensors)
-            settings = self._settings(group, has_complex)
-            if not compiling:
-                memory = self._check_tensors(group, tensors, settings, self._last_checks[i])
-                settings = settings._replace(memory=memory)
+            tensors, settings = self._prepare(group, None if compiling else self._last_checks[i])
             prepared.append((group, tensors, settings))
         model_maximum = self._model_maximum()
         for group, tensors, settings in prepared:
@@ -342,6 +341,37 @@ class AdaRem(Optimizer):
                 settings = settings._replace(model_maximum=model_maximum)
             self._update(group, tensors, settings)
         return loss
+
+    def _prepare(self, group: Group, last: LastCheck | None) -> tuple[StepTensors, StepSettings]:
+        """What a step of the group reads, checked unless ``last`` is None; state that is missing is made."""
+        if last is not None and (memory := self._recall(group, last)) is not None:
+            has_complex = any(memory.tensors.params[alike[0]].is_complex() for alike in memory.groups)
+            settings = self._settings(group, has_complex and not group["fused"])
+            return memory.tensors, settings._replace(memory=memory)
+        tensors = StepTensors([], [], [], [], [], [])
+        has_complex = self._init_group(group, *tensors)
+        settings = self._settings(group, has_complex)
+        if last is not None:
+            settings = settings._replace(memory=self._check_tensors(group, tensors, settings, last))
+        return tensors, settings
+
+    def _recall(self, group: Group, last: LastCheck) -> Memory | None:
+        """What a check of the group finds, if nothing has changed since the last step that it looks at; else None."""
+        if not last.is_known or self._has_share or self._provisional:
+            return None
+        pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None]
+        params = [p for p, _ in pairs]
+        try:
+            entries = zip(*map(self._entries(group), map(self.state.get, params)), strict=True)
+            lists: list[Sequence[Tensor]] = [params, [grad for _, grad in pairs], *entries]
+        except (KeyError, TypeError):  # no state, or not all of it
+            return None
+        one_sphere = bool(group.get("spherical")) and group["sphere"] == "model"
+        return recall_step(lists, self._settings(group), one_sphere, last)
+
+    def _entries(self, group: Group) -> Callable[[Any], tuple[Tensor, ...]]:
+        """Takes the tensors that a step reads out of a parameter's state."""
+        return _ENTRIES
 
     def _continue_decay(self, group: Group) -> None:
         continued: Callable[..., None] = kept.continue_decay

@@ -5,6 +5,7 @@ Read downward as adarem.py: the class, the functional form, the three implementa
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from adarem.optim.state import Group, check_number
 from adarem.optim.step import Memory, Scalars, StepSettings, StepTensors, choose, rates, real_views, wide_dtype
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
+
+_ENTRIES_ON_SPHERE = itemgetter("exp_avg", "exp_avg_max", "step", "decay_offset", "alpha", "radius")
 
 
 class Sphere(NamedTuple):
@@ -249,6 +252,9 @@ class AdaRemS(AdaRem):
         elif params:
             alphas = [self.state[p]["alpha"] for p in params]
             adarems(tensors, settings, Sphere(alphas, self._radii(group, params), group["slr"]))
+
+    def _entries(self, group: Group) -> Callable[[Any], tuple[Tensor, ...]]:
+        return _ENTRIES_ON_SPHERE if group["spherical"] else super()._entries(group)
 
     def _check_tensors(self, group: Group, tensors: StepTensors, settings: StepSettings, last: LastCheck) -> Memory:
         if not group["spherical"]:

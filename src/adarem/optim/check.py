@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from adarem.optim import compat, sharded
-from adarem.optim.memory import Pieces, addresses, ends, extent, fits
-from adarem.optim.recall import LastCheck
+from adarem.optim.memory import Pieces, addresses, extent, fits, sizes
+from adarem.optim.recall import LastCheck, Purpose
 from adarem.optim.step import MOST_STEPS, Memory, StepSettings, StepTensors, average_dtype, dtype_of, wide_dtype
 
 FUSED_DEVICES = ("cpu", "cuda")
@@ -59,17 +59,42 @@ def check_step(
     if not tensors.params:
         return Memory(tensors)
     radii = radii if len(radii) != 1 else [radii[0]] * len(tensors.params)
-    faking = compat.fake_mode_is_active()
-    purpose = (settings.fused, settings.grad_scale is not None, settings.capturable, one_sphere, faking)
-    memory = last.recall(tensors, (alphas, radii), purpose) if last else None
-    if memory is None:
-        memory = _look(tensors, settings, alphas, radii, optimizer)
-        if settings.fused and one_sphere and len(memory.groups) > 1:
-            raise _unlike_on_one_sphere()
-        if last:
-            last.remember(memory, (alphas, radii), purpose)
+    memory = _look(tensors, settings, alphas, radii, optimizer)
+    if settings.fused and one_sphere and len(memory.groups) > 1:
+        raise _unlike_on_one_sphere()
     _check_counts(tensors.state_steps, tensors.decay_offsets, settings, memory)
+    if last:
+        last.remember(memory, (alphas, radii), _purpose(settings, one_sphere))
     return memory
+
+
+def recall_step(
+    lists: Sequence[Sequence[Tensor]], settings: StepSettings, one_sphere: bool, last: LastCheck
+) -> Memory | None:
+    """What :func:`check_step` finds, where the tensors are like those of the last step of their group; else None.
+
+    Args:
+        lists: those of :class:`StepTensors`, then alphas and radii of parameters on a sphere.
+
+    Raises:
+        RuntimeError, ValueError, AssertionError: as :func:`check_step`.
+    """
+    _check_scaling(settings)
+    memory = last.recall(lists, _purpose(settings, one_sphere))
+    if memory is not None:
+        _check_counts(memory.tensors.state_steps, memory.tensors.decay_offsets, settings, memory)
+    return memory
+
+
+def _purpose(settings: StepSettings, one_sphere: bool) -> Purpose:
+    return Purpose(
+        bool(settings.fused),
+        settings.grad_scale is not None,
+        settings.capturable,
+        settings.differentiable,
+        one_sphere,
+        compat.fake_mode_is_active(),
+    )
 
 
 def _look(
@@ -125,7 +150,7 @@ def _glance(
     starts = [addresses(xs) for xs in held]
     if not _lie_apart(held, starts, reaches):
         return None
-    return Memory(tensors, groups, alike, numels, [array("Q", xs) for xs in starts[: len(tensors)]])
+    return Memory(tensors, groups, alike, numels, starts[: len(tensors)])
 
 
 def _is_plain(kind: type[Tensor]) -> bool:
@@ -158,16 +183,16 @@ def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequen
 
 
 def _lie_apart(
-    lists: Sequence[Sequence[Tensor]], starts: Sequence[Sequence[int]], reaches: Sequence[Sequence[int]]
+    lists: Sequence[Sequence[Tensor]], starts: Sequence["array[int]"], reaches: Sequence["array[int]"]
 ) -> bool:
     """Whether each tensor's storage has its elements, and no two tensors have one in common."""
-    stops: list[int] = []
+    nbytes: list[int] = []
     for i, (xs, own) in enumerate(zip(lists, starts, strict=True)):
         reach = reaches[i] if i < len(reaches) else [1] * len(xs)
         if not all(own) or not all(map(fits, xs, reach)):
             return False
-        stops += ends(own, reach, xs)
-    return Pieces.of(chain.from_iterable(starts), stops) is not None
+        nbytes += sizes(reach, xs)
+    return Pieces.of([*chain(*starts)], nbytes) is not None
 
 
 # ---- one by one ------------------------------------------------------------------------------------------------------

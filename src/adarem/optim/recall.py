@@ -7,45 +7,59 @@ fraction of the time of a check.
 from array import array
 from collections.abc import Callable, Sequence
 from itertools import chain
+from operator import is_
 from typing import NamedTuple
 
 from torch import Tensor
 
 from adarem.optim import compat
-from adarem.optim.memory import Pieces, addresses, ends, extent, storage_sizes
+from adarem.optim.memory import Pieces, addresses, extent, sizes, storage_sizes
 from adarem.optim.step import Memory, StepTensors
 
 _LARGE = 3  # params, grads and exp_avgs; what follows is 0-dim
 
 
+class Purpose(NamedTuple):
+    """What the answer of a check depends on besides the tensors."""
+
+    fused: bool  # then 0-dim tensors are read by nothing but their addresses
+    scaled: bool  # whether the step writes the gradients too
+    capturable: bool
+    differentiable: bool
+    one_sphere: bool
+    faking: bool  # whether operations see FakeTensors only
+
+
 class _Found(NamedTuple):
-    purpose: tuple[object, ...]
-    guard: compat.TensorGuard  # types, shapes, strides and devices
+    purpose: Purpose
+    guards: "list[compat.TensorGuard]"  # types, shapes, strides and devices of each list
+    small: Sequence[Sequence[Tensor]]  # the 0-dim tensors that have no guard
     memory: Memory
-    starts: list[list[int]]  # addresses, list by list
-    storages: list[int]  # bytes, of the large tensors
-    offsets: list[int]  # of gradients in their storages
-    grad_reaches: list[int]
+    starts: "list[array[int]]"  # addresses, list by list
+    storages: "array[int]"  # bytes, of the large tensors
+    grad_offsets: "array[int]"  # in their storages
+    grad_bytes: "array[int]"
     others: Pieces  # of all but the gradients
 
 
 class LastCheck:
-    """Of one group. It keeps numbers and no tensors, so that what is replaced or moved away is freed as without it."""
+    """Of one group. It keeps numbers and no large tensors: what is replaced or moved away is freed as without it."""
 
     def __init__(self) -> None:
         self._found: _Found | None = None
         self._looked_at: tuple[object, ...] = ()
 
-    def recall(
-        self, tensors: StepTensors, scalars: Sequence[Sequence[Tensor]], purpose: tuple[object, ...]
-    ) -> Memory | None:
+    @property
+    def is_known(self) -> bool:
+        return self._found is not None
+
+    def recall(self, lists: Sequence[Sequence[Tensor]], purpose: Purpose) -> Memory | None:
         """What the last check found, if it would find that again; else None.
 
         Args:
-            scalars: lists of 0-dim tensors that the step reads besides ``tensors``, one for each parameter, or none.
-            purpose: the settings that a check's answer depends on.
+            lists: as :class:`StepTensors`, then 0-dim tensors that the step reads too, one for each parameter.
         """
-        found, lists = self._found, (*tensors, *scalars)
+        found = self._found
         if found is None or found.purpose != purpose or [*map(len, lists)] != [*map(len, found.starts)]:
             return None
         try:
@@ -53,25 +67,25 @@ class LastCheck:
         except (TypeError, NotImplementedError, RuntimeError):  # no tensor, or one without memory
             found = None
         self._found = found
-        return None if found is None else found.memory._replace(tensors=tensors)
+        return None if found is None else found.memory._replace(tensors=StepTensors._make(map(list, lists[:6])))
 
-    def remember(self, memory: Memory, scalars: Sequence[Sequence[Tensor]], purpose: tuple[object, ...]) -> None:
+    def remember(self, memory: Memory, scalars: Sequence[Sequence[Tensor]], purpose: Purpose) -> None:
         """Takes in what a check found, from the second time on that it finds the same: a first may be the last."""
-        lists = (*memory.tensors, *scalars)
+        lists = [xs for xs in (*memory.tensors, *scalars) if xs]
         seen = (purpose, addresses(lists[0]))
         again, self._looked_at = seen == self._looked_at, seen
+        self._found = None
         if not again or not memory.pointers:
             return
         starts = [addresses(xs) for xs in lists]
-        reaches = [[abs(extent(x.size(), x.stride())) for x in xs] for xs in lists]
-        stops = [ends(*of) for of in zip(starts, reaches, lists, strict=True)]
-        others = Pieces.of(*(chain(xs[0], *xs[2:]) for xs in (starts, stops)))
-        guard = compat.tensor_guard([*chain(*lists)]) if others else None
-        if others and guard:
-            storages = storage_sizes(chain(*lists[:_LARGE]))
-            self._found = _Found(
-                purpose, guard, memory, starts, storages, list(map(_offset, lists[1])), reaches[1], others
-            )
+        nbytes = [sizes([abs(extent(x.size(), x.stride())) for x in xs], xs) for xs in lists]
+        others = Pieces.of(*([*chain(xs[0], *xs[2:])] for xs in (starts, nbytes)))
+        guarded = lists[:_LARGE] if purpose.fused else lists
+        guards = [guard for xs in guarded if (guard := compat.tensor_guard(xs))]
+        if others and len(guards) == len(guarded):
+            small, storages = lists[len(guards) :], storage_sizes(chain(*lists[:_LARGE]))
+            offsets = array("q", list(map(_offset, lists[1])))
+            self._found = _Found(purpose, guards, small, memory, starts, storages, offsets, nbytes[1], others)
 
 
 _offset: Callable[[Tensor], int] = Tensor.storage_offset  # type: ignore[assignment]
@@ -79,19 +93,25 @@ _offset: Callable[[Tensor], int] = Tensor.storage_offset  # type: ignore[assignm
 
 def _compare(found: _Found, lists: Sequence[Sequence[Tensor]]) -> _Found | None:
     """What is found of tensors that are like those of before and lie as apart from each other; else None."""
-    before, starts = found.starts, [addresses(xs) for xs in lists]  # raises for what no guard can look at
-    if not compat.are_as_guarded(found.guard, [*chain(*lists)]):
-        return None
-    # A storage that shrinks moves; but then another time, perhaps to where it was.
+    before, starts = found.starts, []
+    for xs, guard in zip(lists, found.guards, strict=False):  # list by list, which stays in the processor's cache
+        starts.append(addresses(xs))  # raises for what no guard can look at
+        if not compat.are_as_guarded(guard, xs):
+            return None
+    for xs, same in zip(lists[len(found.guards) :], found.small, strict=True):
+        starts.append(addresses(xs))
+        if not all(map(is_, xs, same)):
+            return None
+    # A storage that shrinks moves; but when it moves twice, perhaps to where it was.
     if storage_sizes(chain(*lists[:_LARGE])) != found.storages:
         return None
     if starts == before:
         return found
-    if starts[0] != before[0] or starts[2:] != before[2:] or list(map(_offset, lists[1])) != found.offsets:
+    grads = starts[1]
+    if [starts[0], *starts[2:]] != [before[0], *before[2:]] or array("q", map(_offset, lists[1])) != found.grad_offsets:
         return None
-    stops = ends(starts[1], found.grad_reaches, lists[1])
-    if Pieces.of(starts[1], stops) is None or not found.others.are_clear_of(starts[1], stops):
+    written = found.purpose.scaled  # else gradients may share memory with each other
+    if written and Pieces.of(grads, found.grad_bytes) is None or not found.others.are_clear_of(grads, found.grad_bytes):
         return None
-    pointers = list(found.memory.pointers)
-    pointers[1] = array("Q", starts[1])
+    pointers = [*found.memory.pointers[:1], grads, *found.memory.pointers[2:]]
     return found._replace(starts=starts, memory=found.memory._replace(pointers=pointers))

@@ -2,7 +2,6 @@
 
 import ctypes
 from array import array
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,10 +30,6 @@ class _Args(ctypes.Structure):
     ]
 
 
-def _pointers(tensors: Sequence[Tensor]) -> "array[int]":
-    return array("Q", addresses(tensors))
-
-
 def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None) -> None:
     """One step over CPU tensors of one type and layout; with ``sphere`` a step on it."""
     # Reading a CPU tensor on the host costs nothing.
@@ -42,7 +37,7 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         return
     memory = settings.memory
     known = memory is not None and memory.tensors is tensors and len(memory.pointers) > 0
-    pointers = memory.pointers if memory and known else [_pointers(xs) for xs in tensors]
+    pointers = memory.pointers if memory and known else [addresses(xs) for xs in tensors]
     numels = memory.numels if memory and known else array("q", map(Tensor.numel, tensors.params))
     params, grads, exp_avgs, maxima, steps, offsets = pointers
     shared = settings.model_maximum
@@ -56,8 +51,8 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         "maxima": maxima,
         "steps": steps,
         "offsets": offsets,
-        "alphas": _pointers(sphere.alphas if sphere else []),
-        "radii": _pointers(sphere.radii if sphere else []),
+        "alphas": addresses(sphere.alphas if sphere else []),
+        "radii": addresses(sphere.radii if sphere else []),
     }
     args = _Args(
         tensors=len(tensors.params),
