@@ -42,7 +42,7 @@ def storage_sizes(xs: Iterable[Tensor]) -> "array[int]":
 
 
 class Pieces(NamedTuple):
-    """Pieces of memory, no two of which overlap, in order; arrays, since lists of numbers are scattered in memory."""
+    """Pieces of memory, no two of which overlap, in order."""
 
     starts: "array[int]"
     ends: "array[int]"
@@ -53,13 +53,14 @@ class Pieces(NamedTuple):
         first, after = sorted(starts), sorted(map(add, starts, nbytes))
         if not all(first[:1]) or not all(map(le, after, first[1:])):  # each ends before the next starts
             return None
-        return cls(array("Q", [*first, (1 << 64) - 1]), array("Q", [0, *after]))
+        return cls(array("Q", first), array("Q", after))
 
-    def are_clear_of(self, starts: Sequence[int], nbytes: Sequence[int]) -> bool:
+    def are_clear_of(self, starts: "array[int]", nbytes: "array[int]") -> bool:
         """Whether none of other pieces overlaps one of these, or is nowhere."""
         later = list(map(bisect_right, repeat(self.starts), starts))  # index of the next piece of these
+        ends_before, next_starts = [0, *self.ends], [*self.starts, 1 << 64]
         return (
             all(starts)
-            and all(map(le, map(self.ends.__getitem__, later), starts))
-            and all(map(le, map(add, starts, nbytes), map(self.starts.__getitem__, later)))
+            and all(map(le, map(ends_before.__getitem__, later), starts))
+            and all(map(le, map(add, starts, nbytes), map(next_starts.__getitem__, later)))
         )

@@ -110,8 +110,18 @@ def _compare(found: _Found, lists: Sequence[Sequence[Tensor]]) -> _Found | None:
     grads = starts[1]
     if [starts[0], *starts[2:]] != [before[0], *before[2:]] or array("q", map(_offset, lists[1])) != found.grad_offsets:
         return None
-    written = found.purpose.scaled  # else gradients may share memory with each other
-    if written and Pieces.of(grads, found.grad_bytes) is None or not found.others.are_clear_of(grads, found.grad_bytes):
+    if found.purpose.scaled and Pieces.of(grads, found.grad_bytes) is None:  # else they may share with each other
+        return None
+    if not _are_clear(found, lists[0][0], grads):
         return None
     pointers = [*found.memory.pointers[:1], grads, *found.memory.pointers[2:]]
     return found._replace(starts=starts, memory=found.memory._replace(pointers=pointers))
+
+
+def _are_clear(found: _Found, param: Tensor, grads: "array[int]") -> bool:
+    if found.purpose.fused and param.is_cpu:
+        from adarem.optim.kernels import cpu, fused  # here: others need no compiler
+
+        if fused.available("cpu"):
+            return cpu.are_clear(found.others, grads, found.grad_bytes)
+    return found.others.are_clear_of(grads, found.grad_bytes)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adarem.optim.adarem_s import Sphere
 from adarem.optim.kernels.cpu_library import library
-from adarem.optim.memory import addresses
+from adarem.optim.memory import Pieces, addresses
 from adarem.optim.step import Memory, StepSettings, StepTensors
 
 
@@ -84,6 +84,16 @@ def check_counts(memory: Memory) -> None:
     kernel = library().adarem_refused_count
     kernel.restype = ctypes.c_int64
     _raise_for_count(kernel(ctypes.byref(args)), memory.tensors)
+
+
+def are_clear(pieces: Pieces, starts: "array[int]", nbytes: "array[int]") -> bool:
+    """:meth:`Pieces.are_clear_of` in a tenth of its time."""
+    numbers = (starts, nbytes), (pieces.starts, pieces.ends)
+    args = [x for a, b in numbers for x in (len(a), a.buffer_info()[0], b.buffer_info()[0])]
+    clear = library().adarem_are_clear
+    clear.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p] * 2
+    clear.restype = ctypes.c_int64
+    return bool(clear(*args))
 
 
 def _raise_for_count(refused: int, tensors: StepTensors) -> None:

@@ -3,6 +3,7 @@
 //
 // Results do not depend on the number of threads: chunks are fixed, maxima are exact, norms are summed in chunk order.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -141,6 +142,17 @@ int64_t refused_count(const Args& a) {
     return -1;
 }
 
+// Whether none of n pieces of memory overlaps one of m others, which are in order and disjoint, or is nowhere.
+bool are_clear(int64_t n, const uint64_t* starts, const uint64_t* nbytes, int64_t m, const uint64_t* other_starts,
+               const uint64_t* other_ends) {
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t later = std::upper_bound(other_starts, other_starts + m, starts[i]) - other_starts;
+        if (starts[i] == 0 || (later > 0 && other_ends[later - 1] > starts[i])) return false;
+        if (later < m && starts[i] + nbytes[i] > other_starts[later]) return false;
+    }
+    return true;
+}
+
 // Returns -1; or the first tensor whose count of steps is none, with nothing changed.
 template <class P, class S>
 int64_t step(const Args& a) {
@@ -248,6 +260,10 @@ int adarem_self_test() {
     return self_test<float, float>() | self_test<double, double>() | self_test<bf16, float>() | self_test<fp16, float>();
 }
 int64_t adarem_refused_count(const Args* a) { return refused_count(*a); }
+int64_t adarem_are_clear(int64_t n, const uint64_t* starts, const uint64_t* nbytes, int64_t m,
+                         const uint64_t* other_starts, const uint64_t* other_ends) {
+    return are_clear(n, starts, nbytes, m, other_starts, other_ends);
+}
 int64_t adarem_float32(const Args* a) { return step<float, float>(*a); }
 int64_t adarem_float64(const Args* a) { return step<double, double>(*a); }
 int64_t adarem_bfloat16(const Args* a) { return step<bf16, float>(*a); }
