@@ -149,6 +149,8 @@ class AdaRemS(AdaRem):
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
         """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
         params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
+        if any(map(compat.is_fake, set(map(type, params)))):
+            raise RuntimeError("FakeTensor params do not have the norms of a sphere: build from params with values")
         norms = _full_norms(params)
         for i, n in enumerate(norms):
             if not 0 < n.item() < math.inf:

@@ -22,6 +22,7 @@ FUSED_DEVICES = ("cpu", "cuda")
 _FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _DTYPES = (*_FUSED_DTYPES, torch.complex64, torch.complex128)
 _COUNTS = {torch.float32, torch.float64}
+_FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 class _Named(NamedTuple):
@@ -53,7 +54,7 @@ def check_step(
         ValueError: a count of steps on the CPU that is none.
         AssertionError: as torch's optimizers, ``capturable`` on a device without graphs; ``grad_scale`` without fused.
     """
-    _check_scaling(settings)
+    _check_settings(settings, tensors.params)
     if settings.capturable:
         compat.check_capturable(tensors.params, tensors.state_steps)
     if not tensors.params:
@@ -79,7 +80,7 @@ def recall_step(
     Raises:
         RuntimeError, ValueError, AssertionError: as :func:`check_step`.
     """
-    _check_scaling(settings)
+    _check_settings(settings, lists[0])
     memory = last.recall(lists, _purpose(settings, one_sphere))
     if memory is not None:
         _check_counts(memory.tensors.state_steps, memory.tensors.decay_offsets, settings, memory)
@@ -87,14 +88,8 @@ def recall_step(
 
 
 def _purpose(settings: StepSettings, one_sphere: bool) -> Purpose:
-    return Purpose(
-        bool(settings.fused),
-        settings.grad_scale is not None,
-        settings.capturable,
-        settings.differentiable,
-        one_sphere,
-        compat.fake_mode_is_active(),
-    )
+    scaled = settings.grad_scale is not None
+    return Purpose(bool(settings.fused), scaled, settings.capturable, settings.differentiable, one_sphere)
 
 
 def _look(
@@ -119,8 +114,6 @@ def _glance(
     """What the kernels need, if all is as usual; else None, or an error of torch's."""
     everything = (*tensors, alphas, radii)
     if not all(map(_is_plain, set(map(type, chain.from_iterable(everything))))):
-        return None
-    if settings.fused and compat.fake_mode_is_active():
         return None
     groups = compat.indices_by_device_and_dtype(tensors.params)
     for chosen in groups:
@@ -212,8 +205,6 @@ def _look_at_each(
         scalars["decay_offset"] = tensors.decay_offsets[i]
         scalars |= {key: xs[i] for key, xs in (("alpha", alphas), ("radius", radii)) if xs}
         held += _look_at(i, p, tensors.grads[i], {"exp_avg": tensors.exp_avgs[i], **scalars}, settings, optimizer)
-    if settings.fused and compat.fake_mode_is_active():
-        raise RuntimeError("`fused=True` writes to memory, which a FakeTensorMode cannot see: use foreach")
     _refuse_shared_memory(held)
 
 
@@ -228,7 +219,7 @@ def check_parameters(
     Raises:
         RuntimeError: as :func:`check_step`.
     """
-    _check_scaling(settings)
+    _check_settings(settings, [p for p, _, _ in entries])
     if settings.fused and one_sphere and len({(p.device, p.dtype) for p, _, _ in entries}) > 1:
         raise _unlike_on_one_sphere()
     held: list[_Named] = []
@@ -402,6 +393,32 @@ def _check_counts(
         low, high = (x.item() for x in torch.aminmax(torch.stack(on_host)))
         if not (low >= lowest and high < MOST_STEPS):
             raise ValueError(f"Invalid {name} value: {high if low >= lowest else low}")
+
+
+def _check_settings(settings: StepSettings, params: Sequence[Tensor]) -> None:
+    """What settings ask of parameters, or a GradScaler of settings."""
+    _check_scaling(settings)
+    for name, value in (("lr", settings.lr), ("weight_decay", settings.weight_decay)):
+        if not isinstance(value, Tensor) and value > _FLOAT32_MAX:
+            narrow = {p.dtype for p in params} - {torch.float64, torch.complex128}
+            if narrow:
+                raise RuntimeError(f"{name} of {value} is beyond the range of {_list(narrow)}: give a smaller one")
+    _check_fakes(settings, params)
+
+
+def _check_fakes(settings: StepSettings, params: Sequence[Tensor]) -> None:
+    """FakeTensors are stepped in their mode, by an implementation that needs none of their values."""
+    active, fakes = compat.fake_mode_is_active(), any(map(compat.is_fake, set(map(type, params))))
+    if settings.fused and fakes:
+        raise RuntimeError("`fused=True` does not support FakeTensor params: use foreach=False")
+    if settings.fused and active:
+        raise RuntimeError("`fused=True` writes to memory, which a FakeTensorMode cannot see: step outside of it")
+    if fakes and not active:
+        raise RuntimeError("FakeTensor params have no values: step in their FakeTensorMode")
+    if active and not all(map(compat.is_fake, set(map(type, params)))):
+        raise RuntimeError("a FakeTensorMode does not support params with values: step outside of it")
+    if active and settings.foreach:
+        raise RuntimeError("`foreach=True` reads values, which FakeTensor params do not have: use foreach=False")
 
 
 def _check_scaling(settings: StepSettings) -> None:

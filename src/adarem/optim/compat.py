@@ -29,6 +29,9 @@ from torch import _foreach_neg as foreach_neg
 from torch import _foreach_norm as foreach_norm
 from torch import _foreach_sub_ as foreach_sub_
 
+# Tensors without values, of torch.export and torch.compile.
+from torch._subclasses.fake_tensor import FakeTensor
+
 # The base class of all BatchNorms. In its place: (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm).
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -73,6 +76,7 @@ __all__ = [
     "in_state_initialization",
     "in_zero_redundancy",
     "indices_by_device_and_dtype",
+    "is_fake",
     "is_wrapper_tensor",
     "is_zero_tensor",
     "tensor_guard",
@@ -129,6 +133,11 @@ def fake_mode_is_active() -> bool:
     """Whether operations see FakeTensors only, as while torch.export or torch.compile trace."""
     # In its place: type(torch.empty(0)) is not Tensor.
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
+def is_fake(kind: type[Tensor]) -> bool:
+    """Whether tensors of that type have a type and a shape, and no values."""
+    return issubclass(kind, FakeTensor)  # In its place: kind.__name__ == "FakeTensor".
 
 
 def flat_parts(params: Sequence[Tensor]) -> bool:

@@ -27,14 +27,13 @@ class Purpose(NamedTuple):
     capturable: bool
     differentiable: bool
     one_sphere: bool
-    faking: bool  # whether operations see FakeTensors only
 
 
 class _Found(NamedTuple):
     purpose: Purpose
     guards: "list[compat.TensorGuard]"  # types, shapes, strides and devices of each list
     small: Sequence[Sequence[Tensor]]  # the 0-dim tensors that have no guard
-    memory: Memory
+    memory: Memory  # without tensors
     starts: "list[array[int]]"  # addresses, list by list
     storages: "array[int]"  # bytes, of the large tensors
     grad_offsets: "array[int]"  # in their storages
@@ -71,11 +70,11 @@ class LastCheck:
 
     def remember(self, memory: Memory, scalars: Sequence[Sequence[Tensor]], purpose: Purpose) -> None:
         """Takes in what a check found, from the second time on that it finds the same: a first may be the last."""
-        lists = [xs for xs in (*memory.tensors, *scalars) if xs]
-        seen = (purpose, addresses(lists[0]))
-        again, self._looked_at = seen == self._looked_at, seen
         self._found = None
-        if not again or not memory.pointers:
+        lists = [xs for xs in (*memory.tensors, *scalars) if xs]
+        seen = (purpose, memory.pointers[0]) if memory.pointers else ()
+        again, self._looked_at = seen == self._looked_at, seen
+        if not again or not seen:
             return
         starts = [addresses(xs) for xs in lists]
         nbytes = [sizes([abs(extent(x.size(), x.stride())) for x in xs], xs) for xs in lists]
@@ -85,7 +84,8 @@ class LastCheck:
         if others and len(guards) == len(guarded):
             small, storages = lists[len(guards) :], storage_sizes(chain(*lists[:_LARGE]))
             offsets = array("q", list(map(_offset, lists[1])))
-            self._found = _Found(purpose, guards, small, memory, starts, storages, offsets, nbytes[1], others)
+            numbers = memory._replace(tensors=StepTensors([], [], [], [], [], []))
+            self._found = _Found(purpose, guards, small, numbers, starts, storages, offsets, nbytes[1], others)
 
 
 _offset: Callable[[Tensor], int] = Tensor.storage_offset  # type: ignore[assignment]
