@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adarem.plan import halving
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.check_weights import try_weights
@@ -144,6 +145,8 @@ class Plan:
         if first.standing.kind == "rehearsal":
             head.append(f"REHEARSAL: {first.standing.reason}")
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
+        if budget := halving.budget_text(self.spec, [planned.config for planned in self.runs]):
+            head.append(budget)
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
         head += self.notes
@@ -234,6 +237,7 @@ def make_plan(overrides: list[str]) -> Plan:
         networks.try_runs(configs)
         notes += try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs), metrics=_measured(spec, configs))
+        spec = replace(spec, halving=halving.settle(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     endings: list[Ending] = ["searched"] if spec.settings_from else []
     if not spec.search and all(c.data.evaluated_on == "holdout" for c in configs):

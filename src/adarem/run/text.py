@@ -15,6 +15,11 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(f'{key}="{quoted}"')
 
 
+def listed(words: Sequence[str]) -> str:
+    """``16, 6 and 2``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """A line per row, its columns two spaces apart.
 
