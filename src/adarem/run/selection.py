@@ -25,7 +25,9 @@ from adarem.run.records import number
 from adarem.run.setting import Range, Setting, Value
 from adarem.run.sweep import SweepSpec, read_sweep
 from adarem.run.text import listed
-from adarem.run.trials import FoundTrials, Trial, TrialSettings, alike, read_trials
+from adarem.run.trials import FoundTrials, Trial, read_trials, smaller
+from adarem.run.trials import TrialSettings as TrialSettings
+from adarem.run.trials import tried_by as tried_by
 
 FILE = "selected.yaml"
 FORMAT = 1
@@ -68,7 +70,7 @@ class Agreement:
     epoch: int
     later: int  # epoch
     n: int
-    tau: float | None  # Kendall's tau-b, -1 to 1; None: fewer than two trials, or all alike
+    tau: float | None = None  # Kendall's tau-b, -1 to 1; None: fewer than two trials, or all alike
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def select(folder: Path) -> Selection:
     rests: dict[str, str] = {}  # what the runs have alike, with the name of the first of each
     for trials in there.of.values():
         for one in (r for trial in trials for r in trial.runs.values()):
-            rests.setdefault(alike(one.config, spec), one.run.path.name)
+            rests.setdefault(tried_by(one.config, spec).rest, one.run.path.name)
     if len(rests) > 1:
         (first, a), (second, b) = list(rests.items())[:2]
         raise UserError(
@@ -187,10 +189,11 @@ def select(folder: Path) -> Selection:
         cell = cells.get((model, optimizer))
         final = trials if cell is None else [trials[i] for i in cell.finalists]
         means = {t.settings: _mean(t, name, metric.lower_is_better) for t in final}
-        diverged = sum(any(r.run.status() == "diverged" for r in t.runs.values()) for t in trials)
-        chosen = _chosen(optimizer, trials, means, diverged, metric.better)
+        chosen = choose(optimizer, means, metric.better, [t.settings for t in trials])
         if cell is not None:
-            chosen = replace(chosen, halved=_halved(cell, means))
+            diverged = sum(any(r.run.status() == "diverged" for r in t.runs.values()) for t in trials)
+            counts = Trials(len(trials), len(trials), diverged)
+            chosen = replace(chosen, trials=counts, halved=_halved(cell, means))
         selected.setdefault(model, {})[optimizer] = chosen
     rule = (
         f"{metric.direction} {name} after the last epoch, mean over seeds; diverged is worst; of equal ones the "
@@ -272,24 +275,35 @@ def _figure(run: RunDir, config: RunConfig, name: str, lower_is_better: bool) ->
     return value
 
 
-def _chosen(
+def choose(
     optimizer: str,
-    tried: Sequence[Trial],
     means: Mapping[TrialSettings, float],
-    diverged: int,
     better: Callable[[float, float], bool],
+    planned: Sequence[TrialSettings],
 ) -> Chosen:
-    """``means``: of the trials that trained to the end, of which the best is taken; ``tried`` has the smaller first."""
-    trials = Trials(len(tried), len(tried), diverged)
-    ranked = [t.settings for t in tried if math.isfinite(means.get(t.settings, math.nan))]
-    if not ranked:
+    """What is selected for one optimizer on one network.
+
+    Args:
+        means: figure of each trial that is finished; infinite where it diverged.
+        better: of the metric.
+        planned: all trials, the finished ones among them; edges are those of what they try.
+    """
+    finite = {s: v for s, v in means.items() if math.isfinite(v)}
+    trials = Trials(len(planned), len(means), len(means) - len(finite))
+    if not finite:
         return Chosen(trials)
-    ranked.sort(key=means.__getitem__, reverse=better(1.0, 0.0))  # a stable sort keeps the order of equal ones
+    ranked = in_order(finite, better)
     best = ranked[0]
-    other = Candidate(dict(ranked[1]), means[ranked[1]]) if len(ranked) > 1 else None
-    ties = sum(means[settings] == means[best] for settings in ranked) - 1
-    edges = _edges(optimizer, best, [t.settings for t in tried])
-    return Chosen(trials, Candidate(dict(best), means[best]), other, ties, edges)
+    other = Candidate(dict(ranked[1]), finite[ranked[1]]) if len(ranked) > 1 else None
+    ties = sum(v == finite[best] for v in finite.values()) - 1
+    return Chosen(trials, Candidate(dict(best), finite[best]), other, ties, _edges(optimizer, best, planned))
+
+
+def in_order(means: Mapping[TrialSettings, float], better: Callable[[float, float], bool]) -> list[TrialSettings]:
+    """The best first; of equal ones the smaller settings, by learning rate, then by the others in order of name."""
+    ranked = sorted(means, key=smaller)
+    ranked.sort(key=means.__getitem__, reverse=better(1.0, 0.0))  # a stable sort keeps the order of equal ones
+    return ranked
 
 
 def _edges(optimizer: str, best: TrialSettings, tried: Sequence[TrialSettings]) -> dict[str, End]:

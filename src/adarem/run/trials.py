@@ -13,7 +13,15 @@ from adarem.run.errors import UserError
 from adarem.run.setting import Value
 from adarem.run.sweep import SweepSpec, runs_in
 
-TrialSettings: TypeAlias = tuple[tuple[str, Value], ...]
+TrialSettings: TypeAlias = tuple[tuple[str, Value], ...]  # dotted key and value, in order of key
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a run of a search tries, and in words what all runs of one search have to have alike."""
+
+    settings: TrialSettings
+    rest: str
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class TrialRun:
 class Trial:
     """Settings of one optimizer on one network, and a run of them for each seed."""
 
-    settings: TrialSettings  # dotted key and value, in order of key
+    settings: TrialSettings
     runs: Mapping[int, TrialRun]  # by seed
 
 
@@ -57,33 +65,27 @@ def read_trials(folder: Path, spec: SweepSpec) -> FoundTrials:
             continue
         held.add(run.path.name)
         of_cell = found.setdefault((config.model.name, config.optimizer.name), {})
-        of_cell.setdefault(tried(config, spec), {})[config.seed] = TrialRun(run, config)
+        of_cell.setdefault(tried_by(config, spec).settings, {})[config.seed] = TrialRun(run, config)
     of = {
-        cell: tuple(Trial(settings, trials[settings]) for settings in sorted(trials, key=_smaller))
+        cell: tuple(Trial(settings, trials[settings]) for settings in sorted(trials, key=smaller))
         for cell, trials in sorted(found.items())
     }
     missing = tuple(name for name in spec.runs if name not in held)
     return FoundTrials(of, missing, tuple(left_out), tuple(unreadable))
 
 
-def _is_tried(key: str, config: RunConfig, spec: SweepSpec) -> bool:
+def tried_by(config: RunConfig, spec: SweepSpec) -> Tried:
+    """What a run of a search tries."""
     varied = {*spec.search.get(config.optimizer.name, {}), *spec.axes}
-    return key in varied or key.startswith(("optimizer.", "schedule", "train."))
-
-
-def tried(config: RunConfig, spec: SweepSpec) -> TrialSettings:
-    """The settings that a run of a search tries."""
-    return tuple(sorted((k, _value(v)) for k, v in config.overrides.items() if _is_tried(k, config, spec)))
-
-
-def alike(config: RunConfig, spec: SweepSpec) -> str:
-    """What all runs of a search have to have alike, in words."""
+    tries = {
+        k: v for k, v in config.overrides.items() if k in varied or k.startswith(("optimizer.", "schedule", "train."))
+    }
     d, s = config.data, config.scale
     rest = [f"{config.data.name}, {s.epochs} epochs, batch {s.global_batch_size}, evaluated on {d.evaluated_on}"]
     if d.kind == "images" and d.holdout is not None:
         rest.append(f"holdout {d.holdout}, holdout_seed {d.holdout_seed}")
-    others = {k: v for k, v in config.overrides.items() if not _is_tried(k, config, spec) and not k.startswith("data.")}
-    return ", ".join([*rest, *(f"{k} {v}" for k, v in sorted(others.items()))])
+    rest += [f"{k} {v}" for k, v in sorted(config.overrides.items()) if k not in tries and not k.startswith("data.")]
+    return Tried(tuple(sorted((k, _value(v)) for k, v in tries.items())), ", ".join(rest))
 
 
 def _value(text: object) -> Value:
@@ -95,7 +97,7 @@ def _value(text: object) -> Value:
     return str(text)
 
 
-def _smaller(settings: TrialSettings) -> list[tuple[bool, str, bool, float, str]]:
+def smaller(settings: TrialSettings) -> list[tuple[bool, str, bool, float, str]]:
     """Sorts by learning rate, then by the others in order of name; numbers by size, before texts."""
     ordered = sorted(settings, key=lambda s: (s[0] != "optimizer.lr", s[0]))
     return [
