@@ -210,15 +210,15 @@ def test_a_search_from_its_first_run_to_its_selection(tmp_path: Path) -> None:
         select(tmp_path)
     record(runs[0.3], until=8, top1={8: 61.0})
 
-    path = write_selection(tmp_path, select(tmp_path))
-    chosen = read_selection(path).selection.selected["resnet18"]["sgdm"]
+    found = read_selection(write_selection(tmp_path, select(tmp_path))).selection
+    chosen = found.selected["resnet18"]["sgdm"]
     assert chosen.best and chosen.best.settings == {"optimizer.lr": 0.3} and chosen.next is None
     assert chosen.halved and chosen.trials.planned == 4
     assert chosen.halved.rungs == (ReachedRung(2, 4), ReachedRung(5, 2), ReachedRung(8, 1))
     assert (chosen.halved.epochs, chosen.halved.full_epochs) == (2 + 5 + 8 + 2, 32)
     assert chosen.halved.agreement == (Agreement(2, 5, 2, -1.0), Agreement(2, 8, 1, None), Agreement(5, 8, 1, None))
     assert "4, 2 and 1 trials at epochs 2, 5 and 8 (17 epochs in place of 32), too few" in chosen.text()
-    assert "after 2 and 5 epochs the better 1/3" in path.read_text()
+    assert "; after 2 and 5 epochs the better 1/3" in found.rule
 
 
 def test_networks_and_optimizers_are_never_pooled(tmp_path: Path) -> None:

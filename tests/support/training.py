@@ -71,7 +71,7 @@ from adarem.train.train import train
 from adarem.train.trainer import Trainer
 from tests.support.training import StopAtStep
 fit = Trainer.fit
-Trainer.fit = lambda self, stop, show: fit(self, StopAtStep(int(sys.argv[1])), show)
+Trainer.fit = lambda self, stop, show, until: fit(self, StopAtStep(int(sys.argv[1])), show, until)
 sys.exit(train(Path(sys.argv[2])))
 """
 

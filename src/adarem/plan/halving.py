@@ -47,7 +47,7 @@ def settle(spec: SweepSpec, configs: Sequence[RunConfig]) -> Halving | None:
     rungs = [_in_epochs(rung, epochs, eval_every) for rung in given.rungs]
     if any(isinstance(rung, float) for rung in given.rungs):  # in a short run several shares are the same epoch
         rungs = [rung for i, rung in enumerate(rungs) if rung < epochs and rung not in rungs[:i]]
-    if not given.rungs or sorted(set(rungs)) != rungs or rungs and rungs[-1] >= epochs:
+    if not given.rungs or sorted(set(rungs)) != rungs or rungs and not 1 <= rungs[0] <= rungs[-1] < epochs:
         raise UserError(
             f"grid.halving.rungs={list(given.rungs)}: needs epochs from 1 to {epochs - 1} in order, or shares of "
             "scale.epochs, for instance [0.1, 0.3]; or give grid.halving=null"

@@ -325,7 +325,7 @@ def _edges(optimizer: str, best: TrialSettings, tried: Sequence[TrialSettings]) 
 def write_selection(folder: Path, selection: Selection) -> Path:
     """Writes ``runs/<sweep>/selected.yaml``, unless it holds this very selection."""
     path = folder / FILE
-    raw = {k: v for k, v in _plain(dataclasses.asdict(selection)).items() if k != "format"}  # type: ignore[attr-defined]
+    raw = {k: v for k, v in _plain(dataclasses.asdict(selection)).items() if k != "format" and v != []}  # type: ignore[attr-defined]
     text = "# Written by `adarem report` of a finished search; `adarem plan grid.settings_from=...` reads it.\n"
     text += yaml.safe_dump({"format": FORMAT, **raw}, sort_keys=False, allow_unicode=True)
     if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
