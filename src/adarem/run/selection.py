@@ -95,7 +95,15 @@ class SelectionFile:
     selection: Selection
 
 
-_Settings: TypeAlias = tuple[tuple[str, Value], ...]
+TrialSettings: TypeAlias = tuple[tuple[str, Value], ...]  # dotted key and value, in order of key
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a run of a search tries, and in words what all runs of one search have to have alike."""
+
+    settings: TrialSettings
+    rest: str
 
 
 def select(folder: Path) -> Selection:
@@ -116,14 +124,15 @@ def select(folder: Path) -> Selection:
     if metric is None:
         raise UserError(f"{folder / 'grid.yaml'}: metrics: needs one; plan the grid again")
     name = spec.metrics[0]
-    found: dict[tuple[str, str], dict[_Settings, dict[int, float | None]]] = {}
+    found: dict[tuple[str, str], dict[TrialSettings, dict[int, float | None]]] = {}
     held = [run.path.name for run in runs_in(folder)]
     finished, total = 0, len(held) + sum(planned not in held for planned in spec.runs)
     rests: dict[str, str] = {}  # what the runs have alike, with the name of the first of each
     for run in runs_in(folder):
         config = run.config()
-        settings, rest = _split(config, spec)
-        rests.setdefault(rest, run.path.name)
+        tried = tried_by(config, spec)
+        settings = tried.settings
+        rests.setdefault(tried.rest, run.path.name)
         of_cell = found.setdefault((config.model.name, config.optimizer.name), {})
         of_cell.setdefault(settings, {})[config.seed] = None
         if run.status() in FINISHED:
@@ -146,7 +155,7 @@ def select(folder: Path) -> Selection:
         means = {
             s: math.fsum(v for v in by_seed.values() if v is not None) / len(by_seed) for s, by_seed in trials.items()
         }
-        selected.setdefault(model, {})[optimizer] = _chosen(optimizer, means, metric.better)
+        selected.setdefault(model, {})[optimizer] = choose(optimizer, means, metric.better, list(means))
     rule = (
         f"{metric.direction} {name} after the last epoch, mean over seeds; diverged is worst; of equal ones the "
         "smaller settings, optimizer.lr first"
@@ -154,8 +163,8 @@ def select(folder: Path) -> Selection:
     return Selection(folder.name, name, rule, tuple(sorted(set().union(*seeds.values()))), selected)
 
 
-def _split(config: RunConfig, spec: SweepSpec) -> tuple[_Settings, str]:
-    """The settings that a run of a search tries, and in words what all its runs have to have alike."""
+def tried_by(config: RunConfig, spec: SweepSpec) -> Tried:
+    """What a run of a search tries."""
     varied = {*spec.search.get(config.optimizer.name, {}), *spec.axes}
     tries = {
         k: v for k, v in config.overrides.items() if k in varied or k.startswith(("optimizer.", "schedule", "train."))
@@ -165,7 +174,7 @@ def _split(config: RunConfig, spec: SweepSpec) -> tuple[_Settings, str]:
     if d.kind == "images" and d.holdout is not None:
         rest.append(f"holdout {d.holdout}, holdout_seed {d.holdout_seed}")
     rest += [f"{k} {v}" for k, v in sorted(config.overrides.items()) if k not in tries and not k.startswith("data.")]
-    return tuple(sorted((k, _value(v)) for k, v in tries.items())), ", ".join(rest)
+    return Tried(tuple(sorted((k, _value(v)) for k, v in tries.items())), ", ".join(rest))
 
 
 def _value(text: object) -> Value:
@@ -196,20 +205,38 @@ def _figure(run: RunDir, config: RunConfig, name: str, lower_is_better: bool) ->
     return value
 
 
-def _chosen(optimizer: str, means: Mapping[_Settings, float], better: Callable[[float, float], bool]) -> Chosen:
+def choose(
+    optimizer: str,
+    means: Mapping[TrialSettings, float],
+    better: Callable[[float, float], bool],
+    planned: Sequence[TrialSettings],
+) -> Chosen:
+    """What is selected for one optimizer on one network.
+
+    Args:
+        means: figure of each trial that is finished; infinite where it diverged.
+        better: of the metric.
+        planned: all trials, the finished ones among them; edges are those of what they try.
+    """
     finite = {s: v for s, v in means.items() if math.isfinite(v)}
-    trials = Trials(len(means), len(means), len(means) - len(finite))
+    trials = Trials(len(planned), len(means), len(means) - len(finite))
     if not finite:
         return Chosen(trials)
-    ranked: list[_Settings] = sorted(finite, key=_smaller)
-    ranked.sort(key=finite.__getitem__, reverse=better(1.0, 0.0))  # a stable sort keeps the order of equal ones
+    ranked = in_order(finite, better)
     best = ranked[0]
     other = Candidate(dict(ranked[1]), finite[ranked[1]]) if len(ranked) > 1 else None
     ties = sum(v == finite[best] for v in finite.values()) - 1
-    return Chosen(trials, Candidate(dict(best), finite[best]), other, ties, _edges(optimizer, best, list(means)))
+    return Chosen(trials, Candidate(dict(best), finite[best]), other, ties, _edges(optimizer, best, planned))
 
 
-def _smaller(settings: _Settings) -> list[tuple[bool, str, bool, float, str]]:
+def in_order(means: Mapping[TrialSettings, float], better: Callable[[float, float], bool]) -> list[TrialSettings]:
+    """The best first; of equal ones the smaller settings, by learning rate, then by the others in order of name."""
+    ranked = sorted(means, key=_smaller)
+    ranked.sort(key=means.__getitem__, reverse=better(1.0, 0.0))  # a stable sort keeps the order of equal ones
+    return ranked
+
+
+def _smaller(settings: TrialSettings) -> list[tuple[bool, str, bool, float, str]]:
     """Sorts by learning rate, then by the others in order of name; numbers by size, before texts."""
     ordered = sorted(settings, key=lambda s: (s[0] != "optimizer.lr", s[0]))
     return [
@@ -218,7 +245,7 @@ def _smaller(settings: _Settings) -> list[tuple[bool, str, bool, float, str]]:
     ]
 
 
-def _edges(optimizer: str, best: _Settings, tried: Sequence[_Settings]) -> dict[str, End]:
+def _edges(optimizer: str, best: TrialSettings, tried: Sequence[TrialSettings]) -> dict[str, End]:
     """The settings at an end of what was tried, but for ends beyond which nothing is allowed."""
     found: dict[str, End] = {}
     for key, value in best:
