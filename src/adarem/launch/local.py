@@ -1,10 +1,9 @@
-"""A launch on this machine: one run after another, each under torchrun."""
+"""A launch on this machine: prepares data, trains the runs as `parallel` hands out GPUs or cores, makes the report."""
 
 import importlib.util
 import os
 import shlex
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from adarem.dependencies import install_command
@@ -16,12 +15,14 @@ from adarem.launch.commands import (
     report_command,
     train_command,
 )
+from adarem.launch.devices import device_pool
+from adarem.launch.parallel import Task, train_all
 from adarem.launch.preparation import unprepared
 from adarem.launch.signal_forwarding import run_forwarding_signals
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes
 from adarem.run.config import DataConfig
-from adarem.run.directory import FINISHED, RunDir
+from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
         the data could not be prepared.
 
     Raises:
-        UserError: a run asks for more than one node, or reads through FFCV, which is not installed.
+        UserError: a run asks for more than one node or more GPUs than there are, or reads through FFCV, which is not
+            installed.
     """
     for planned in plan.runs:
         nodes = planned.config.cluster.nodes
@@ -93,38 +95,32 @@ def _prepare(plan: "Plan") -> int:
 
 
 def _train(plan: "Plan") -> int:
-    failed: list[RunDir] = []
-    in_progress: list[RunDir] = []
-    for i, planned in enumerate(plan.runs, 1):
-        name, run, cluster = f"[{i}/{len(plan.runs)}] {planned.config.run_name}", planned.run, planned.config.cluster
-        if run.status() in FINISHED:
-            print(f"{name}: {outcome(run)}, finished before", flush=True)
-            continue
-        if run.locked() or run.status() == "running":
-            in_progress.append(run)
-            print(f"{name}: another process trains it; skipped", flush=True)
-            continue
-        print(f"{name}: starts on {cluster.ranks_per_node} ranks", flush=True)
-        began = time.monotonic()
-        end = run_forwarding_signals(_command(planned), environment(cluster))
-        took = f"{time.monotonic() - began:.0f} s"
-        if run.status() in FINISHED:
-            print(f"{name}: {outcome(run)}, {took}", flush=True)
-        elif end.stopped:
-            print(f"{name}: stopped after {took}; the same command continues it", flush=True)
-            return exitcodes.REQUEUE
-        elif run.locked():
-            in_progress.append(run)
-            print(f"{name}: another process started it meanwhile; skipped", flush=True)
-        else:
-            failed.append(run)
-            print(f"{name}: FAILED after {took} (exit code {end.code})", flush=True)
+    cluster = plan.runs[0].config.cluster
+    tasks = _tasks(plan)
+    outcomes = train_all(tasks, device_pool(cluster.device), at_a_time=cluster.max_parallel) if tasks else []
+    if any(o.ended == "stopped" for o in outcomes):
+        return exitcodes.REQUEUE
     make_report(plan)
-    for run in in_progress:
-        print(f"skipped, another process trains it: {run.path}")
+    for o in outcomes:
+        if o.ended == "elsewhere":
+            print(f"skipped, another process trains it: {o.task.run.path}")
+    failed = [o.task.run for o in outcomes if o.ended == "failed"]
     for run in failed:
         log = run.log_file
         print(f"failed: {run.path.name}; log: {log if log.exists() else 'none, its output is above'}")
     if failed:
         print(f"{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again")
     return exitcodes.FAILED if failed else exitcodes.OK
+
+
+def _tasks(plan: "Plan") -> list[Task]:
+    """What is left to train; the rest is named."""
+    tasks = []
+    for i, planned in enumerate(plan.runs, 1):
+        name, cluster = f"[{i}/{len(plan.runs)}] {planned.config.run_name}", planned.config.cluster
+        if planned.run.status() in FINISHED:
+            print(f"{name}: {outcome(planned.run)}, finished before", flush=True)
+            continue
+        devices = cluster.ranks_per_node * (1 if cluster.device == "cuda" else cluster.cpus_per_rank)
+        tasks.append(Task(name, planned.run, _command(planned), environment(cluster), devices))
+    return tasks

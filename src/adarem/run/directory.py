@@ -81,6 +81,11 @@ class RunDir:
         return self.path / "lock"
 
     @property
+    def claim_file(self) -> Path:
+        """Held by the launcher on this machine that has started the run, and by its processes."""
+        return self.path / "claim"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -19,11 +19,12 @@ from adarem.run.errors import UserError
 from adarem.run.halving import place_of
 from adarem.run.identity import config_hash, identity
 from adarem.run.records import number
+from adarem.run.text import duration
 from adarem.run.text_models import LstmConfig
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import Newest, find_newest, load
-from adarem.train.console import duration, print_line
+from adarem.train.console import print_line
 from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
@@ -46,7 +47,7 @@ COLLECTIVE_TIMEOUT_MARGIN_SECONDS = 60.0
 
 
 def train(path: Path) -> int:
-    """One rank of a run's training; torchrun or srun starts as many as the run has.
+    """One rank of a run's training; the launcher or srun starts as many as the run has.
 
     Returns:
         An exit code of ``adarem.run.exitcodes``.
