@@ -1,13 +1,16 @@
 """Rungs of a planned search: in epochs, checked, with their budget."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from adarem.plan.halving import budget_text, settle
+from adarem.plan.plan import make_plan
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
-from adarem.run.sweep import Halving, SweepSpec
+from adarem.run.selection import Candidate, Chosen, Selection, Trials, write_selection
+from adarem.run.sweep import Halving, SweepSpec, read_sweep
 from tests.support.sweeps import make_config
 
 
@@ -86,3 +89,48 @@ def test_the_budget_is_said() -> None:
         "epochs in place of 3,200"
     )
     assert budget_text(replace(spec((10,)), halving=None), configs(trials=1)) is None
+
+
+def test_the_last_plan_says_which_trials_a_search_has(tmp_path: Path) -> None:
+    words = ["grid=table2_search", "data=digits", "optimizer=sgdm", f"runs_dir={tmp_path}"]
+
+    def plan(*more: str) -> tuple[tuple[str, ...], list[str]]:
+        made = make_plan([*words, *more])
+        made.write()
+        return read_sweep(made.folder).runs, [n for n in made.notes if n.startswith("left out of the search")]
+
+    four, nothing = plan("grid.draw.trials=4")
+    assert len(four) == 4 and not nothing
+    six, nothing = plan("grid.draw.trials=6")  # extends
+    assert set(four) < set(six) and len(six) == 6 and not nothing
+    again, (note,) = plan("grid.draw.trials=4")
+    assert set(again) == set(four)
+    first = min({*six} - {*four})
+    assert note.startswith(
+        f"left out of the search, planned before with other ranges or more trials: {first} and 1 more"
+    )
+    ranges = "grid.search.sgdm={optimizer.lr: {uniform: [0.1, 0.2]}}"
+    other, notes = plan("grid.draw.trials=4", ranges)
+    assert len(other) == 4 and not {*other} & {*six} and notes
+    part, nothing = plan("grid.draw.trials=4", ranges, "optimizer.lr=0.123")  # a value of the user's own: one more
+    assert {*other} < {*part} and len(part) == 5 and not nothing
+    adam, nothing = plan("grid.draw.trials=2", "optimizer=adam")  # another optimizer's
+    assert {*part} < {*adam} and not nothing
+
+
+def test_figure_2_takes_the_settings_of_table_2s_search(tmp_path: Path) -> None:
+    """That search has SGD too, which Table 2 has not."""
+    search = make_plan(["grid=table2_search", "data=digits", "grid.draw.trials=1", f"runs_dir={tmp_path}"])
+    search.write()
+    best = {
+        o: Chosen(Trials(1, 1, 0), Candidate({k: v[0] for k, v in search.spec.search[o].items()}, 1.0))
+        for o in search.spec.optimizers
+    }
+    write_selection(
+        search.folder, Selection(search.folder.name, "holdout_top1", "highest", (1000,), {"resnet18": best})
+    )
+    figure = make_plan(["grid=figure2", "data=digits", "grid.settings_from=table2_search", f"runs_dir={tmp_path}"])
+    assert figure.folder.name == "figure2-digits-searched"
+    rates = {p.config.optimizer.name: p.config.optimizer.lr for p in figure.runs}
+    assert rates == {o: search.spec.search[o]["optimizer.lr"][0] for o in ("sgd", "sgdm", "adam", "adarem")}
+    assert all(p.config.train.oscillation and p.config.data.evaluated_on == "val" for p in figure.runs)

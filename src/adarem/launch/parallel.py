@@ -37,9 +37,11 @@ class Task:
     command: Sequence[str]
     environment: Mapping[str, str]
     devices: int  # GPUs or cores that it takes
+    until: int | None = None  # epochs up to which it trains; None: all
 
     def done(self) -> bool:
-        return self.run.status() in FINISHED
+        status = self.run.status()
+        return status in FINISHED or status == "paused" and self.until is not None and self.run.epochs() >= self.until
 
 
 @dataclass(frozen=True)

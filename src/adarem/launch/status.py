@@ -25,7 +25,7 @@ _LEFT_ALIGNED = 3  # columns of words; the others hold numbers
 _ACTIVE = ("running", "queued")
 _STYLES = {
     "running": "cyan", "done": "green", "failed": "red", "diverged": "red", "unreadable": "red",
-    "interrupted": "yellow", "queued": "blue",
+    "interrupted": "yellow", "paused": "yellow", "stopped": "dim", "queued": "blue",
 }  # fmt: skip
 
 

@@ -169,6 +169,10 @@ class RunDir:
         kept = [r for r in lines.records if isinstance(r.get("split"), str)]
         return _newest(Lines(kept, lines.damaged + len(lines.records) - len(kept)))
 
+    def epochs(self) -> int:
+        """How many it has completed and recorded."""
+        return max((count(r, "epoch") or 0 for r in self.metrics() if r["split"] == "train"), default=0)
+
     def append_oscillation(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
         assert "epoch" in record

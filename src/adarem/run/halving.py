@@ -229,8 +229,7 @@ def _record(run: RunDir, halving: Halving, metric: Metric) -> Record:
     measured = {count(r, "epoch"): number(r, key) for r in records if r["split"] == split}
     last = math.nan if status == "diverged" else None
     figures = tuple(last if measured.get(epoch) is None else measured[epoch] for epoch in halving.epochs)
-    epochs = max((count(r, "epoch") or 0 for r in records if r["split"] == "train"), default=0)
-    return Record(figures, epochs, status in FINISHED)
+    return Record(figures, run.epochs(), status in FINISHED)
 
 
 def _reached(records: Sequence[Record], halving: Halving) -> Reached:
