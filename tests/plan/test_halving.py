@@ -61,7 +61,7 @@ def test_rungs_become_epochs(
         (spec((-3,)), "from 1 to 99"),
         (spec((10, 100)), "from 1 to 99"),
         (spec((1.5,)), "from 1 to 99"),
-        (spec((10,), "0"), "grid.halving.keep=0: needs a share of the trials between 0 and 1, such as 1/3"),
+        (spec((10,), "0"), "grid.halving.keep=0: needs a share of the trials between 0 and 1, for instance 1/3"),
         (spec((10,), 1.0), "keep=1.0: needs a share"),
         (spec((10,), "1/0"), "keep=1/0: needs a share"),
         (spec((10,), "third"), "keep=third: needs a share"),
@@ -109,11 +109,11 @@ def test_the_last_plan_says_which_trials_a_search_has(tmp_path: Path) -> None:
     assert note.startswith(
         f"left out of the search, planned before with other ranges or more trials: {first} and 1 more"
     )
-    ranges = "grid.search.sgdm={optimizer.lr: {uniform: [0.1, 0.2]}}"
+    ranges = "grid.draw.seed=1"
     other, notes = plan("grid.draw.trials=4", ranges)
     assert len(other) == 4 and not {*other} & {*six} and notes
-    part, nothing = plan("grid.draw.trials=4", ranges, "optimizer.lr=0.123")  # a value of the user's own: one more
-    assert {*other} < {*part} and len(part) == 5 and not nothing
+    part, nothing = plan("grid.draw.trials=4", ranges, "optimizer.lr=0.123")  # a rate of the user's own: further trials
+    assert {*other} < {*part} and len(part) == 8 and not nothing
     adam, nothing = plan("grid.draw.trials=2", "optimizer=adam")  # another optimizer's
     assert {*part} < {*adam} and not nothing
 
