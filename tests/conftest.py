@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.support import ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"  # the tests of the mirror choose for themselves
 os.environ.pop("WANDB_API_KEY", None)
+
+# Tests do not wait for the cores of each other's launches, nor for those of a user's.
+_locks = tempfile.TemporaryDirectory(prefix="adarem-test-locks-")
+os.environ["ADAREM_LOCKS"] = _locks.name
 
 _skipped: list[str] = []
 

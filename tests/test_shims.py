@@ -46,7 +46,7 @@ def test_slurm_again(tmp_path: Path, code: int, starts: int, monkeypatch: pytest
 
 
 def test_torchrun() -> None:
-    done = call("adarem.torchrun", "--standalone", "--nproc-per-node=1", "--no-python", "sh", "-c", "exit 3")
+    done = call("adarem.torchrun", "--standalone", "--nproc-per-node=1", "-c", "exit(3)")
     assert done.returncode == exitcodes.DIVERGED and "Traceback" not in done.stderr
 
 

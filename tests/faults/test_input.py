@@ -438,7 +438,7 @@ def test_more_ranks_than_the_batch_divides_by(place: Place) -> None:
     command = [
         sys.executable,
         "-m",
-        "adarem.launch.torchrun",
+        "adarem.launch.ranks",
         "--standalone",
         "--nproc-per-node=2",
         "-m",

@@ -120,7 +120,7 @@ def adarem(*words: str, looks: int | None = None) -> int:
 
     if looks is not None:
         fit = Trainer.fit
-        Trainer.fit = lambda self, stop, show: fit(self, StopAtStep(looks), show)  # type: ignore[method-assign]
+        Trainer.fit = lambda self, stop, show, until: fit(self, StopAtStep(looks), show, until)  # type: ignore[method-assign]
     sys.argv = ["adarem", *words]
     return cli.main()
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from adarem.plan.plan import make_plan
 from adarem.run import exitcodes
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
@@ -50,6 +51,48 @@ def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
     results = complete.result(), broken.result()
     assert {r["top1"] for r in results} == {100 * float(complete.correct()["top1"].mean())}
+
+
+@pytest.mark.slow
+def test_a_run_that_pauses_at_rungs_ends_with_the_bits_of_one_that_does_not(
+    digits_root: Path, tmp_path: Path, run_here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two trials one goes on at both rungs and is interrupted on the way; nothing but its attempts shows that."""
+
+    def search(folder: str, halving: str) -> list[RunDir]:
+        places = (f'data.root="{digits_root}"', f'runs_dir="{tmp_path / folder}"', "wandb.mode=disabled")
+        what = ("grid=table2_search", "optimizer=adarem", "model=shufflenet_v2_0.5", "data=digits", "scale.epochs=3")
+        more = (
+            "scale.global_batch_size=288",
+            "cluster.ranks_per_node=1",
+            "grid.draw.trials=2",
+            f"grid.halving={halving}",
+        )
+        plan = make_plan([*what, *places, *more])
+        plan.write()
+        return [planned.run for planned in plan.runs]
+
+    runs = search("halved", "{rungs: [1, 2], keep: 1/2}")
+    for run in runs:
+        assert run_here(run.path) == exitcodes.OK and run.status() == "paused"
+    assert run_here(runs[0].path) == exitcodes.OK
+    reached = {run.epochs(): run for run in runs}
+    if len(reached) == 1:  # the other one goes on
+        assert run_here(runs[1].path) == exitcodes.OK
+        reached = {run.epochs(): run for run in runs}
+    stopped, best = reached[1], reached[2]
+    assert run_here(stopped.path) == exitcodes.OK and "stopped at rung 1" in capsys.readouterr().out
+    assert run_here(best.path, StopAtStep(2)) == exitcodes.REQUEUE
+    assert run_here(best.path) == exitcodes.OK
+    assert [a["why"] for a in best.attempts()] == ["paused", "paused", "interrupted", "done"]
+    assert [a["why"] for a in stopped.attempts()] == ["paused"]
+
+    complete = next(run for run in search("complete", "null") if run.path.name == best.path.name)
+    assert run_here(complete.path) == exitcodes.OK
+    assert complete.config_file.read_text().replace("complete", "halved") == best.config_file.read_text()
+    assert_same_bits(final_state(complete), final_state(best))
+    assert figures(complete) == figures(best)
+    assert all(complete.result()[k] == best.result()[k] for k in ("holdout_top1", "config_hash", "best_epoch"))
 
 
 @pytest.mark.parametrize("optimizer", ["torch:NAdam", "own_to_train:make"])
