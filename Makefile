@@ -96,7 +96,7 @@ doctor: $(HARNESS) ## what this machine has and needs
 	@$(BIN)/adarem doctor
 
 test: $(TESTS) ## all tests but test-installs, with a real Slurm cluster where this machine can start one
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-installs: $(TESTS) ## set-ups from nothing: each Python that is here, the containers' install lines (gigabytes, up to an hour)
 	@$(BIN)/python -m pytest -m installs

@@ -32,10 +32,27 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         _skipped.append(f"{report.nodeid}: {report.longrepr}")
 
 
+# The files that take longest, first, so that no process is left with one of them when the others are done.
+_FIRST = (
+    "train/test_train.py",
+    "faults/test_input.py",
+    "train/tasks/test_language.py",
+    "faults/test_ranks.py",
+    "data/images/test_own_folder.py",
+    "faults/test_disk.py",
+    "report/test_make.py",
+    "train/test_trainer.py",
+    "tracking/test_workspace.py",
+    "train/tasks/test_windows.py",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without ``-m`` or a test's name, leaves out the tests of installs and, except on CI, the slow ones."""
     if config.getoption("markexpr") or any("::" in a for a in config.args):
         return
+    place = {ROOT / "tests" / file: number for number, file in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
     left_out = ["installs"] if os.environ.get("CI") == "true" else ["installs", "slow"]
     out = [item for item in items if any(map(item.get_closest_marker, left_out))]
     items[:] = [item for item in items if item not in out]

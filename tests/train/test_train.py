@@ -4,7 +4,6 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from adarem.train.trainer import Trainer
 from tests.support.networks import write_networks
 from tests.support.optimizers import write_module
 from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
-from tests.support.warm import train_on_ranks
+from tests.support.warm import Forked, adarem, train_on_ranks
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -425,18 +424,13 @@ def test_changed_data_are_refused_on_resume(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals, tiny_run: Callable[..., Path]) -> None:
     run = RunDir(tiny_run("scale.epochs=500", "scale=smoke", "train.checkpoint_every=1000"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adarem", "train", str(run.path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked(adarem, "train", str(run.path))
     deadline = time.time() + 120
     while not run.metrics() and time.time() < deadline:
         time.sleep(0.1)
     assert run.status() == "running"
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(60)
     assert process.returncode == exitcodes.REQUEUE, err
     assert f"interrupted: {number.name} at step" in out and "the same command again goes on from there" in out
     assert run.status() == "interrupted"
