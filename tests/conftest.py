@@ -77,7 +77,7 @@ TINY = ("scale=smoke", "scale.global_batch_size=288", "model=shufflenet_v2_0.5",
 
 
 @pytest.fixture
-def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
+def tiny_run(tmp_path: Path, digits_root: Path, forked_plan: None) -> Callable[..., Path]:
     """Plans one run of two epochs of four steps and returns its directory: tiny_run("optimizer=adarem", seeds=3)."""
     from adarem.plan.plan import make_plan
 
@@ -105,6 +105,15 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return train.train(path)
 
     return go
+
+
+@pytest.fixture
+def forked_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process in which plan tries what is imported by name has torch already, where each would import it again."""
+    from adarem.plan.child_process import ChildProcess
+    from tests.support.warm import forked_child
+
+    monkeypatch.setattr(ChildProcess, "_started", forked_child())
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ from adarem.train.tasks.image import ImageTask
 from adarem.train.trainer import Trainer
 from tests.support.networks import write_networks
 from tests.support.optimizers import write_module
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.warm import train_on_ranks
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -152,7 +153,7 @@ def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
     def train(run: RunDir, looks: int | None = None) -> int:
         if ranks == 1:
             return run_here(run.path, None if looks is None else StopAtStep(looks))
-        return torchrun(ranks, run.path, looks).returncode
+        return train_on_ranks(ranks, run.path, looks).returncode
 
     assert train(whole) == exitcodes.OK
     for looks in (2, 3):  # one step later on several ranks
@@ -234,12 +235,12 @@ def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Ca
     """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
     three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")
     complete, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("complete", "broken"))
-    done = torchrun(3, complete.path)
+    done = train_on_ranks(3, complete.path)
     assert done.returncode == exitcodes.OK, done.stderr
     for _ in range(2):  # after step 2, in the first epoch, and after step 5, in the second
-        torchrun(3, broken.path, 1)
+        train_on_ranks(3, broken.path, 1)
         assert broken.status() == "interrupted"
-    done = torchrun(3, broken.path)
+    done = train_on_ranks(3, broken.path)
     assert done.returncode == exitcodes.OK, done.stderr
     assert_same_bits(final_state(complete), final_state(broken))
     assert figures(complete) == figures(broken)
@@ -313,7 +314,7 @@ def test_metrics_are_what_the_schedule_and_the_data_say(
 def test_evaluation_is_the_same_at_any_world_size_and_ranks_share_one_run(tiny_run: Callable[..., Path]) -> None:
     """Three real ranks: 360 images do not divide into 3 x 96, each is counted once, and rank 0 alone writes."""
     run = RunDir(tiny_run("cluster.ranks_per_node=3", "optimizer=adam"))
-    done = torchrun(3, run.path)
+    done = train_on_ranks(3, run.path)
     assert done.returncode == 0, done.stderr
     assert run.status() == "done" and len(run.attempts()) == 1 and run.attempts()[0]["world_size"] == 3
     assert {m["images"] for m in run.metrics() if m["split"] == "val"} == {360}
@@ -343,9 +344,9 @@ def test_two_ranks_take_the_step_of_one(tiny_run: Callable[..., Path], run_here:
     site = one.path.parent / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(patch)
-    done = torchrun(2, two.path, PYTHONPATH=str(site))
+    done = train_on_ranks(2, two.path, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
-    alone = torchrun(1, one.path, PYTHONPATH=str(site))
+    alone = train_on_ranks(1, one.path, PYTHONPATH=str(site))
     assert alone.returncode == 0, alone.stderr
     a, b = final_state(one)["model"], final_state(two)["model"]
     for name in a:
@@ -370,7 +371,7 @@ def test_divergence_is_a_result_with_its_own_exit_code(
 def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
     run = RunDir(tiny_run("optimizer=adarem", "cluster.ranks_per_node=2"))
     assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE  # one rank
-    done = torchrun(2, run.path)  # two ranks continue within the epoch
+    done = train_on_ranks(2, run.path)  # two ranks continue within the epoch
     assert done.returncode == 0, done.stderr
     assert "going on from step 2 of 8" in done.stdout
     assert run.status() == "done"
@@ -512,7 +513,7 @@ def test_held_out_figures_are_the_same_on_two_ranks(tiny_run: Callable[..., Path
     one = RunDir(tiny_run(*held, folder="one"))
     two = RunDir(tiny_run(*held, "cluster.ranks_per_node=2", folder="two"))
     for ranks, run in ((1, one), (2, two)):
-        done = torchrun(ranks, run.path)
+        done = train_on_ranks(ranks, run.path)
         assert done.returncode == exitcodes.OK, done.stderr
     assert one.result()["fingerprint"] == two.result()["fingerprint"]
     assert len(two.correct()["top1"]) == 144 and two.result()["evaluation"]["images"] == 144
