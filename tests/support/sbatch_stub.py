@@ -49,7 +49,7 @@ def train(run: RunDir) -> int:
             time.sleep(0.05)  # the first to fail ends the others, and rank 0 records its start first
         run.log_file.write_text("why it failed")
         return exitcodes.FAILED
-    if do == "search":  # the figure grows with the epochs; the schedule is that of the run's config
+    if do == "search" and rank == 0:  # the figure grows with the epochs; the schedule is that of the run's config
         config, place, figure = run.config(), place_of(run), json.loads(order.read_text())["figure"]
         if place is not None and place.state != "due":
             return exitcodes.OK

@@ -119,7 +119,8 @@ class Chosen:
             words.append(f"{self.trials.diverged} of them diverged")
         if self.best is None:
             return ", ".join(words) + (f"; {self.halved.text()}" if self.halved else "")
-        others = f"next best {self.next.figure:.2f}" if self.next else "no other finished without diverging"
+        nothing = "no other trained to the end" if self.halved else "no other finished without diverging"
+        others = f"next best {self.next.figure:.2f}" if self.next else nothing
         text = ", ".join([f"{self.best.figure:.2f}", others, *words])
         if self.ties:
             text += (
