@@ -16,6 +16,7 @@ from adarem.report.figures.write import has_times
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.search import tables as search_tables
+from adarem.report.search.moved import moved_settings
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
@@ -87,7 +88,7 @@ class SweepSection:
     warnings: Sequence[str]
     table: PaperTable
     legend: Sequence[str]
-    search: Sequence[SearchPart]  # empty unless the sweep is one
+    search: Sequence[SearchPart]  # of a search, and of settings moved from one optimizer to another
     selected: Notes | None
     cells: SortableTable | None
     figures: Sequence[EmbeddedFigure]
@@ -161,11 +162,9 @@ def paper_table(table: Table) -> PaperTable:
 
 
 def _search(table: Table) -> list[SearchPart]:
-    if table.search is None:
-        return []
-    found = [
-        of(table.search, table.labels) for of in (search_tables.best, search_tables.best_of_k, search_tables.trials)
-    ]
+    """What a search found; of a sweep with moved settings how these compare."""
+    found = [] if table.search is None else [of(table.search, table.labels) for of in search_tables.ALL]
+    found += filter(None, [moved_settings(table)])
     return [SearchPart(f.heading, sortable(f.header, f.rows, f.numeric), f.notes) for f in found]
 
 

@@ -12,6 +12,7 @@ from adarem.report import provenance
 from adarem.report import stats as statistics
 from adarem.report.run import Run
 from adarem.report.search import tables as search_tables
+from adarem.report.search.moved import moved_settings
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
@@ -227,6 +228,8 @@ def markdown(table: Table) -> str:
     if table.search is not None:
         for rows in search_tables.ALL:
             out += _rows(rows(table.search, table.labels))
+    if (moved := moved_settings(table)) is not None:
+        out += _rows(moved)
     out += ["", "## Settings of each optimizer", "", *_sheet(table)]
     for heading, text in shown.items():
         out += ["", f"## {heading}", "", *(f"- {t}" for t in text)]
