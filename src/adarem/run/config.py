@@ -38,6 +38,7 @@ from adarem.run.setting import (
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
+MOST_WATCHED = 4096  # steps of a run with a record in steps.jsonl
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,15 @@ class TrainConfig:
             AT_LEAST_0,
         ),
     ] = field(default=None, metadata={LATER: True})
+    watch_every: Annotated[
+        int,
+        Setting(
+            f"between two lines of steps.jsonl, doubled where a run would have more than {MOST_WATCHED:,}; 0: none. Bears "
+            "on no result",
+            AT_LEAST_0,
+            "steps",
+        ),
+    ] = field(default=50, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
