@@ -160,8 +160,8 @@ class TrainConfig:
     watch_every: Annotated[
         int,
         Setting(
-            f"between two lines of steps.jsonl, doubled where a run would have more than {MOST_WATCHED:,}; 0: none. Bears "
-            "on no result",
+            f"between two lines of steps.jsonl, doubled where a run would have more than {MOST_WATCHED:,}; 0: none. "
+            "Bears on no result",
             AT_LEAST_0,
             "steps",
         ),
