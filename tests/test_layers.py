@@ -47,7 +47,6 @@ LIBRARY = {
         "data/ffcv",
         "data/images/folder_reader.py",
         "doctor/isolated_checks.py",
-        "launch/torchrun.py",
     ],
     "torchvision": [
         "train",

@@ -25,6 +25,7 @@ ELSEWHERE = {
     "run/exitcodes.py": "test_cli.py",
     "run/labels.py": "tracking/test_naming.py",
     "run/stated.py": "report/tables/test_settings.py",
+    "run/trials.py": "run/test_selection.py",
     "slurm.py": "test_shims.py",
     "torchrun.py": "test_shims.py",
     "train/attempt.py": "train/distributed/test_context.py",

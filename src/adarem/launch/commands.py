@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # a launch of a plan that is made needs no Hydra
 
 
 def train_command(run: RunDir, ranks: int) -> list[str]:
-    """torchrun with ``ranks`` processes on this machine, under the Python that runs this."""
-    torchrun = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
-    return [*torchrun, "-m", "adarem", "train", str(run.path)]
+    """``ranks`` processes on this machine, under the Python that runs this."""
+    python = [sys.executable, "-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}"]
+    return [*python, "-m", "adarem", "train", str(run.path)]
 
 
 def prepare_command(run: RunDir) -> list[str]:

@@ -176,12 +176,17 @@ class ClusterConfig:
     device: Annotated[Literal["cpu", "cuda"], Setting("what a rank computes on")]
     nodes: Annotated[int, Setting("machines of a run", AT_LEAST_1)]
     ranks_per_node: Annotated[int, Setting("processes of a run on each machine, one GPU each", AT_LEAST_1)]
-    cpus_per_rank: Annotated[int, Setting("Slurm's --cpus-per-task", AT_LEAST_1, "cores")]
+    cpus_per_rank: Annotated[
+        int, Setting("Slurm's --cpus-per-task; here what each rank of a run on CPUs takes", AT_LEAST_1, "cores")
+    ]
     threads_per_rank: Annotated[int, Setting("torch's intra-op threads; 0 leaves torch's own choice", AT_LEAST_0)]
     partition: Annotated[str | None, Setting("Slurm's --partition; null leaves the site's")]
     account: Annotated[str | None, Setting("Slurm's --account; null leaves the site's")]
     time: Annotated[str | None, Setting("Slurm's time limit, for instance \"1-00:00:00\"; null leaves the site's")]
-    max_parallel: Annotated[int, Setting("array tasks that may run at once; 0 is no limit", AT_LEAST_0)]
+    max_parallel: Annotated[
+        int,
+        Setting("runs at a time; 0: on Slurm no limit, here as many as there are free GPUs or cores for", AT_LEAST_0),
+    ]
     extra: Annotated[tuple[str, ...], Setting("further sbatch flags of the runs, one text each")]
     setup: Annotated[str, Setting('shell line that each job runs first, for instance "module load cuda"')]
     aux_partition: Annotated[
