@@ -116,7 +116,7 @@ class StepWatch:
         write: Callable[[Mapping[str, object]], None],
     ) -> None:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._parameters = list(named.values())
+        self._parameters: list[Tensor] = list(named.values())
         place = {name: i for i, name in enumerate(named)}
         self._groups = {name: [place[p] for p in of] for name, of in layer_groups(list(named)).items() if of}
         self._place = {p: i for i, p in enumerate(self._parameters)}
@@ -239,11 +239,11 @@ def _values(grad: Tensor) -> Tensor:
     return grad.coalesce().values() if grad.is_sparse else grad
 
 
-def _norms(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+def _norms(tensors: list[Tensor]) -> list[Tensor]:
     """0-dim each; of 16-bit tensors in float32."""
     if any(t.dtype.itemsize < 4 for t in tensors):
         return [torch.linalg.vector_norm(t, dtype=torch.float32 if t.dtype.itemsize < 4 else None) for t in tensors]
-    return compat.foreach_norm(tensors) if tensors else ()
+    return list(compat.foreach_norm(tensors)) if tensors else []
 
 
 def _on(device: torch.device, values: Tensor) -> Tensor:
