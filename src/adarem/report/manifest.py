@@ -22,6 +22,7 @@ class Files:
     figures: tuple[str, ...]
     page: tuple[str, ...]
     time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index
+    steps: tuple[str, ...] = ()  # watched steps; none where no run has any
 
     @property
     def csv(self) -> str:
@@ -30,7 +31,7 @@ class Files:
 
     @property
     def all(self) -> tuple[str, ...]:
-        return (*self.table, *self.time, *self.runs, *self.figures, *self.page)
+        return (*self.table, *self.time, *self.runs, *self.steps, *self.figures, *self.page)
 
 
 @dataclass(frozen=True)

@@ -116,14 +116,14 @@ def read_lines(path: Path, at_most: int | None = None) -> Lines:
         at_most: of a longer file every 2nd, 4th, 8th ... line, so many that these are not more. Others are not parsed.
     """
     try:
-        text = path.read_text(errors="replace")
+        data = path.read_bytes()
     except FileNotFoundError:
         return Lines([], 0)
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in data.split(b"\n") if line.strip()]
     every = 1
     while at_most is not None and len(lines) // every > at_most:
         every *= 2
-    return _parsed(lines[every - 1 :: every])
+    return _parsed([line.decode(errors="replace") for line in lines[every - 1 :: every]])
 
 
 class NewLines(NamedTuple):
@@ -141,7 +141,7 @@ def read_new_lines(path: Path, begin: int) -> NewLines:
             complete, newline, _ = f.read().rpartition(b"\n")
     except FileNotFoundError:
         return NewLines([], begin)
-    lines = [line for line in complete.decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.decode(errors="replace") for line in complete.split(b"\n") if line.strip()]
     return NewLines(_parsed(lines).records, begin + len(complete) + len(newline))
 
 
