@@ -12,9 +12,10 @@ from adarem.report import provenance
 from adarem.report.claims import overview
 from adarem.report.claims.judge import RULE
 from adarem.report.claims.overview import Overview
-from adarem.report.figures.write import is_about_oscillation
+from adarem.report.figures.write import has_times
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
+from adarem.report.search import tables as search_tables
 from adarem.report.tables import render as tables
 from adarem.report.tables import times
 from adarem.report.tables.settings import fairness_sheet
@@ -69,6 +70,15 @@ class LogTail:
 
 
 @dataclass(frozen=True)
+class SearchPart:
+    """One table of a search with its heading, and sentences below it."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class SweepSection:
     name: str
     title: str
@@ -77,7 +87,9 @@ class SweepSection:
     warnings: Sequence[str]
     table: PaperTable
     legend: Sequence[str]
-    cells: SortableTable
+    search: Sequence[SearchPart]  # empty unless the sweep is one
+    selected: Notes | None
+    cells: SortableTable | None
     figures: Sequence[EmbeddedFigure]
     times: Times | None
     oscillation: Notes | None
@@ -122,9 +134,11 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         warnings=found.get("Warnings", []),
         table=paper_table(table),
         legend=tables.legend(table),
-        cells=_cells(table),
+        search=_search(table),
+        selected=Notes(tables.SELECTED, table.selected) if table.selected else None,
+        cells=_cells(table) if table.search is None else None,
         figures=[_embedded(path) for path in figures if path.exists()],
-        times=None if is_about_oscillation(table) else _times(table),
+        times=_times(table) if has_times(table) else None,
         oscillation=Notes(tables.OSCILLATION, oscillation) if oscillation else None,
         tests=[*found.get(tables.POWER, []), *tables.test_notes(table)],
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),
@@ -146,13 +160,22 @@ def paper_table(table: Table) -> PaperTable:
     return PaperTable([table.labels.optimizer(o) for o in table.columns], lines)
 
 
+def _search(table: Table) -> list[SearchPart]:
+    if table.search is None:
+        return []
+    found = [
+        of(table.search, table.labels) for of in (search_tables.best, search_tables.best_of_k, search_tables.trials)
+    ]
+    return [SearchPart(f.heading, sortable(f.header, f.rows, f.numeric), f.notes) for f in found]
+
+
 def _cells(table: Table) -> SortableTable:
     """One row per cell of the table."""
     if table.sweep.spec.paper is None:
         headings: tuple[str, ...] = ("Network", "Metric", "Optimizer", "Ours", "n", "Runs")
-        return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4))
+        return sortable(headings, [_cell_row(table, cell) for cell in table.listed], numeric=(3, 4))
     headings = ("Network", "Metric", "Optimizer", "Paper", "Ours", "Difference", "n", "Verdict", "Runs")
-    return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4, 5, 6))
+    return sortable(headings, [_cell_row(table, cell) for cell in table.listed], numeric=(3, 4, 5, 6))
 
 
 def _cell_row(table: Table, cell: Cell) -> list[str | PageCell]:
