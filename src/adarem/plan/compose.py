@@ -25,6 +25,7 @@ from adarem.plan import holdout
 from adarem.plan.check_network import NetworkChecks, check_label, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
+from adarem.plan.micro_batch import AUTO, MicroBatches
 from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.batch_norm import MICRO_BATCH
@@ -334,11 +335,13 @@ class Folders:
 
 @dataclass(frozen=True)
 class Lookups:
-    """What configs leave to things outside of them: signatures of what is imported by name, images in a folder."""
+    """What configs leave to things outside of them: signatures of what is imported by name, images in a folder, sizes that
+    were measured."""
 
     optimizers: OptimizerChecks
     networks: NetworkChecks
     folders: Folders
+    micro_batches: MicroBatches
 
 
 def compose_run(
@@ -418,7 +421,14 @@ def compose_run(
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
     _as_floats(raw["optimizer"])
+    automatic = raw["scale"].get("micro_batch_size") == AUTO
+    if automatic:
+        raw["scale"]["micro_batch_size"] = None
     config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    if automatic and (size := lookups.micro_batches.of(config)) is not None:
+        config = replace(config, scale=replace(config.scale, micro_batch_size=size))
+        if MICRO_BATCH in in_name:
+            in_name[MICRO_BATCH] = str(size)
     flat = identity(config)
     if "data.holdout" in in_name:  # auto, as a number
         in_name["data.holdout"] = setting_text(flat.get("data.holdout"))

@@ -5,6 +5,7 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from adarem.plan.compose import (
     values,
 )
 from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
+from adarem.plan.micro_batch import MicroBatches
+from adarem.plan.price import Price, keep_estimates, price
 from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Taken, taken
 from adarem.resources import find_paper_file
@@ -77,6 +80,13 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
     notes: Sequence[str] = ()  # what a person should know of it
+    words: str = ""  # the overrides that it was made of, as a shell takes them
+    time_given: bool = False  # whether they say cluster.time
+    micro_batch_asked: bool = False  # of runs without scale.micro_batch_size: auto is to be measured
+
+    def price(self) -> Price:
+        """What is left of it costs, as far as it was measured here."""
+        return price(self.runs, self.runs_dir, self.words)
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -107,6 +117,7 @@ class Plan:
             write_sweep(self.folder, widened(self.spec, before, self.file))
             for planned in self.runs:
                 planned.run.freeze(planned.config)
+            keep_estimates(self.folder, self.price())
 
     def describe(self) -> str:
         """The runs as a plain table, and their folder."""
@@ -181,10 +192,11 @@ def _images_of(data: DataConfig) -> str:
     )
 
 
-def make_plan(overrides: list[str]) -> Plan:
+def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
     """Composes and checks every run of a grid.
 
     Args:
+        measured: False for a plan that is about to be measured: it needs no number for scale.micro_batch_size=auto.
         overrides: Hydra overrides. A comma-separated value is an axis of the grid; one of an axis that the grid has
             replaces it (``optimizer=sgdm,adarem``); any other becomes a further axis (``optimizer.lr=0.1,0.2``).
 
@@ -194,8 +206,9 @@ def make_plan(overrides: list[str]) -> Plan:
     given = parse(overrides)
     with composing(), ChildProcess() as child:
         optimizers, networks = OptimizerChecks(child), NetworkChecks(child)
-        lookups = Lookups(optimizers, networks, Folders())
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
+        micro_batches = MicroBatches(base.runs_dir, shlex.join(overrides), measured=measured)
+        lookups = Lookups(optimizers, networks, Folders(), micro_batches)
         spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
         spec = replace(
@@ -267,7 +280,11 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
+    return Plan(
+        folder, base.runs_dir, base.results_dir, spec, file, planned, notes,
+        words=shlex.join(overrides), time_given="cluster.time" in given,
+        micro_batch_asked=micro_batches.asked,
+    )  # fmt: skip
 
 
 def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:

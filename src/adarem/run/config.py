@@ -183,6 +183,10 @@ class ClusterConfig:
         Setting("no progress of a rank for so long ends the run; longer than a first compile", Range(10), "seconds"),
     ] = 600.0
 
+    price_per_gpu_hour: Annotated[
+        float | None, Setting("what an hour of one GPU costs, in any currency; plan then prints the money", AT_LEAST_0)
+    ] = field(default=None, metadata={LATER: True})
+
     @property
     def world_size(self) -> int:
         return self.nodes * self.ranks_per_node
