@@ -17,14 +17,13 @@ if TYPE_CHECKING:  # a launch of a plan that is made needs no Hydra
 
 
 def train_command(run: RunDir, ranks: int) -> list[str]:
-    """torchrun with ``ranks`` processes on this machine, under the Python that runs this."""
+    """``ranks`` processes on this machine, under the Python that runs this."""
     return ranks_command(["-m", "adarem", "train", str(run.path)], ranks)
 
 
 def ranks_command(module: Sequence[str], ranks: int) -> list[str]:
     """``ranks`` processes of a module on this machine; ``module``: -m, its name and its arguments."""
-    torchrun = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
-    return [*torchrun, *module]
+    return [sys.executable, "-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}", *module]
 
 
 def prepare_command(run: RunDir) -> list[str]:

@@ -4,6 +4,7 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -335,8 +336,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Lookups:
-    """What configs leave to things outside of them: signatures of what is imported by name, images in a folder, sizes that
-    were measured."""
+    """What configs leave to things outside of them: signatures of imports, images in a folder, sizes that fit."""
 
     optimizers: OptimizerChecks
     networks: NetworkChecks
@@ -421,14 +421,10 @@ def compose_run(
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
     _as_floats(raw["optimizer"])
-    automatic = raw["scale"].get("micro_batch_size") == AUTO
-    if automatic:
-        raw["scale"]["micro_batch_size"] = None
-    config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
-    if automatic and (size := lookups.micro_batches.of(config)) is not None:
-        config = replace(config, scale=replace(config.scale, micro_batch_size=size))
-        if MICRO_BATCH in in_name:
-            in_name[MICRO_BATCH] = str(size)
+    made = functools.partial(from_dict, {"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    config = lookups.micro_batches.complete(raw["scale"], made)
+    if in_name.get(MICRO_BATCH) == AUTO:
+        in_name[MICRO_BATCH] = str(config.scale.micro_batch_size)
     flat = identity(config)
     if "data.holdout" in in_name:  # auto, as a number
         in_name["data.holdout"] = setting_text(flat.get("data.holdout"))

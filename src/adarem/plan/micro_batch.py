@@ -2,6 +2,8 @@
 
 import functools
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from adarem.run.batch_norm import MICRO_BATCH
@@ -27,7 +29,23 @@ class MicroBatches:
         self._runs_dir, self._words, self._measured = runs_dir, words, measured
         self.asked = False  # whether a run has left it to a measurement
 
-    def of(self, config: RunConfig) -> int | None:
+    def complete(self, scale: dict[str, object], make: Callable[[], RunConfig]) -> RunConfig:
+        """The config that ``make`` makes, with a number in place of auto.
+
+        Args:
+            scale: the section that it is made of, changed in place.
+            make: reads that section.
+
+        Raises:
+            UserError: as ``make``; there is no measurement.
+        """
+        if scale.get("micro_batch_size") != AUTO:
+            return make()
+        scale["micro_batch_size"] = None
+        config = make()
+        return replace(config, scale=replace(config.scale, micro_batch_size=self._of(config)))
+
+    def _of(self, config: RunConfig) -> int | None:
         """For a config without a size.
 
         Raises:
@@ -42,9 +60,9 @@ class MicroBatches:
         fitting = [n for n in frozen if largest is None or n <= largest]
         if fitting or largest:
             return max(fitting) if fitting else largest
+        command = f"adarem probe {self._words}".strip()
         raise UserError(
-            f"{MICRO_BATCH}={AUTO}: not measured here; run `adarem probe {self._words}`, or give a number that divides "
-            f"{of_rank}"
+            f"{MICRO_BATCH}={AUTO}: not measured here; run `{command}`, or give a number that divides {of_rank}"
         )
 
     @functools.cached_property

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adarem.plan import halving
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.check_weights import try_weights
@@ -45,6 +46,7 @@ from adarem.run.sweep import (
     Ending,
     SweepLabels,
     SweepSpec,
+    is_named_after,
     overrides_text,
     read_sweep,
     runs_in,
@@ -80,13 +82,14 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
     notes: Sequence[str] = ()  # what a person should know of it
+    replaced: frozenset[str] = frozenset()  # names of runs of earlier plans that this one leaves out of a search
     words: str = ""  # the overrides that it was made of, as a shell takes them
     time_given: bool = False  # whether they say cluster.time
     micro_batch_asked: bool = False  # of runs without scale.micro_batch_size: auto is to be measured
 
     def price(self) -> Price:
         """What is left of it costs, as far as it was measured here."""
-        return price(self.runs, self.runs_dir, self.words)
+        return price(self.runs, self.runs_dir, self.words, self.spec.halving, time_given=self.time_given)
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -114,6 +117,7 @@ class Plan:
                 before = replace(self.spec, runs=())
             if not before.runs:  # a file of before, or none that can be read
                 before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
+            before = replace(before, runs=tuple(name for name in before.runs if name not in self.replaced))
             write_sweep(self.folder, widened(self.spec, before, self.file))
             for planned in self.runs:
                 planned.run.freeze(planned.config)
@@ -155,6 +159,8 @@ class Plan:
         if first.standing.kind == "rehearsal":
             head.append(f"REHEARSAL: {first.standing.reason}")
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
+        if budget := halving.budget_text(self.spec, [planned.config for planned in self.runs]):
+            head.append(budget)
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
         head += self.notes
@@ -247,6 +253,7 @@ def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
         networks.try_runs(configs)
         notes += try_weights(child, configs)
         spec = replace(spec, labels=_labels(spec, configs), metrics=_measured(spec, configs))
+        spec = replace(spec, halving=halving.settle(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     endings: list[Ending] = ["searched"] if spec.settings_from else []
     if not spec.search and all(c.data.evaluated_on == "holdout" for c in configs):
@@ -280,11 +287,46 @@ def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
+    replaced = _replaced(folder, spec, configs, set(given))
+    if replaced:
+        first_name, more = min(replaced), f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+        notes = [
+            *notes,
+            f"left out of the search, planned before with other ranges or more trials: {first_name}{more}; what is on "
+            "disk stays, and counts again where it is planned again",
+        ]
     return Plan(
-        folder, base.runs_dir, base.results_dir, spec, file, planned, notes,
-        words=shlex.join(overrides), time_given="cluster.time" in given,
-        micro_batch_asked=micro_batches.asked,
+        folder, base.runs_dir, base.results_dir, spec, file, planned, notes, replaced,
+        words=shlex.join(overrides), time_given="cluster.time" in given, micro_batch_asked=micro_batches.asked,
     )  # fmt: skip
+
+
+def _replaced(folder: Path, spec: SweepSpec, configs: list[RunConfig], given: set[str]) -> frozenset[str]:
+    """The runs that earlier plans had of a network and optimizer whose trials are all planned now, and are none of
+    them.
+
+    A user who gives values of what is searched plans a part, which replaces nothing.
+    """
+    try:
+        before = read_sweep(folder).runs if spec.search else ()
+    except UserError:
+        return frozenset()  # none yet, or damaged
+    cells = {
+        (c.model.name, c.optimizer.name) for c in configs if not given & spec.search.get(c.optimizer.name, {}).keys()
+    }
+    trials = {name.rpartition("-s")[0] for name in spec.runs}  # on whatever seed
+    found = set()
+    for name in before:
+        if name.rpartition("-s")[0] in trials:
+            continue
+        try:
+            config = RunDir(folder / name).config()
+            is_of_cell = (config.model.name, config.optimizer.name) in cells
+        except UserError:
+            is_of_cell = any(is_named_after(name, *cell) for cell in cells)
+        if is_of_cell:
+            found.add(name)
+    return frozenset(found)
 
 
 def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:

@@ -6,16 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.run.config import ClusterConfig
+from adarem.run.config import ClusterConfig, RunConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
-from adarem.run.estimate import Estimate, estimate, read_estimates, time_limit, wall_seconds, write_estimates
+from adarem.run.estimate import (
+    FLAT_TIME,
+    Estimate,
+    estimate,
+    read_estimates,
+    time_limit,
+    wall_seconds,
+    write_estimates,
+)
+from adarem.run.halving import budget, read_places
+from adarem.run.machine import cores, gpus_to_use
 from adarem.run.measurements import Measurement, Measurements, read_measurements
+from adarem.run.sweep import Halving, read_sweep
 
 if TYPE_CHECKING:
     from adarem.plan.plan import PlannedRun
 
-FLAT_TIME = "2-00:00:00"  # of configs/cluster/slurm.yaml: what a run may take where nothing was measured
 CHECKPOINTS_KEPT = 2  # of each run
 
 
@@ -26,12 +36,8 @@ class PricedRun:
     planned: "PlannedRun"
     measurement: Measurement
     whole: Estimate
-    left: Estimate
-
-    @property
-    def limit(self) -> str:
-        """Slurm's time limit for what is left of it."""
-        return time_limit(self.left.seconds)
+    left: Estimate  # of a search with halving: up to the epochs that its trials train on average
+    to_its_end: Estimate  # as left, up to its last epoch
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class Price:
     why: str  # what is known of them: measured on another machine, say; or empty
     finished: int
     words: str  # the plan's own, as typed
+    time_given: bool = False  # whether they say cluster.time
     data_bytes: int | None = None  # of the prepared files; None: not prepared, or no files of their own
 
     def lines(self, now: float | None = None) -> list[str]:
@@ -54,10 +61,9 @@ class Price:
         found = [f"price: {self.sum(now)}", f"disk: {self._disk()}"]
         if (money := self._money()) is not None:
             found.append(f"money: {money}")
-        limits = sorted({run.limit for run in self.runs}, key=lambda limit: (limit.find("-"), limit))
-        if self.runs[0].planned.config.cluster.name == "slurm":
-            several = f"{limits[0]} to {limits[-1]}" if len(limits) > 1 else limits[0]
-            found.append(f"time limit: {several} a job, 1.3 x what is left of its longest run")
+        cluster = self.runs[0].planned.config.cluster
+        if cluster.name == "slurm":
+            found.append(f"time limit: {self._limit(cluster)}")
         if self.unmeasured:
             found.append(f"not in the price: {len(self.unmeasured)} runs, {self._not_measured()}")
         return found
@@ -91,6 +97,21 @@ class Price:
         """GPU hours, or core hours on CPUs, of all that is left."""
         return sum(run.left.device_hours * _cores(run) for run in self.runs)
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Seconds that a job of each measured run has to have, by the run's name."""
+        return {run.planned.run.path.name: run.to_its_end.seconds for run in self.runs}
+
+    def _limit(self, cluster: ClusterConfig) -> str:
+        if self.time_given or cluster.time != FLAT_TIME:
+            return f"{cluster.time or 'as the site has it'}, by cluster.time"
+        if self.unmeasured:
+            return f"{FLAT_TIME} a job, since not all runs are measured"
+        return (
+            f"{time_limit(max(self.limits.values()))} a job: 1.3 x the longest run; a job that takes longer goes on in "
+            "its next start"
+        )
+
     def _disk(self) -> str:
         checkpoints = sum(CHECKPOINTS_KEPT * run.measurement.checkpoint_bytes for run in self.runs)
         data = "not prepared" if self.data_bytes is None else _bytes(self.data_bytes)
@@ -106,22 +127,24 @@ class Price:
 
     def _not_measured(self) -> str:
         why = f" ({self.why})" if self.why else ""
-        return (
-            f"not measured here{why}; `adarem probe {self.words}` measures some seconds of each network and optimizer"
-        )
+        command = f"adarem probe {self.words}".strip()
+        return f"not measured here{why}; `{command}` measures some seconds of each network and optimizer"
 
 
 def _cores(run: PricedRun) -> int:
     """Cores of a rank on CPUs, where hours are counted by core."""
-    cluster = run.planned.config.cluster
-    return 1 if run.whole.cuda else max(1, cluster.threads_per_rank)
+    return 1 if run.whole.cuda else run.planned.config.cluster.cpus_per_rank
 
 
 def at_a_time(cluster: ClusterConfig) -> int | None:
-    """How many runs are trained at once; None: all."""
+    """How many runs are trained at once; None: all. On this machine as many as it has GPUs or cores for."""
     if cluster.name == "slurm":
         return cluster.max_parallel or None
-    return 1
+    if cluster.device == "cuda":
+        places = gpus_to_use() // cluster.ranks_per_node
+    else:
+        places = cores() // (cluster.ranks_per_node * cluster.cpus_per_rank)
+    return max(1, min(places, cluster.max_parallel or places))
 
 
 def _duration(seconds: float) -> str:
@@ -137,24 +160,61 @@ def _bytes(n: int) -> str:
     return f"{n / 1e3:.1f} kB"
 
 
-def price(runs: Sequence["PlannedRun"], runs_dir: Path, words: str) -> Price:
-    """The price of what is left of these runs. What cannot be read counts as not measured."""
+def price(
+    runs: Sequence["PlannedRun"],
+    runs_dir: Path,
+    words: str,
+    halving: Halving | None = None,
+    *,
+    time_given: bool = False,
+) -> Price:
+    """The price of what is left of these runs. What cannot be read counts as not measured.
+
+    Args:
+        words: the plan's overrides.
+        time_given: whether they say cluster.time.
+        halving: of the plan's search: each of its runs counts for the epochs that they train on average.
+    """
     why = ""
     try:
         known = Measurements(read_measurements(runs_dir))
     except UserError as e:
         known, why = Measurements([]), str(e)
+    stopped = _stopped(runs) if halving is not None else ()
     priced, unmeasured, finished = [], [], 0
     for planned in runs:
-        if planned.run.status() in FINISHED:
+        if planned.run.status() in FINISHED or planned.run.path.name in stopped:
             finished += 1
         elif (m := known.of(planned.config)) is None:
             unmeasured.append(planned)
             why = why or known.elsewhere(planned.config) or ""
         else:
-            left = estimate(planned.config, m, planned.run.checkpointed_steps())
-            priced.append(PricedRun(planned, m, estimate(planned.config, m), left))
-    return Price(priced, unmeasured, why, finished, words, _data_bytes(runs) if priced else None)
+            done = planned.run.checkpointed_steps()
+            left = estimate(planned.config, m, done, _epochs(planned, runs, halving))
+            priced.append(PricedRun(planned, m, estimate(planned.config, m), left, estimate(planned.config, m, done)))
+    return Price(priced, unmeasured, why, finished, words, time_given, _data_bytes(runs) if priced else None)
+
+
+def _stopped(runs: Sequence["PlannedRun"]) -> set[str]:
+    """Names of those that a rung ended."""
+    folder = runs[0].run.path.parent
+    try:
+        places = read_places(folder, read_sweep(folder))
+    except UserError:  # not planned yet, or damaged
+        return set()
+    return {name for name, place in places.items() if place.state == "stopped"}
+
+
+def _epochs(planned: "PlannedRun", runs: Sequence["PlannedRun"], halving: Halving | None) -> float | None:
+    """Those that a trial of its network and optimizer trains on average; None without halving."""
+    if halving is None:
+        return None
+
+    def cell(config: RunConfig) -> tuple[str, str, int]:
+        return config.model.name, config.optimizer.name, config.seed
+
+    trials = sum(cell(p.config) == cell(planned.config) for p in runs)
+    return budget(trials, halving, planned.config.scale.epochs) / trials
 
 
 def _data_bytes(runs: Sequence["PlannedRun"]) -> int | None:

@@ -1,7 +1,6 @@
 """Measures the cells of a folder one after another, here or within a Slurm job, and keeps what comes of each."""
 
 import dataclasses
-import json
 import os
 import resource
 import shutil
@@ -106,9 +105,7 @@ def _largest(cell: Path, config: RunConfig, seconds: float, start: Start) -> _Tr
         else:
             return one
     if fits < 0:
-        return _Tried(
-            None, "scale.micro_batch_size=1: does not fit into memory; take a smaller network or more GPUs", False
-        )
+        return _Tried(None, "scale.micro_batch_size=1: takes more memory than there is; take a smaller network", False)
     if fits < len(sizes) - 1:
         found = tried(sizes[fits], seconds, "run")
     if found.measurement is None:

@@ -62,8 +62,12 @@ def probe(plan: "Plan", *, seconds: float) -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if failed < len(configs):
-        print(f"written: {probe_file(plan.runs_dir)}; `adarem plan {plan.words}` prices the grid")
+        print(f"written: {probe_file(plan.runs_dir)}; `{_next(plan)}` prices the grid")
     return exitcodes.FAILED if failed else exitcodes.OK
+
+
+def _next(plan: "Plan") -> str:
+    return f"adarem plan {plan.words}".strip()
 
 
 def _auto(plan: "Plan", configs: Sequence[RunConfig]) -> list[RunConfig]:
@@ -101,5 +105,5 @@ def _submit(plan: "Plan", configs: Sequence[RunConfig], seconds: float) -> int:
             raise
         print(f"probe    job {job}: {len(of_shape)} cells, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each")
     print(f"logs     {slurm_folder(plan.folder)}")
-    print(f"written  {probe_file(plan.runs_dir)}, when the job has ended; `adarem plan {plan.words}` prices the grid")
+    print(f"written  {probe_file(plan.runs_dir)}, when the job has ended; `{_next(plan)}` prices the grid")
     return exitcodes.OK

@@ -22,7 +22,7 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost, UserError
 from adarem.run.files import write_atomically
 from adarem.run.machine import cpu_name
-from adarem.train.distributed.context import RankContext, join
+from adarem.train.distributed.context import join
 from adarem.train.distributed.heartbeat import Activity
 from adarem.train.distributed.watchdog import Watchdog
 from adarem.train.implementation import agree
@@ -49,6 +49,7 @@ class Measured:
     memory_bytes: int
     checkpoint_bytes: int
     first_step_seconds: float
+    before_record_seconds: float
     start_seconds: float  # from the command to steady training
     start_cpu_seconds: float
     ended: float  # time.time() after the last step
@@ -92,22 +93,21 @@ def measure(run: RunDir, began: float, seconds: float) -> None:
         with Watchdog(context, config.cluster.stall_seconds, lambda line: print(line, file=sys.stderr)):
             implementation = agree(context, config.optimizer)
             fused = implementation is None or implementation.fused
+            before_record = time.time() - began
             trainer = build_trainer(run, config, context, fused=fused)
-            _measure(trainer, run, watch, began)
+            _measure(trainer, run, watch, began, before_record)
             context.barrier()
     finally:
         context.close()
 
 
-def _measure(trainer: Trainer, run: RunDir, watch: Stopwatch, began: float) -> None:
+def _measure(trainer: Trainer, run: RunDir, watch: Stopwatch, began: float, before_record: float) -> None:
     context, steps_per_epoch = trainer.context, trainer.task.info.steps_per_epoch
     watch.events.clear()
     watch.steps_per_epoch = steps_per_epoch
     offset = time.time() - time.perf_counter()
-    try:
+    with contextlib.suppress(Interrupted, Diverged):  # what diverges is as fast
         trainer.fit(watch, lambda progress: None)
-    except (Interrupted, Diverged):  # what diverges is as fast
-        pass
     watch.events.append(watch.now(trainer.state.step, Activity.STARTING))
     first, last = watch.events[0], watch.events[-1]
     found = timing(watch.events, steps_per_epoch)
@@ -143,6 +143,7 @@ def _measure(trainer: Trainer, run: RunDir, watch: Stopwatch, began: float) -> N
         memory_bytes=int(max(r["memory"] for r in ranks)),
         checkpoint_bytes=files[-1].stat().st_size if files else 0,
         first_step_seconds=first.seconds + offset - began + found.first_step,
+        before_record_seconds=before_record,
         start_seconds=max(r["start"] for r in ranks),
         start_cpu_seconds=sum(r["start_cpu"] for r in ranks),
         ended=end.seconds + offset,
@@ -204,7 +205,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _limit_memory(more: int) -> None:
-    """This process gets an error where it takes ``more`` bytes than now; the kernel would end some process in its place."""
+    """This process gets an error where it takes ``more`` bytes than now, before the kernel ends some process."""
     taken = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
     limit = int(taken.split()[1]) * 1024 + more
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -79,6 +79,8 @@ class Run:
             "planned": "—",
             "running": f"ep {self.epoch}/{self.config.scale.epochs}",
             "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
+            "paused": f"paused ep {self.epoch}/{self.config.scale.epochs}",
+            "stopped": f"stopped at rung {self.epoch}",
             "failed": "failed",
             "diverged": "div.",
             # result.json lacks the value, or has it of held-out training images under another name

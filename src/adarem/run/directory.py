@@ -30,7 +30,8 @@ from adarem.run.records import JsonRecord, count, number, text
 if TYPE_CHECKING:
     import numpy as np
 
-Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
+# paused: at a rung of a search (``adarem.run.halving``), which also knows of a run that it has stopped there for good.
+Status = Literal["planned", "running", "interrupted", "paused", "stopped", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
 
 # A checkpoint's file: the steps before it, and the first 16 digits of its SHA-256.
@@ -82,6 +83,11 @@ class RunDir:
     @property
     def lock_file(self) -> Path:
         return self.path / "lock"
+
+    @property
+    def claim_file(self) -> Path:
+        """Held by the launcher on this machine that has started the run, and by its processes."""
+        return self.path / "claim"
 
     @property
     def checkpoints(self) -> Path:
@@ -145,7 +151,7 @@ class RunDir:
         return attempt
 
     def end_attempt(self, attempt: int, why: str, detail: str = "") -> None:
-        """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
+        """``why``: done, diverged, interrupted, paused or failed; ``detail``: one line for people."""
         append_line(self.attempts_file, {"attempt": attempt, "end": time.time(), "why": why, "detail": detail})
 
     def attempts(self) -> list[dict[str, object]]:
@@ -171,6 +177,10 @@ class RunDir:
         lines = read_lines(self.metrics_file)
         kept = [r for r in lines.records if isinstance(r.get("split"), str)]
         return _newest(Lines(kept, lines.damaged + len(lines.records) - len(kept)))
+
+    def epochs(self) -> int:
+        """How many it has completed and recorded."""
+        return max((count(r, "epoch") or 0 for r in self.metrics() if r["split"] == "train"), default=0)
 
     def append_oscillation(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
@@ -275,7 +285,8 @@ class RunDir:
             return "planned"
         last = attempts[-1]
         if "end" in last:
-            return "interrupted" if last.get("why") == "interrupted" else "failed"
+            why = last.get("why")
+            return "interrupted" if why == "interrupted" else "paused" if why == "paused" else "failed"
         progress = self.progress() or {}
         newest = max(number(last, "start") or 0.0, number(progress, "time") or 0.0)
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():

@@ -1,4 +1,4 @@
-"""What a run is expected to take, by what was measured; ``estimate.json`` in a sweep's folder, which the report reads."""
+"""What a run is expected to take, by what was measured; ``estimate.json`` of a sweep, which the report reads."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from adarem.run.files import read_json, write_atomically
 from adarem.run.measurements import Measurement
 
 FORMAT = 1
+FLAT_TIME = "2-00:00:00"  # of configs/cluster/slurm.yaml: a job's limit where nothing was measured, and the largest
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Estimate:
     """Of one run, or of what is left of it."""
 
     seconds: float  # of the wall clock, from the command to its end
-    start_seconds: float  # those of them before and after training
+    before_record_seconds: float  # those of them before a run records its attempt
     cpu_seconds: float  # of all ranks
     ranks: int
     cuda: bool
@@ -33,17 +34,21 @@ class Estimate:
         return self.seconds / 3600 * self.ranks
 
 
-def estimate(config: RunConfig, m: Measurement, steps_done: int = 0) -> Estimate:
-    """What a run takes from ``steps_done`` on, at the speed that was measured for it."""
-    epochs, every = config.scale.epochs, config.train.eval_every
-    left = max(0.0, epochs - steps_done / m.steps_per_epoch)
-    first = int(epochs - left)
-    evaluations = sum(e % every == 0 or e == epochs for e in range(first + 1, epochs + 1))
+def estimate(config: RunConfig, m: Measurement, steps_done: int = 0, epochs: float | None = None) -> Estimate:
+    """What a run takes from ``steps_done`` on, at the speed that was measured for it.
+
+    Args:
+        epochs: at which it ends; None: those of its config.
+    """
+    full, every = config.scale.epochs, config.train.eval_every
+    end, done = full if epochs is None else epochs, steps_done / m.steps_per_epoch
+    left = max(0.0, end - done)
+    evaluations = sum(e % every == 0 or e == full for e in range(int(done) + 1, math.ceil(end) + 1))
     if m.unit == "tokens":
         evaluations += 1  # the test text
     return Estimate(
         seconds=m.start_seconds + left * m.epoch_seconds + evaluations * m.evaluation_seconds,
-        start_seconds=m.start_seconds,
+        before_record_seconds=m.before_record_seconds,
         cpu_seconds=m.start_cpu_seconds + left * m.epoch_cpu_seconds + evaluations * m.evaluation_cpu_seconds,
         ranks=m.ranks,
         cuda=config.cluster.device == "cuda",

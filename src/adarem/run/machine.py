@@ -26,6 +26,15 @@ def gpu_names(driver: Path = Path("/proc/driver/nvidia/gpus")) -> list[str]:
     return found
 
 
+def gpus_to_use() -> int:
+    """How many GPUs a process may use: those of CUDA_VISIBLE_DEVICES where that is set."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return len(gpu_names())
+    words = [word.strip() for word in visible.split(",")]
+    return next((i for i, word in enumerate(words) if not word or word.startswith("-")), len(words))
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))

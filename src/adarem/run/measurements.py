@@ -53,6 +53,7 @@ class Measurement:
     memory_bytes: int  # of the rank that takes most: GPU memory allocated, on the CPU the process
     checkpoint_bytes: int
     first_step_seconds: float  # from the command to the end of the first step
+    before_record_seconds: float  # from the command to what a run would record as the start of an attempt
     start_seconds: float  # from the command to steady training, and from its end to the command's
     start_cpu_seconds: float
     steps_per_epoch: int

@@ -44,6 +44,10 @@ class Interrupted(Exception):
     """A signal asked for an end; a checkpoint holds everything up to here."""
 
 
+class Paused(Exception):
+    """The run is at the rung up to which it may train now; a checkpoint holds everything up to here."""
+
+
 class Trainer:
     """Trains one run from its last checkpoint to its last epoch. Rank 0 alone writes to the run directory.
 
@@ -72,7 +76,7 @@ class Trainer:
         of_config = config.train.clip_grad_norm
         self._clip_norm = task.info.clip_norm if of_config is None else of_config
         self.state = TrainingState()
-        self.total_steps = config.scale.epochs * task.info.steps_per_epoch
+        self.total_steps = self._until = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
         self._passes = config.scale.passes(context.world_size)
         images_per_pass = config.scale.images_per_pass(context.world_size)
@@ -104,26 +108,31 @@ class Trainer:
             assert record["oscillation"] is not None
             self._tracker.load_state_dict(record["oscillation"])
 
-    def fit(self, stop: StopRequest, show: ShowProgress) -> Evaluation:
+    def fit(self, stop: StopRequest, show: ShowProgress, until: int | None = None) -> Evaluation:
         """Trains to the last epoch and returns the evaluation after it.
 
         Args:
+            until: epochs to stop after, all else being as of the complete length; None: the last.
             stop: asks for an orderly end; the request of one rank is enough.
             show: called on rank 0 every second or so, and after each epoch.
 
         Raises:
             Diverged: the loss is not finite.
             Interrupted: ``stop`` asked for an end, and a checkpoint of the last step is on disk.
+            Paused: ``until`` is reached, and that checkpoint is on disk.
         """
         network = self._wrap()
+        self._until = (until or self.config.scale.epochs) * self.task.info.steps_per_epoch
         self._began = time.perf_counter() - self.state.seconds
         evaluation = None
-        while self.state.step < self.total_steps:
+        while self.state.step < self._until:
             epoch = self.state.step // self.task.info.steps_per_epoch
             timer = EpochTimer(self.state.partial_epoch.time if self.state.partial_epoch else None)
             totals = self._train_epoch(network, epoch, timer, stop, show)
             evaluation = self._finish_epoch(epoch, totals, timer, show)
         self._checkpoints.wait()
+        if self.state.step < self.total_steps:
+            raise Paused(f"after epoch {until} of {self.config.scale.epochs}")
         self.state.seconds = time.perf_counter() - self._began
         # None for a run that was interrupted after its last step: it is evaluated again, with the same outcome.
         return evaluation or self._evaluate(self.config.scale.epochs - 1)
@@ -261,7 +270,7 @@ class Trainer:
 
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
             self.run.append_oscillation({"epoch": epoch + 1, "step": self.state.step, **self._tracker.end_window()})
-        if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
+        if self.state.step == self._until or (epoch + 1) % self.config.train.checkpoint_every == 0:
             self._checkpoint(totals, None)
         if self.context.is_main:
             shown = evaluation.metrics if evaluation else {}

@@ -26,14 +26,18 @@ def job_name(sweep: Path, suffix: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", f"{sweep.name}-{suffix}")
 
 
-def array_command(sweep: Path, token: str, runs: int, cluster: ClusterConfig, after: str | None) -> list[str]:
+def array_command(
+    sweep: Path, token: str, runs: int, cluster: ClusterConfig, after: str | None, rung: Sequence[str] = ()
+) -> list[str]:
     """The sbatch line of one array.
 
     Args:
         token: what distinguishes the array from the sweep's others; see ``array_list``.
         runs: number of tasks, one run per task.
         after: ids of the jobs that prepare the data, joined by colons; None when nothing has to be prepared.
+        rung: ids of the arrays of the rung below, which have to end first, successfully or not.
     """
+    waits = [*([f"afterok:{after}"] if after else []), *([f"afterany:{':'.join(rung)}"] if rung else [])]
     limit = f"%{cluster.max_parallel}" if cluster.max_parallel else ""
     return [
         "sbatch",
@@ -47,7 +51,8 @@ def array_command(sweep: Path, token: str, runs: int, cluster: ClusterConfig, af
         f"--cpus-per-task={cluster.cpus_per_rank}",
         *([f"--time={cluster.time}"] if cluster.time else []),
         _output(sweep, "%A_%a.out"),
-        *([f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []),
+        *([f"--dependency={','.join(waits)}"] if waits else []),
+        *(["--kill-on-invalid-dep=yes"] if after else []),
         *_site_options(cluster, auxiliary=False),
         str(slurm_script("run.sbatch")),
         str(array_list(sweep, token)),

@@ -16,7 +16,7 @@ from adarem.report.figures.write import is_about_oscillation
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.tables import render as tables
-from adarem.report.tables import times
+from adarem.report.tables import spent, times
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
@@ -57,6 +57,15 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What the runs took next to what was expected."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Notes:
     heading: str
     lines: Sequence[str]
@@ -85,6 +94,7 @@ class SweepSection:
     settings: SortableTable
     settings_notes: Sequence[str]
     throughput: SortableTable
+    spent: Costs | None
     failures: Sequence[str]
     logs: Sequence[LogTail]
     attempts: SortableTable
@@ -130,6 +140,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),
         settings_notes=notes,
         throughput=_throughput(sweep.runs),
+        spent=_costs(table),
         failures=failures,
         logs=_logs(sweep.runs) if failures else [],
         attempts=_attempts(sweep.runs),
@@ -180,6 +191,11 @@ def _embedded(path: Path) -> EmbeddedFigure:
 def _times(table: Table) -> Times:
     header, rows = times.rows(table)
     return Times(sortable(header, rows, numeric=range(2, 7)), times.rule(table))
+
+
+def _costs(table: Table) -> Costs | None:
+    found = spent.rows(table)
+    return found and Costs(spent.HEADING, sortable(found.header, found.rows, numeric=range(1, 6)), found.notes)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

@@ -112,7 +112,7 @@ class Cell:
             lost = [s for s in ("div.", "failed") if s in states]
             text = self.summary.text() + (f" [{self.data}]" if self.data else "")
             return f"{text} ({', '.join(f'{states.count(s)} {s}' for s in lost)})" if lost else text
-        for start in ("div.", "failed", "ep", "stopped"):
+        for start in ("div.", "failed", "ep", "stopped", "paused"):
             hit = [s for s in states if s.startswith(start)]
             if hit:
                 return hit[0]
