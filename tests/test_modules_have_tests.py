@@ -18,6 +18,7 @@ ELSEWHERE = {
     "probe/rank.py": "probe/test_probe.py",
     "probes.py": "test_shims.py",
     "report/claims/entries.py": "report/claims/test_judge.py",
+    "report/figures/settings_tried.py": "report/figures/test_search.py",
     "report/run.py": "report/test_load.py",
     "report/tables/latex.py": "report/tables/test_render.py",
     "report/tables/table.py": "report/tables/test_render.py",

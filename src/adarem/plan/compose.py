@@ -58,7 +58,8 @@ AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may v
 # override of one adds it.
 _IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
-    *later_keys(RunConfig), *(f"grid.{key}" for key in ("heading", "figure", "compare", "selection", "settings_from")),
+    *later_keys(RunConfig),
+    *(f"grid.{key}" for key in ("heading", "figure", "compare", "selection", "settings_from", "settings_of")),
 )  # fmt: skip
 
 

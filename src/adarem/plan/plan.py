@@ -6,7 +6,7 @@ Everything is composed and checked before the first file is written; planning tw
 import contextlib
 import functools
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +47,7 @@ from adarem.run.sweep import (
     SweepLabels,
     SweepSpec,
     is_named_after,
+    moved_label,
     overrides_text,
     read_sweep,
     runs_in,
@@ -232,15 +233,18 @@ def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
             said = given.keys() - left_out
             off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
             # The grid's own settings and those of a search, where the user gives no other.
-            settled = [*spec.settings, *selection.overrides(choice["model"], choice["optimizer"])]
+            selected = [] if choice in moved else selection.overrides(choice["model"], choice["optimizer"])
+            settled = [*spec.settings, *selected]
             words = [s for s in settled if s.split("=")[0].lstrip("+~") not in said]
             shared = [*words, *map(line_of, off_axes)]
             return compose_run(choice, seed, shared, off_axes, lookups, of_search=bool(spec.search))
 
-        choices = places(spec, set(given))
+        choices, moved = places(spec, set(given)), list[dict[str, str]]()
         first = composed(0, spec.seeds[0])
         selection = taken(spec.settings_from, base.runs_dir, first)
         selection.check_seeds(spec.seeds)
+        found = selection.places(choices, spec.settings_of, set(given))
+        choices, moved = [*found.own, *found.moved], found.moved
         composed.cache_clear()  # the selection is a part of each
         named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
@@ -252,7 +256,7 @@ def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
         notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
         notes += try_weights(child, configs)
-        spec = replace(spec, labels=_labels(spec, configs), metrics=_measured(spec, configs))
+        spec = replace(spec, labels=_labels(spec, configs, moved), metrics=_measured(spec, configs))
         spec = replace(spec, halving=halving.settle(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     endings: list[Ending] = ["searched"] if spec.settings_from else []
@@ -260,7 +264,7 @@ def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
         endings.append("holdout")
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale, *endings)
     # A setting that is typed now is part of the run, as it is of one on an axis.
-    configs = under_earlier_names(folder, configs, _varied(spec, folder) - set(named))
+    configs = under_earlier_names(folder, configs, _varied(spec, folder, moved) - set(named))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(
@@ -359,8 +363,12 @@ def _split(data: DataConfig) -> tuple[float | None, int]:
     return data.val_share, data.split_seed
 
 
-def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
-    """What the report prints for models, optimizers and overrides, also for runs that are in no plan."""
+def _labels(spec: SweepSpec, configs: list[RunConfig], moved: list[dict[str, str]]) -> SweepLabels:
+    """What the report prints for models, optimizers and overrides, also for runs that are in no plan.
+
+    Args:
+        moved: places with the selected settings of another optimizer.
+    """
     found = labels()
     of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file,
     optimizers = {c.optimizer.name: c.optimizer.label for c in configs}  # and so are optimizers that are imported
@@ -370,6 +378,10 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
         for c in configs:  # numbers as the runs have them
             held |= {k: str(v) for k, v in c.overrides.items() if k in settings and same_setting(v, settings[k])}
         by_text[overrides_text(held)] = label
+    for c in configs:
+        source = spec.settings_of.get(c.optimizer.name)
+        if source is not None and any(_is_at(c, place) for place in moved):
+            by_text[overrides_text(c.overrides)] = moved_label(found.optimizer.get(source, source))
     return SweepLabels(
         {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}},
         {**found.optimizer, **{k: v for k, v in optimizers.items() if k not in found.optimizer}},
@@ -377,7 +389,13 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
     )
 
 
-def _varied(spec: SweepSpec, folder: Path) -> set[str]:
+def _is_at(config: RunConfig, place: Mapping[str, str]) -> bool:
+    """Whether a run is the one at this place."""
+    held = {"model": config.model.name, "optimizer": config.optimizer.name, **config.overrides}
+    return all(key in held and same_setting(held[key], value) for key, value in place.items())
+
+
+def _varied(spec: SweepSpec, folder: Path, moved: list[dict[str, str]]) -> set[str]:
     """The settings that the grid varies, and those that it varied when it was planned before."""
     specs = [spec]
     with contextlib.suppress(UserError):
@@ -385,7 +403,7 @@ def _varied(spec: SweepSpec, folder: Path) -> set[str]:
     return {
         key
         for s in specs
-        for keys in (s.axes, *s.search.values(), *s.overrides.values())
+        for keys in (s.axes, *s.search.values(), *s.overrides.values(), *moved)
         for key in keys
         if key not in ("model", "optimizer")
     }

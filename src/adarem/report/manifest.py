@@ -21,7 +21,8 @@ class Files:
     runs: tuple[str, ...]
     figures: tuple[str, ...]
     page: tuple[str, ...]
-    time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index
+    time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index and searches
+    search: tuple[str, ...] = ()  # CSVs of what a search found
 
     @property
     def csv(self) -> str:
@@ -30,7 +31,7 @@ class Files:
 
     @property
     def all(self) -> tuple[str, ...]:
-        return (*self.table, *self.time, *self.runs, *self.figures, *self.page)
+        return (*self.table, *self.time, *self.search, *self.runs, *self.figures, *self.page)
 
 
 @dataclass(frozen=True)
