@@ -4,7 +4,6 @@ No other module knows Hydra. Errors name the key and the nearest valid name, whi
 """
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.batch_norm import MICRO_BATCH
 from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
-from adarem.run.config import RunConfig, from_dict
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.identity import identity
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
@@ -422,8 +421,7 @@ def compose_run(
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
     _as_floats(raw["optimizer"])
-    made = functools.partial(from_dict, {"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
-    config = lookups.micro_batches.complete(raw["scale"], made)
+    config = lookups.micro_batches.complete({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
     if in_name.get(MICRO_BATCH) == AUTO:
         in_name[MICRO_BATCH] = str(config.scale.micro_batch_size)
     flat = identity(config)

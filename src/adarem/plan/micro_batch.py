@@ -2,12 +2,13 @@
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from adarem.run.batch_norm import MICRO_BATCH
-from adarem.run.config import RunConfig
+from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.run.identity import identity
 from adarem.run.measurements import Measurements, read_measurements
@@ -29,20 +30,15 @@ class MicroBatches:
         self._runs_dir, self._words, self._measured = runs_dir, words, measured
         self.asked = False  # whether a run has left it to a measurement
 
-    def complete(self, scale: dict[str, object], make: Callable[[], RunConfig]) -> RunConfig:
-        """The config that ``make`` makes, with a number in place of auto.
-
-        Args:
-            scale: the section that it is made of, changed in place.
-            make: reads that section.
+    def complete(self, raw: Mapping[str, Any]) -> RunConfig:
+        """The config of a composed run, checked, with a number in place of auto.
 
         Raises:
-            UserError: as ``make``; there is no measurement.
+            UserError: as ``from_dict``; there is no measurement.
         """
-        if scale.get("micro_batch_size") != AUTO:
-            return make()
-        scale["micro_batch_size"] = None
-        config = make()
+        if raw["scale"].get("micro_batch_size") != AUTO:
+            return from_dict(raw)
+        config = from_dict({**raw, "scale": {**raw["scale"], "micro_batch_size": None}})
         return replace(config, scale=replace(config.scale, micro_batch_size=self._of(config)))
 
     def _of(self, config: RunConfig) -> int | None:
