@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from adarem.run.batch_norm import MICRO_BATCH
 from adarem.run.config import RunConfig, from_dict
@@ -30,15 +29,16 @@ class MicroBatches:
         self._runs_dir, self._words, self._measured = runs_dir, words, measured
         self.asked = False  # whether a run has left it to a measurement
 
-    def complete(self, raw: Mapping[str, Any]) -> RunConfig:
+    def complete(self, raw: Mapping[str, object]) -> RunConfig:
         """The config of a composed run, checked, with a number in place of auto.
 
         Raises:
             UserError: as ``from_dict``; there is no measurement.
         """
-        if raw["scale"].get("micro_batch_size") != AUTO:
+        scale = raw["scale"]
+        if not isinstance(scale, Mapping) or scale.get("micro_batch_size") != AUTO:
             return from_dict(raw)
-        config = from_dict({**raw, "scale": {**raw["scale"], "micro_batch_size": None}})
+        config = from_dict({**raw, "scale": {**scale, "micro_batch_size": None}})
         return replace(config, scale=replace(config.scale, micro_batch_size=self._of(config)))
 
     def _of(self, config: RunConfig) -> int | None:
