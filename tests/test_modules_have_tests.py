@@ -15,6 +15,7 @@ ELSEWHERE = {
     "optim/kernels/triton_kernels.py": "optim/kernels/test_triton.py",
     "optim/kernels/triton_step.py": "optim/kernels/test_triton.py",
     "plan/compose.py": "plan/test_plan.py",
+    "probe/rank.py": "probe/test_probe.py",
     "probes.py": "test_shims.py",
     "report/claims/entries.py": "report/claims/test_judge.py",
     "report/figures/settings_tried.py": "report/figures/test_search.py",

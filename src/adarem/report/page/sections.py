@@ -16,8 +16,9 @@ from adarem.report.figures.write import has_times
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.search import tables as search_tables
+from adarem.report.search.moved import moved_settings
 from adarem.report.tables import render as tables
-from adarem.report.tables import times
+from adarem.report.tables import spent, times
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
@@ -58,6 +59,15 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What the runs took next to what was expected."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Notes:
     heading: str
     lines: Sequence[str]
@@ -87,7 +97,7 @@ class SweepSection:
     warnings: Sequence[str]
     table: PaperTable
     legend: Sequence[str]
-    search: Sequence[SearchPart]  # empty unless the sweep is one
+    search: Sequence[SearchPart]  # of a search, and of settings moved from one optimizer to another
     selected: Notes | None
     cells: SortableTable | None
     figures: Sequence[EmbeddedFigure]
@@ -97,6 +107,7 @@ class SweepSection:
     settings: SortableTable
     settings_notes: Sequence[str]
     throughput: SortableTable
+    spent: Costs | None
     failures: Sequence[str]
     logs: Sequence[LogTail]
     attempts: SortableTable
@@ -144,6 +155,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),
         settings_notes=notes,
         throughput=_throughput(sweep.runs),
+        spent=_costs(table),
         failures=failures,
         logs=_logs(sweep.runs) if failures else [],
         attempts=_attempts(sweep.runs),
@@ -161,11 +173,9 @@ def paper_table(table: Table) -> PaperTable:
 
 
 def _search(table: Table) -> list[SearchPart]:
-    if table.search is None:
-        return []
-    found = [
-        of(table.search, table.labels) for of in (search_tables.best, search_tables.best_of_k, search_tables.trials)
-    ]
+    """What a search found; of a sweep with moved settings how these compare."""
+    found = [] if table.search is None else [of(table.search, table.labels) for of in search_tables.ALL]
+    found += filter(None, [moved_settings(table)])
     return [SearchPart(f.heading, sortable(f.header, f.rows, f.numeric), f.notes) for f in found]
 
 
@@ -203,6 +213,11 @@ def _embedded(path: Path) -> EmbeddedFigure:
 def _times(table: Table) -> Times:
     header, rows = times.rows(table)
     return Times(sortable(header, rows, numeric=range(2, 7)), times.rule(table))
+
+
+def _costs(table: Table) -> Costs | None:
+    found = spent.rows(table)
+    return found and Costs(spent.HEADING, sortable(found.header, found.rows, numeric=range(1, 6)), found.notes)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

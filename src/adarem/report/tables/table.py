@@ -170,7 +170,7 @@ class Table:
     @property
     def listed(self) -> list[Cell]:
         """The cells without those that nobody planned, of a search and of settings off the grid's own axes."""
-        return [c for c in self.cells if c.planned or c.paper or not c.overrides and self.search is None]
+        return [c for c in self.cells if c.planned or not c.overrides and self.search is None]
 
     def cell(self, row: Row, optimizer: str) -> Cell:
         return next(c for c in self.cells if c.row == row and c.optimizer == optimizer)
