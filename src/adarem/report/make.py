@@ -14,10 +14,11 @@ from adarem.report import Report, steps
 from adarem.report.claims import overview as claims
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
-from adarem.report.figures.write import is_about_oscillation, write_figures
+from adarem.report.figures.write import has_times, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
+from adarem.report.search.tables import csvs as search_csvs
 from adarem.report.selected import select_and_write
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
@@ -81,10 +82,12 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
     selected: list[str] = []
     for name in asked:
         if name in built:
-            written += write_sweep_results(built[name], results_dir / name)
             if outcome := select_and_write(built[name].sweep):
-                selected += [*outcome.lines, ""]
-                written += filter(None, [outcome.file])
+                selected += [*outcome.screen, ""]
+                built[name].selected = outcome.lines
+            written += write_sweep_results(built[name], results_dir / name)
+            if outcome and outcome.file:
+                written.append(outcome.file)
     judged = claims.judge_all(entries, [table.sweep for table in built.values()])
     # Not shown where all that is there are studies of which no claim speaks.
     claimed = judged.of_paper or any(table.name in claims.grids_of(entries) for table in built.values())
@@ -115,9 +118,10 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         "runs.csv": runs_csv.to_csv(table.sweep.runs),
     }
     times_to_accuracy: dict[str, str] = {}
-    if not is_about_oscillation(table):
+    if has_times(table):
         times_to_accuracy = {"time.md": times.markdown(table), "time.csv": times.to_csv(table)}
-    for name, text in (texts | times_to_accuracy).items():
+    of_search = dict(search_csvs(table.search)) if table.search is not None else {}
+    for name, text in (texts | times_to_accuracy | of_search).items():
         write_atomically(folder / name, text)
     drawn = write_figures(table, folder / "figures")
     write_atomically(folder / "report.html", page.render(table, [p for p in drawn if p.suffix == ".svg"]))
@@ -128,6 +132,7 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         steps=("steps.csv",) if watched else (),
         figures=tuple(p.relative_to(folder).as_posix() for p in drawn),
         page=("report.html",),
+        search=tuple(of_search),
     )
     manifest = write_manifest(folder, _manifest(table, files))
     return [*(folder / name for name in files.all), manifest]

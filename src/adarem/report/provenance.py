@@ -253,7 +253,9 @@ def warnings(sweep: Sweep) -> list[str]:
             )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
-        Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned
+        Valued(printed.overrides(r.overrides), r.dir.path.name)
+        for r in runs
+        if r.overrides not in planned and not sweep.spec.search  # whose trials differ on purpose
     )
     if off_plan:
         out.append(f"Settings off the grid's own, in rows of their own: {_spell(off_plan)}")
@@ -316,6 +318,10 @@ def _counts(done: Sequence[Run]) -> list[str]:
 def problems(sweep: Sweep) -> list[str]:
     """Corrupt, half-written and failed runs by name, one line each."""
     out = list(sweep.unreadable)
+    diverged = sum(r.status == "diverged" for r in sweep.runs)
+    many = bool(sweep.spec.search) and diverged > NAMED  # which a search with wide ranges expects, and its table counts
+    if many:
+        out.append(f"{diverged} runs of the search diverged; they are among all trials")
     for r in sweep.runs:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
@@ -323,7 +329,7 @@ def problems(sweep: Sweep) -> list[str]:
             out.append(
                 f"{r.name}: failed: {last.get('detail') or 'it stopped without a reason (killed?)'}; see its log"
             )
-        if r.status == "diverged":
+        if r.status == "diverged" and not many:
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
     return out

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import socket
 import time
 import zipfile
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 # paused: at a rung of a search (``adarem.run.halving``), which also knows of a run that it has stopped there for good.
 Status = Literal["planned", "running", "interrupted", "paused", "stopped", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
+
+# A checkpoint's file: the steps before it, and the first 16 digits of its SHA-256.
+CHECKPOINT_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
@@ -102,6 +106,11 @@ class RunDir:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def checkpointed_steps(self) -> int:
+        """Optimizer steps up to the newest checkpoint, by its name; 0 without one."""
+        found = [CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.glob("step-*.pt")]
+        return max((int(match[1]) for match in found if match), default=0)
 
     # config.yaml
     def freeze(self, config: RunConfig) -> bool:

@@ -147,6 +147,13 @@ class SweepSpec:
             "grid, for the same data and scale, or its selected.yaml"
         ),
     ] = None
+    settings_of: Annotated[
+        Mapping[str, str],
+        Setting(
+            "with settings_from: optimizer to another one whose selected settings it has in further runs, as far as it "
+            "knows them: {adarem: sgdm}"
+        ),
+    ] = field(default_factory=dict)
     compare: Annotated[
         tuple[str, ...],
         Setting(
@@ -338,6 +345,11 @@ def is_named_after(name: str, model: str, optimizer: str) -> bool:
 
 def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)
+
+
+def moved_label(source: str) -> str:
+    """What tables print for the selected settings of another optimizer: ``settings of SGDM``."""
+    return f"settings of {source}"
 
 
 def setting_text(value: object) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.report.figures import oscillation
+from adarem.report.figures import oscillation, search
 from adarem.report.figures.curves import curves, networks
 from adarem.report.figures.panels import (
     HELD_OUT_ERROR,
@@ -57,6 +57,8 @@ def figure_names(table: Table) -> list[str]:
     """File names, without ending, of a table's figures, that of the watched steps left out, which not all have."""
     if is_about_oscillation(table):
         return ["figure1", "figure1-parameters", "figure2"]
+    if table.search is not None:
+        return search.figure_names(table.search)
     endings = [part.ending for part in _parts(table)]
     return [f"{name}{ending}" for name in (_curves_name(table), f"{table.name}-time") for ending in endings]
 
@@ -66,10 +68,14 @@ def is_about_oscillation(table: Table) -> bool:
     return "q_mean" in table.sweep.spec.metrics
 
 
-def draw_figures(table: Table) -> list[NamedFigure]:
-    """Figures 1 and 2 of a grid about Q, else the curves against epoch and time; in the order of ``figure_names``.
+def has_times(table: Table) -> bool:
+    """Whether a sweep's cells are held against each other by time to accuracy: not those of a search, nor of Q."""
+    return table.search is None and not is_about_oscillation(table)
 
-    Then that of the watched steps, where there are any.
+
+def draw_figures(table: Table) -> list[NamedFigure]:
+    """Figures 1 and 2 of a grid about Q, those of a search, else the curves against epoch and time; in the order of
+    ``figure_names``. Then that of the watched steps, where there are any.
     """
     data = next((r.config.data.label for r in table.sweep.runs), "")
     stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
@@ -79,6 +85,8 @@ def draw_figures(table: Table) -> list[NamedFigure]:
             oscillation.by_parameter(table, f"{stamp}Figure 1 for each watched parameter, first iterations"),
             curves(table, OSCILLATION, f"{stamp}Figure 2. q = l / d, path / displacement of each parameter, on {data}"),
         ]
+    elif table.search is not None:
+        figures = search.figures(table, table.search, stamp, data)
     else:
         figures = _curves_and_times(table, stamp, data)
     found = [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
