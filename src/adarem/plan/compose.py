@@ -47,9 +47,8 @@ OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epoch
 
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
-_NOT_IN_NAME_KEYS = (
-    "data.root", "data.beton_dir", "data.workers", "data.name", "data.label", "data.num_classes", "train.watch_every",
-)  # fmt: skip
+_NOT_IN_NAME_KEYS = tuple(f"data.{key}" for key in ("root", "beton_dir", "workers", "name", "label", "num_classes"))
+_NOT_IN_NAME_KEYS += ("train.watch_every",)
 # Groups whose choice may be a name to import; a file that stands in for one while Hydra composes.
 _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
