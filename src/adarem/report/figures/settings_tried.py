@@ -114,6 +114,11 @@ def _points(ax: "Axes", part: OptimizerSearch, colors: _Colors) -> None:
             image, origin="lower", extent=(0, 1, 0, 1), aspect="auto", cmap=colors.map, norm=colors.norm, alpha=0.45,
             interpolation="nearest", zorder=0,
         )  # fmt: skip
+        for place, t in zip(places, done, strict=True):
+            ax.plot(
+                *place, marker="o", color=colors.of(t), markersize=7.5, markeredgecolor="white", markeredgewidth=0.9,
+                zorder=3,
+            )  # fmt: skip
         ax.plot(
             *places[0], marker="o", markersize=12, markerfacecolor="none", markeredgecolor="black", markeredgewidth=2.2,
             zorder=5,
