@@ -92,10 +92,10 @@ def test_the_budget_is_said() -> None:
 
 
 def test_the_last_plan_says_which_trials_a_search_has(tmp_path: Path) -> None:
-    words = ["grid=table2_search", "data=digits", "optimizer=sgdm", f"runs_dir={tmp_path}"]
+    words = ["grid=table2_search", "data=digits", f"runs_dir={tmp_path}"]
 
-    def plan(*more: str) -> tuple[tuple[str, ...], list[str]]:
-        made = make_plan([*words, *more])
+    def plan(*more: str, optimizer: str = "sgdm") -> tuple[tuple[str, ...], list[str]]:
+        made = make_plan([*words, f"optimizer={optimizer}", *more])
         made.write()
         return read_sweep(made.folder).runs, [n for n in made.notes if n.startswith("left out of the search")]
 
@@ -114,7 +114,7 @@ def test_the_last_plan_says_which_trials_a_search_has(tmp_path: Path) -> None:
     assert len(other) == 4 and not {*other} & {*six} and notes
     part, nothing = plan("grid.draw.trials=4", ranges, "optimizer.lr=0.123")  # a rate of the user's own: further trials
     assert {*other} < {*part} and len(part) == 8 and not nothing
-    adam, nothing = plan("grid.draw.trials=2", "optimizer=adam")  # another optimizer's
+    adam, nothing = plan("grid.draw.trials=2", optimizer="adam")  # another optimizer's
     assert {*part} < {*adam} and not nothing
 
 

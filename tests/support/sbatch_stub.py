@@ -95,7 +95,7 @@ def train(run: RunDir) -> int:
 
 def main(argv: list[str]) -> int:
     assert argv[0] == "-m"
-    if argv[1] == "adarem.launch.slurm.requeue" or argv[2] == "prepare":
+    if argv[1].startswith("adarem.launch.slurm.") or argv[2] == "prepare":
         os.execv(sys.executable, [sys.executable, *argv])
     if argv[1] == "adarem.launch.ranks":
         argv = argv[argv.index("-m", 1) :]

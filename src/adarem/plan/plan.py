@@ -5,6 +5,7 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from adarem.plan.compose import (
     values,
 )
 from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
+from adarem.plan.micro_batch import MicroBatches
+from adarem.plan.price import Price, keep_estimates, price
 from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Taken, taken
 from adarem.resources import find_paper_file
@@ -81,6 +84,13 @@ class Plan:
     runs: list[PlannedRun]
     notes: Sequence[str] = ()  # what a person should know of it
     replaced: frozenset[str] = frozenset()  # names of runs of earlier plans that this one leaves out of a search
+    words: str = ""  # the overrides that it was made of, as a shell takes them
+    time_given: bool = False  # whether they say cluster.time
+    micro_batch_asked: bool = False  # of runs without scale.micro_batch_size: auto is to be measured
+
+    def price(self) -> Price:
+        """What is left of it costs, as far as it was measured here."""
+        return price(self.runs, self.runs_dir, self.words, self.spec.halving, time_given=self.time_given)
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -112,6 +122,7 @@ class Plan:
             write_sweep(self.folder, widened(self.spec, before, self.file))
             for planned in self.runs:
                 planned.run.freeze(planned.config)
+            keep_estimates(self.folder, self.price())
 
     def describe(self) -> str:
         """The runs as a plain table, and their folder."""
@@ -188,10 +199,11 @@ def _images_of(data: DataConfig) -> str:
     )
 
 
-def make_plan(overrides: list[str]) -> Plan:
+def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
     """Composes and checks every run of a grid.
 
     Args:
+        measured: False for a plan that is about to be measured: it needs no number for scale.micro_batch_size=auto.
         overrides: Hydra overrides. A comma-separated value is an axis of the grid; one of an axis that the grid has
             replaces it (``optimizer=sgdm,adarem``); any other becomes a further axis (``optimizer.lr=0.1,0.2``).
 
@@ -201,8 +213,9 @@ def make_plan(overrides: list[str]) -> Plan:
     given = parse(overrides)
     with composing(), ChildProcess() as child:
         optimizers, networks = OptimizerChecks(child), NetworkChecks(child)
-        lookups = Lookups(optimizers, networks, Folders())
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
+        micro_batches = MicroBatches(base.runs_dir, shlex.join(overrides), measured=measured)
+        lookups = Lookups(optimizers, networks, Folders(), micro_batches)
         spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
         spec = replace(
@@ -286,7 +299,10 @@ def make_plan(overrides: list[str]) -> Plan:
             f"left out of the search, planned before with other ranges or more trials: {first_name}{more}; what is on "
             "disk stays, and counts again where it is planned again",
         ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes, replaced)
+    return Plan(
+        folder, base.runs_dir, base.results_dir, spec, file, planned, notes, replaced,
+        words=shlex.join(overrides), time_given="cluster.time" in given, micro_batch_asked=micro_batches.asked,
+    )  # fmt: skip
 
 
 def _replaced(folder: Path, spec: SweepSpec, configs: list[RunConfig], given: set[str]) -> frozenset[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adarem.report import Report
+from adarem.report import Report, steps
 from adarem.report.claims import overview as claims
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
@@ -109,7 +109,9 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
 
 def write_sweep_results(table: Table, folder: Path) -> list[Path]:
     """All files of one sweep, the manifest last."""
+    watched = steps.to_csv(table.sweep)  # first: what cannot be read there joins the problems that the others show
     texts = {
+        **({"steps.csv": watched} if watched else {}),
         "table.md": tables.markdown(table),
         "table.csv": tables.to_csv(table),
         "table.tex": latex.latex(table),
@@ -127,6 +129,7 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         table=("table.md", "table.csv", "table.tex"),
         time=tuple(times_to_accuracy),
         runs=("runs.csv",),
+        steps=("steps.csv",) if watched else (),
         figures=tuple(p.relative_to(folder).as_posix() for p in drawn),
         page=("report.html",),
         search=tuple(of_search),

@@ -134,6 +134,7 @@ def _train(
     slow = [note for note in of_all_ranks(context, slower) if note not in known]
     on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
     notes = _restore(trainer, newest)
+    on_main_rank(context, lambda: run.keep_steps(trainer.state.step))
 
     # A process of its own copies the run directory to wandb.
     if attempt.console is not None:

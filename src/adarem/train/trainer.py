@@ -34,6 +34,7 @@ from adarem.train.schedule import learning_rate
 from adarem.train.seeding import seed_generators
 from adarem.train.state import CheckpointRecord, PartialEpoch, TrainingState
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, Task
+from adarem.train.watch import StepWatch, interval
 
 
 class Diverged(Exception):
@@ -88,6 +89,10 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run.checkpoints)
         self._consensus = StopConsensus(context)
         self._loss_reader = AsyncLossReader(context.device)
+        every = interval(config.train.watch_every, self.total_steps)
+        self._watch: StepWatch | None = None
+        if every and context.is_main:  # parameters and gradients are the same on every rank
+            self._watch = StepWatch(model, optimizer, self.scaler, every, run.append_step)
         self._tracker: OscillationTracker | None = None
         if config.train.oscillation and context.is_main:  # parameters are the same on every rank
             self._tracker = OscillationTracker(
@@ -165,6 +170,7 @@ class Trainer:
                     code = StopCode.STOP
                 agreed = consensus.exchange(code)
                 if agreed == StopCode.NOT_FINITE:
+                    self._write_watched()
                     raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {state.step}")
                 if agreed == StopCode.STOP:
                     self._checkpoint(totals, timer.spent())
@@ -195,13 +201,26 @@ class Trainer:
         totals = self._accumulate_gradient(network, batch)
         if self._tracker is not None:
             self._tracker.see_gradients()
+        watch = self._watch if self._watch is not None and self._watch.due(self.state.step + 1) else None
+        if watch is not None:
+            watch.see_gradients()
         if self._clip_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+        if watch is not None:
+            watch.before_step(unscaled=bool(self._clip_norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if watch is not None:
+            lr = self._lr(self.state.step, self.config.optimizer.lr * self.config.scale.lr_factor) * batch.lr_factor
+            watch.after_step(self.state.step + 1, lr, totals)
         self.state.step += 1
         return totals
+
+    def _write_watched(self) -> None:
+        """Where the loop waits for the device anyway."""
+        if self._watch is not None:
+            self._watch.flush()
 
     def _accumulate_gradient(self, network: nn.Module, batch: Batch) -> Tensor:
         """Adds the gradient of a batch's mean loss, in as many passes as the config says; returns its totals.
@@ -240,6 +259,7 @@ class Trainer:
     def _finish_epoch(self, epoch: int, totals: Tensor, timer: EpochTimer, show: ShowProgress) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. Records come first: after a crash they are only repeated."""
         unit, train_seconds, rate = self.task.info.unit, timer.seconds(), timer.rate()
+        self._write_watched()
         summed = self.context.sum(totals)
         if not bool(torch.isfinite(summed).all()):
             raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.state.step}")
@@ -302,6 +322,9 @@ class Trainer:
             columns = self.task.info.totals
             rows = self.context.gather(dict(zip(columns, totals.tolist(), strict=True)))
             self.state.partial_epoch = PartialEpoch(tuple(rows), spent)
+        self._write_watched()
+        if self.context.is_main:
+            self.run.sync_steps()  # a run goes on behind the records that were there at its checkpoint
         task_state = self.task.state_dict()
         self.state.seconds = time.perf_counter() - self._began
         if self.context.is_main:

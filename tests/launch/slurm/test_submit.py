@@ -5,6 +5,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,11 @@ from adarem.launch.slurm.commands import slurm_folder
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes, locks
 from adarem.run.errors import UserError
+from adarem.run.estimate import read_estimates
+from adarem.run.measurements import keep_measurement
 from tests.support import ROOT
 from tests.support.launching import executable, moved
+from tests.support.measured import measurement
 
 Site = tuple[Plan, Callable[[], list[list[str]]]]  # a plan, and what sbatch got: words of each submission
 
@@ -111,6 +115,24 @@ def test_a_task_whose_run_does_not_go_on_ends_at_once(search: Plan, capsys: pyte
     assert [requeue.main(["due", str(run.path)]) for run in runs] == [requeue.HELD_BACK] * 2 + [0] * 2
     assert f"{runs[0].path}: stopped at rung 2\n" in capsys.readouterr().out
     assert requeue.main(["due", str(search.folder / "gone")]) == 0  # which training says in one line
+
+
+def test_jobs_ask_for_what_was_measured(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """1.3 times the longest run, unless the user gives a limit or a run was not measured."""
+    plan, submissions = site
+    plan = moved(plan, plan.runs_dir, time="2-00:00:00")
+    plan.runs_dir.mkdir(parents=True)
+    for planned, seconds in zip(plan.runs[1:], (100.0, 7200.0), strict=True):
+        keep_measurement(plan.runs_dir, measurement(planned.config, epoch_seconds=seconds))
+    launch(plan, dry_run=True)
+    assert "--time=2-00:00:00" in capsys.readouterr().out
+    keep_measurement(plan.runs_dir, measurement(plan.runs[0].config, epoch_seconds=50.0))
+    launch(plan)
+    assert "--time=05:13:00" in submissions()[0]  # two epochs of two hours and what is around them
+    assert "price    3 runs left, " in capsys.readouterr().out
+    assert set(read_estimates(plan.folder)) == {planned.config.run_name for planned in plan.runs}
+    launch(replace(plan, time_given=True), dry_run=True)
+    assert "--time=2-00:00:00" in capsys.readouterr().out
 
 
 def test_missing_data_are_prepared_by_a_job_that_the_array_waits_for(

@@ -1,5 +1,6 @@
 """The sbatch lines of a sweep's jobs, and the folder where the sweep keeps its array lists and job logs."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,29 @@ def prepare_command(sweep: Path, run: RunDir, key: str, cluster: ClusterConfig) 
         *_site_options(cluster, auxiliary=True),
         str(slurm_script("prepare.sbatch")),
         str(run.path),
+    ]
+
+
+def probe_command(
+    sweep: Path, folder: Path, runs_dir: Path, seconds: float, cells: int, cluster: ClusterConfig
+) -> list[str]:
+    """The job that measures the cells of a folder, one after another, on as many nodes as a run has."""
+    minutes = 10 + math.ceil(cells * (3 + 4 * seconds / 60))
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name={job_name(sweep, 'probe')}",
+        f"--nodes={cluster.nodes}",
+        f"--ntasks-per-node={cluster.ranks_per_node}",
+        f"--gpus-per-node={cluster.ranks_per_node if cluster.device == 'cuda' else 0}",
+        f"--cpus-per-task={cluster.cpus_per_rank}",
+        f"--time={minutes // 60:02d}:{minutes % 60:02d}:00",
+        _output(sweep, "probe-%j.out"),
+        *_site_options(cluster, auxiliary=False),
+        str(slurm_script("probe.sbatch")),
+        str(folder),
+        str(runs_dir),
+        f"{seconds:g}",
     ]
 
 

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adarem.launch.commands import environment, make_report, publishes, report_arguments
 from adarem.launch.preparation import unprepared
 from adarem.launch.rungs import later, places
+from adarem.launch.slurm.accounting import keep_array_job, write_down
 from adarem.launch.slurm.commands import array_command, array_list, prepare_command, report_command, slurm_folder
 from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
 from adarem.launch.snapshot import outcome
@@ -23,6 +25,7 @@ from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
+from adarem.run.estimate import FLAT_TIME, time_limit
 from adarem.run.files import write_atomically
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
             "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
         )
     plan.write()
+    write_down(plan.folder)  # what earlier jobs took
     with _one_launcher(plan.folder):
         queue = queued(plan.folder) if shutil.which("squeue") else {}
         return _launch(plan, queue, dry_run=False)
@@ -114,6 +118,7 @@ class _Submission:
     def __init__(self, plan: "Plan", dry_run: bool) -> None:
         self.plan, self.dry_run = plan, dry_run
         self.commands: list[list[str]] = []
+        self._price = plan.price()
         self.prepared_by: dict[str, str] = {}  # a data set's key to the job that prepares it
 
     def array(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"], rung: Sequence[str] = ()) -> str:
@@ -128,6 +133,7 @@ class _Submission:
                 self.prepared_by[key] = self._submit(prepare_command(sweep, run, key, cluster), cluster)
                 print(f"prepare  job {self.prepared_by[key]}: writes the .beton files")
             prepared_by.append(self.prepared_by[key])
+        cluster = replace(cluster, time=self._time_limit(cluster, runs))
         token = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         names = array_list(sweep, token)
         if not self.dry_run:
@@ -138,9 +144,19 @@ class _Submission:
         except UserError:
             names.unlink(missing_ok=True)
             raise
+        if not self.dry_run:
+            keep_array_job(sweep, token, job)
         on = f", those that go on after job {':'.join(rung)}" if rung else ""
         print(f"array    job {job}: {len(runs)} runs, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each{on}")
         return job
+
+    def _time_limit(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"]) -> str | None:
+        """That of the longest run, where all were measured and the user gives none."""
+        limits = self._price.limits
+        names = [planned.run.path.name for planned in runs]
+        if self.plan.time_given or cluster.time != FLAT_TIME or not all(name in limits for name in names):
+            return cluster.time
+        return time_limit(max(limits[name] for name in names))
 
     def report(self, after: Sequence[str]) -> None:
         """Submits the job that makes the report once the jobs ``after`` have ended."""
@@ -160,6 +176,7 @@ class _Submission:
         if self.dry_run:
             return f"JOB{len(self.commands)}"
         env = environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
+        env["ADAREM_SWEEP"] = str(self.plan.folder)
         env["ADAREM_PUBLISH"] = str(self.plan.folder) if publishes(self.plan) else ""
         return submit(command, env)
 

@@ -18,6 +18,7 @@ from adarem.report.figures.panels import (
     against_time,
     last_third,
 )
+from adarem.report.figures.steps import watched_steps
 from adarem.report.figures.style import LONGEST_TITLE, save
 from adarem.report.tables.table import Table
 
@@ -53,7 +54,7 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
 
 
 def figure_names(table: Table) -> list[str]:
-    """File names, without ending, of a table's figures."""
+    """File names, without ending, of a table's figures, that of the watched steps left out, which not all have."""
     if is_about_oscillation(table):
         return ["figure1", "figure1-parameters", "figure2"]
     if table.search is not None:
@@ -74,7 +75,8 @@ def has_times(table: Table) -> bool:
 
 def draw_figures(table: Table) -> list[NamedFigure]:
     """Figures 1 and 2 of a grid about Q, those of a search, else the curves against epoch and time; in the order of
-    ``figure_names``."""
+    ``figure_names``. Then that of the watched steps, where there are any.
+    """
     data = next((r.config.data.label for r in table.sweep.runs), "")
     stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
     if is_about_oscillation(table):
@@ -87,7 +89,11 @@ def draw_figures(table: Table) -> list[NamedFigure]:
         figures = search.figures(table, table.search, stamp, data)
     else:
         figures = _curves_and_times(table, stamp, data)
-    return [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
+    found = [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
+    room = LONGEST_TITLE - len(f"{stamp}. What each step does, on {data}")
+    heading = textwrap.shorten(table.heading, max(room, 20), placeholder=" …")
+    steps = watched_steps(table, f"{stamp}{heading}. What each step does, on {data}")
+    return [*found, *([NamedFigure(f"{table.name}-steps", steps)] if steps else [])]
 
 
 def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:

@@ -18,7 +18,7 @@ from adarem.report.page.sortable import PageCell, SortableTable, sortable
 from adarem.report.search import tables as search_tables
 from adarem.report.search.moved import moved_settings
 from adarem.report.tables import render as tables
-from adarem.report.tables import times
+from adarem.report.tables import spent, times
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
@@ -56,6 +56,15 @@ class Times:
 
     table: SortableTable
     rule: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the runs took next to what was expected."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ class SweepSection:
     settings: SortableTable
     settings_notes: Sequence[str]
     throughput: SortableTable
+    spent: Costs | None
     failures: Sequence[str]
     logs: Sequence[LogTail]
     attempts: SortableTable
@@ -145,6 +155,7 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),
         settings_notes=notes,
         throughput=_throughput(sweep.runs),
+        spent=_costs(table),
         failures=failures,
         logs=_logs(sweep.runs) if failures else [],
         attempts=_attempts(sweep.runs),
@@ -202,6 +213,11 @@ def _embedded(path: Path) -> EmbeddedFigure:
 def _times(table: Table) -> Times:
     header, rows = times.rows(table)
     return Times(sortable(header, rows, numeric=range(2, 7)), times.rule(table))
+
+
+def _costs(table: Table) -> Costs | None:
+    found = spent.rows(table)
+    return found and Costs(spent.HEADING, sortable(found.header, found.rows, numeric=range(1, 6)), found.notes)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

@@ -13,10 +13,12 @@ from adarem.report import stats as statistics
 from adarem.report.run import Run
 from adarem.report.search import tables as search_tables
 from adarem.report.search.moved import moved_settings
+from adarem.report.tables import spent
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
 from adarem.run.directory import FINISHED
+from adarem.run.text import aligned
 
 FAILED = "Failed, diverged or unreadable"
 MISSING = "Planned, and not there"
@@ -231,6 +233,8 @@ def markdown(table: Table) -> str:
     if (moved := moved_settings(table)) is not None:
         out += _rows(moved)
     out += ["", "## Settings of each optimizer", "", *_sheet(table)]
+    if of_cost := spent.markdown(table):
+        out += ["", f"## {spent.HEADING}", "", *of_cost]
     for heading, text in shown.items():
         out += ["", f"## {heading}", "", *(f"- {t}" for t in text)]
     return "\n".join(out) + "\n"
@@ -353,4 +357,9 @@ def screen(table: Table, width: int | None = None) -> str:
     for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (MISSING, "Problem"), (POWER, "Note")):
         for text in found.get(heading, []):
             say(f"{mark}: {text}")
+    if of_cost := spent.rows(table):
+        out += ["", f"{spent.HEADING}:"]
+        out += aligned([of_cost.header, *of_cost.rows], right=range(1, 6)) if of_cost.rows else []
+        for note in of_cost.notes[0 if not of_cost.rows else 1 :]:
+            say(note)
     return "\n".join(out) + "\n"
