@@ -63,6 +63,18 @@ def test_two_settings_of_a_grid_are_a_heat_map(dirs) -> None:
     assert (panel.get_xlabel(), panel.get_ylabel()) == ("learning rate", "momentum")
 
 
+def test_two_drawn_settings_are_points_on_the_colour_of_the_nearest(dirs) -> None:
+    rows = [({"lr": 0.1, "momentum": 0.5}, 50.0), ({"lr": 1.0, "momentum": 0.9}, 60.0)]
+    rows += [({"lr": 0.3, "momentum": 0.6}, "diverged"), ({"lr": 0.2, "momentum": 0.8}, "planned")]
+    _, found = draw(dirs, {"sgdm": rows}, draw={"trials": 4})
+    panel = found["search-settings"].axes[0]
+    image = panel.images[0].get_array()
+    assert (image[0, 0], image[-1, -1]) == (50.0, 60.0)
+    points = {(line.get_marker(), tuple(xy)) for line in panel.lines for xy in line.get_xydata().round(3).tolist()}
+    log3, log2 = round(float(np.log10(3)), 3), round(float(np.log10(2)), 3)
+    assert points == {("o", (0.0, 0.0)), ("o", (1.0, 1.0)), ("x", (log3, 0.25)), (".", (log2, 0.75))}
+
+
 ODD = {
     "one trial": [({"lr": 0.1}, 50.0)],
     "no setting": [({}, 50.0)],

@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from adarem.report.load import load_sweep
 from adarem.report.make import load_table
 from adarem.report.page.sections import sweep_section
+from adarem.report.provenance import warnings
 from adarem.report.search.moved import moved_settings
 from adarem.report.tables import render
 from adarem.run.sweep import read_sweep, write_sweep
@@ -52,6 +54,19 @@ def test_moved_and_own_settings_are_next_to_each_other(dirs) -> None:
     # Nobody planned SGDM with its own settings moved.
     screen = render.screen(table, 100)
     assert "0 of 3" not in screen and screen.count("  SGDM ") == 1 and screen.count("  AdaRem ") == 2
+
+
+def test_settings_that_a_search_selected_may_differ_between_cells_and_not_within(dirs) -> None:
+    folder = write_grid(dirs[0], seeds=[0, 1], settings_from="table2_search")
+    for model, lr in (("resnet18", 0.1), ("resnet50", 0.3)):
+        for seed in (0, 1):
+            finish(folder, make_config(model, "sgdm", seed, changed={"optimizer": {"lr": lr}}), 70.0 + seed)
+    assert not [line for line in warnings(load_sweep(folder)) if "Cells differ" in line]
+    finish(folder, make_config("resnet18", "sgdm", 2, changed={"optimizer": {"lr": 0.2}}), 71.0)
+    (line,) = [line for line in warnings(load_sweep(folder)) if "Cells differ" in line]
+    assert line.startswith(
+        "Cells differ in optimizer.lr of SGDM on ResNet-18: 0.1 (resnet18-sgdm-s0, resnet18-sgdm-s1), 0.2"
+    )
 
 
 def test_without_moved_runs_there_is_no_such_part(dirs) -> None:

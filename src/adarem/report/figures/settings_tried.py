@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLUMNS = 2
 BAR = 0.75  # inches on the right for the colour bar
 GREY = "#999999"
+MOST_TICKS = 9  # values along an axis of a heat map that are written out
 MOST_TEXTS = 60  # cells of a heat map with their figure in them
 AREAS = 120  # points in each direction, of which each has the colour of the nearest trial
 CAPTION = "Colour: {}, one scale for all panels, far worse ones at its end; black: the best. "
@@ -114,6 +115,11 @@ def _points(ax: "Axes", part: OptimizerSearch, colors: _Colors) -> None:
             image, origin="lower", extent=(0, 1, 0, 1), aspect="auto", cmap=colors.map, norm=colors.norm, alpha=0.45,
             interpolation="nearest", zorder=0,
         )  # fmt: skip
+        for place, t in zip(places, done, strict=True):
+            ax.plot(
+                *place, marker="o", color=colors.of(t), markersize=7.5, markeredgecolor="white", markeredgewidth=0.9,
+                zorder=3,
+            )  # fmt: skip
         ax.plot(
             *places[0], marker="o", markersize=12, markerfacecolor="none", markeredgecolor="black", markeredgewidth=2.2,
             zorder=5,
@@ -147,7 +153,7 @@ def _cells(ax: "Axes", part: OptimizerSearch, colors: _Colors) -> None:
         text, color = "–", "#555555"
         if trial.figure is not None:
             image[i, j] = trial.figure
-            text, color = f"{trial.figure:.4g}", _ink(colors, trial)
+            text, color = _figure_text(trial.figure), _ink(colors, trial)
         elif trial.state == "stopped":
             text = f"ep {trial.epochs}"
         elif trial.state == "diverged":
@@ -161,9 +167,9 @@ def _cells(ax: "Axes", part: OptimizerSearch, colors: _Colors) -> None:
     ax.imshow(image, origin="lower", aspect="auto", cmap=colors.map, norm=colors.norm, zorder=2)
     _name(ax, x, y)
     for axis, d in ((ax.xaxis, x), (ax.yaxis, y)):
-        axis.set_ticks(range(len(d.values)), [_short(v) for v in d.values])
-    if len(x.values) > 6:
-        ax.tick_params(axis="x", rotation=45)
+        every = -(-len(d.values) // MOST_TICKS)
+        axis.set_ticks(range(len(d.values))[::every], [_short(v) for v in d.values[::every]])
+        axis.set_tick_params(labelsize=8 if len(d.values) <= 5 else 6.5)
 
 
 def _ink(colors: _Colors, trial: Trial) -> str:
@@ -195,7 +201,7 @@ def _parallel(ax: "Axes", part: OptimizerSearch, colors: _Colors, span: Span) ->
     for i, d in enumerate(dimensions):
         _axis_texts(ax, i, [(d.place(v), _short(v)) for v in _marks(d)])
     ends = [(0.0, worst), (1.0, best)] if worst != best else [(float(colors.lower_is_better), best)]
-    _axis_texts(ax, last, [(place, f"{value:.4g}") for place, value in ends], right=True)
+    _axis_texts(ax, last, [(place, _figure_text(value)) for place, value in ends], right=True)
     if part.diverged:
         ax.text(last + 0.06, -0.12, "div.", fontsize=7.5, va="center", color=ALARM)
     ax.grid(False)
@@ -271,6 +277,10 @@ def _marks(d: Dimension) -> Sequence[Value]:
     decades = 10.0 ** np.arange(np.ceil(np.log10(d.low) - 1e-9), np.floor(np.log10(d.high) + 1e-9) + 1)
     between = [float(v) for v in decades if 0.12 <= d.place(float(v)) <= 0.88]
     return [d.low, *between[:: max(1, len(between) // 3)], d.high]
+
+
+def _figure_text(figure: float) -> str:
+    return f"{figure:.2f}" if abs(figure) < 1000 else f"{figure:.4g}"
 
 
 def _short(value: Value) -> str:
