@@ -31,8 +31,6 @@ __all__ = ["AdaRem", "adarem"]
 
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
-
-
 _ENTRIES = itemgetter("exp_avg", "exp_avg_max", "step", "decay_offset")  # in the order of StepTensors
 
 
