@@ -141,6 +141,8 @@ EVENTS: dict[str, Event] = {
     "m resized": lambda o: of(o, "exp_avg").resize_(2, 2),
     "m resized in one dimension": lambda o: of(o, "exp_avg").resize_(16),
     "m transposed in place": lambda o: of(o, "exp_avg").t_(),
+    "a count unsqueezed in place": lambda o: of(o, "step").unsqueeze_(0),
+    "a count read as another type": set_data(lambda o: of(o, "step"), lambda x: x.view(torch.int32)),
     "m of another type": replace("exp_avg", torch.Tensor.double),
     "m replaced": replace("exp_avg", torch.zeros_like),
     "m of another parameter": lambda o: o.state[p(o)].update(exp_avg=of(o, "exp_avg", 1)),

@@ -58,16 +58,16 @@ def trace(case: int, seed: int, implementation: str) -> tuple[list[Any], Refusal
     for step in range(draw.choice([2, 3, 4, 5, 6, 7])):  # from the fourth on a step remembers the last check
         _give_gradients(params, draw, numbers)
         scale = draw.choice([2.0, 0.5, 1024.0]) if draw.random() < 0.1 else None
-        before = None
+        before, freed = None, False
         try:
             if step and faulty and draw.random() < 0.7:
                 for _ in range(draw.choice([1, 1, 2])):
                     if _disturb(optimizer, params, draw, numbers) == "free":
-                        scale = None
+                        scale, freed = None, True
                         break  # torch itself would read what is not there
             if scale is not None:
                 _scale(optimizer, params, scale)
-            before = copy.deepcopy(_values(optimizer, params))
+            before = None if freed else copy.deepcopy(_values(optimizer, params))
             optimizer.step()
             for name in ("grad_scale", "found_inf"):
                 optimizer.__dict__.pop(name, None)

@@ -32,7 +32,7 @@ class Purpose(NamedTuple):
 class _Found(NamedTuple):
     purpose: Purpose
     guards: "list[compat.TensorGuard]"  # types, shapes, strides and devices of each list
-    small: Sequence[Sequence[Tensor]]  # the 0-dim tensors that have no guard
+    small: Sequence[Sequence[Tensor]]  # the 0-dim tensors that must be the very same objects, for fused
     memory: Memory  # without tensors
     starts: "list[array[int]]"  # addresses, list by list
     storages: "array[int]"  # bytes, of the large tensors
@@ -79,10 +79,10 @@ class LastCheck:
         starts = [addresses(xs) for xs in lists]
         nbytes = [sizes([abs(extent(x.size(), x.stride())) for x in xs], xs) for xs in lists]
         others = Pieces.of(*([*chain(xs[0], *xs[2:])] for xs in (starts, nbytes)))
-        guarded = lists[:_LARGE] if purpose.fused else lists
-        guards = [guard for xs in guarded if (guard := compat.tensor_guard(xs))]
-        if others and len(guards) == len(guarded):
-            small, storages = lists[len(guards) :], storage_sizes(chain(*lists[:_LARGE]))
+        guards = [guard for xs in lists if (guard := compat.tensor_guard(xs))]
+        if others and len(guards) == len(lists):
+            small = lists[_LARGE:] if purpose.fused else []
+            storages = storage_sizes(chain(*lists[:_LARGE]))
             offsets = array("q", list(map(_offset, lists[1])))
             numbers = memory._replace(tensors=StepTensors([], [], [], [], [], []))
             self._found = _Found(purpose, guards, small, numbers, starts, storages, offsets, nbytes[1], others)
@@ -94,13 +94,11 @@ _offset: Callable[[Tensor], int] = Tensor.storage_offset  # type: ignore[assignm
 def _compare(found: _Found, lists: Sequence[Sequence[Tensor]]) -> _Found | None:
     """What is found of tensors that are like those of before and lie as apart from each other; else None."""
     before, starts = found.starts, []
-    for xs, guard in zip(lists, found.guards, strict=False):  # list by list, which stays in the processor's cache
+    same = [None] * (len(lists) - len(found.small)) + [*found.small]
+    for xs, guard, known in zip(lists, found.guards, same, strict=True):  # by list: it stays in the processor's cache
         starts.append(addresses(xs))  # raises for what no guard can look at
-        if not compat.are_as_guarded(guard, xs):
-            return None
-    for xs, same in zip(lists[len(found.guards) :], found.small, strict=True):
-        starts.append(addresses(xs))
-        if not all(map(is_, xs, same)):
+        alike = compat.are_as_guarded(guard, xs) if known is None else all(map(is_, xs, known)) and guard.check(*xs)
+        if not alike:
             return None
     # A storage that shrinks moves; but when it moves twice, perhaps to where it was.
     if storage_sizes(chain(*lists[:_LARGE])) != found.storages:
