@@ -99,10 +99,10 @@ def new_count(value: float, p: Tensor, group: Group) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
 
 
-def are_counts(values: Sequence[Any], group: Group) -> bool:
+def are_counts(values: Sequence[Tensor | float], group: Group) -> bool:
     """Whether all are tensors of a type that this group counts in."""
     try:
-        return set(map(dtype_of, values)) <= _COUNTS[bool(group["fused"])]
+        return set(map(dtype_of, values)) <= _COUNTS[bool(group["fused"])]  # type: ignore[arg-type]
     except AttributeError:  # numbers
         return False
 
