@@ -65,10 +65,10 @@ reproduce-table2: $(HARNESS) ## Table 2 and Figure 4: ResNet-18 under six optimi
 reproduce-table3: $(HARNESS) ## Table 3: the AWD-LSTM under SGDM, Adam, AdaRem (rehearsal without PTB=)
 	@scripts/reproduce.sh table3
 
-search-table1: $(HARNESS) ## a search for Table 1's settings on held-out training images: 16 trials of each optimizer on each network
+search-table1: $(HARNESS) ## a search for Table 1's settings on held-out images: 16 trials an optimizer and network, by halving
 	@scripts/reproduce.sh table1_search search-table1
 
-search-table2: $(HARNESS) ## a search for Table 2's settings on held-out training images: 16 trials of each optimizer
+search-table2: $(HARNESS) ## a search for Table 2's and Figure 2's settings on held-out images: 16 trials an optimizer, by halving
 	@scripts/reproduce.sh table2_search search-table2
 
 search-table3: $(HARNESS) ## the search for Table 3's learning rates and betas
@@ -96,7 +96,7 @@ doctor: $(HARNESS) ## what this machine has and needs
 	@$(BIN)/adarem doctor
 
 test: $(TESTS) ## all tests but test-installs, with a real Slurm cluster where this machine can start one
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-installs: $(TESTS) ## set-ups from nothing: each Python that is here, the containers' install lines (gigabytes, up to an hour)
 	@$(BIN)/python -m pytest -m installs

@@ -35,9 +35,9 @@ from torch.nn import functional as F
 from adarem.data.prepare import prepare
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
+from adarem.run.machine import cpu_name
 from adarem.train.distributed.context import RankContext
 from adarem.train.metrics import EpochTimer
-from adarem.train.provenance import _cpu_name
 from adarem.train.tasks.base import Batch
 from adarem.train.tasks.image import ImageInputs, ImageTask
 from adarem.train.trainer import Trainer
@@ -187,7 +187,7 @@ def main() -> None:
         [
             "# What the training loop costs on the host",
             "",
-            f"{today}; {_cpu_name()}, {os.cpu_count()} cores, 1 thread a rank, load average {load:.1f} before; Python "
+            f"{today}; {cpu_name()}, {os.cpu_count()} cores, 1 thread a rank, load average {load:.1f} before; Python "
             f"{platform.python_version()}, torch {torch.__version__}. Printed by `python -m benchmarks.host`:",
             f"µs a step over {args.rounds} interleaved rounds of {args.steps} steps; gloo between two ranks; no "
             "oscillation.",

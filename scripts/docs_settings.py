@@ -27,7 +27,7 @@ from adarem.run.config import (
     WandbConfig,
 )
 from adarem.run.setting import Setting
-from adarem.run.sweep import Draw, PaperPart, SweepSpec
+from adarem.run.sweep import Draw, Halving, PaperPart, SweepSpec
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -98,8 +98,8 @@ def rows(cls: type, prefix: str, choices: Mapping[str, Mapping[str, object]]) ->
             given = {name: raw[field.name] for name, raw in choices.items() if field.name in raw}
             kind = typing.get_args(hint)[0]
             yield row(key, setting, values(kind), default(given, field, len(choices)))
-            if Draw in typing.get_args(kind):
-                yield from rows(Draw, key, {})
+            for part in {Draw, Halving}.intersection(typing.get_args(kind)):
+                yield from rows(part, key, {})
         elif dataclasses.is_dataclass(hint) and choices:
             inner = {name: raw.get(field.name, {}) for name, raw in choices.items()}
             yield from rows(typing.cast(type, hint), key, typing.cast(dict[str, dict[str, object]], inner))
@@ -116,12 +116,13 @@ def values(hint: object) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        return f"list of {values(typing.get_args(hint)[0])}s"
+        return f"list of {values(typing.get_args(hint)[0]).replace(' or ', 's or ')}s"
     if typing.get_origin(hint) is collections.abc.Mapping:
         return "mapping"
     words = {
         PaperPart: "mapping of source and values",
         Draw: "mapping of the keys below",
+        Halving: "mapping of the keys below",
         int: "integer",
         float: "number",
         str: "text",

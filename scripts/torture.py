@@ -145,7 +145,7 @@ class Site:
         paths = [str(self.folder / "slow disk"), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         environment |= {"NUMBA_CACHE_DIR": str(cache)} if cache else {}
-        command = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
+        command = [sys.executable, "-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}"]
         with open(run.path.parent / "output.txt", "ab") as output:
             return subprocess.Popen([*command, "-m", "adarem", "train", str(run.path)], env=environment,
                                     stdout=output, stderr=output, start_new_session=True)  # fmt: skip

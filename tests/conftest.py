@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from tests.support import ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["WANDB_MODE"] = "disabled"  # the tests of the mirror choose for themselves
 os.environ.pop("WANDB_API_KEY", None)
+
+# Tests do not wait for the cores of each other's launches, nor for those of a user's.
+_locks = tempfile.TemporaryDirectory(prefix="adarem-test-locks-")
+os.environ["ADAREM_LOCKS"] = _locks.name
 
 _skipped: list[str] = []
 
@@ -27,10 +32,27 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         _skipped.append(f"{report.nodeid}: {report.longrepr}")
 
 
+# The files that take longest, first, so that no process is left with one of them when the others are done.
+_FIRST = (
+    "train/test_train.py",
+    "faults/test_input.py",
+    "train/tasks/test_language.py",
+    "faults/test_ranks.py",
+    "data/images/test_own_folder.py",
+    "faults/test_disk.py",
+    "report/test_make.py",
+    "train/test_trainer.py",
+    "tracking/test_workspace.py",
+    "train/tasks/test_windows.py",
+)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without ``-m`` or a test's name, leaves out the tests of installs and, except on CI, the slow ones."""
     if config.getoption("markexpr") or any("::" in a for a in config.args):
         return
+    place = {ROOT / "tests" / file: number for number, file in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
     left_out = ["installs"] if os.environ.get("CI") == "true" else ["installs", "slow"]
     out = [item for item in items if any(map(item.get_closest_marker, left_out))]
     items[:] = [item for item in items if item not in out]
@@ -72,7 +94,7 @@ TINY = ("scale=smoke", "scale.global_batch_size=288", "model=shufflenet_v2_0.5",
 
 
 @pytest.fixture
-def tiny_run(tmp_path: Path, digits_root: Path) -> Callable[..., Path]:
+def tiny_run(tmp_path: Path, digits_root: Path, forked_plan: None) -> Callable[..., Path]:
     """Plans one run of two epochs of four steps and returns its directory: tiny_run("optimizer=adarem", seeds=3)."""
     from adarem.plan.plan import make_plan
 
@@ -100,6 +122,15 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
         return train.train(path)
 
     return go
+
+
+@pytest.fixture
+def forked_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process in which plan tries what is imported by name has torch already, where each would import it again."""
+    from adarem.plan.child_process import ChildProcess
+    from tests.support.warm import forked_child
+
+    monkeypatch.setattr(ChildProcess, "_started", forked_child())
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,12 @@ MAY_IMPORT = {
     "data": {"run", "native"},
     "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
+    "probe": {"run", "data", "plan", "launch", "train"},
     "doctor": {"run", "native", "dependencies", "data", "launch"},
     "train": {"run", "native", "dependencies", "data", "optim", "tracking"},
     "report": {"run", "resources"},
     "tracking": {"run", "report"},
-    "cli": {"run", "dependencies", "data", "plan", "launch", "doctor", "train", "report", "tracking"},
+    "cli": {"run", "dependencies", "data", "plan", "launch", "probe", "doctor", "train", "report", "tracking"},
     "__main__": {"cli"},
     "__init__": {"optim"},
 }
@@ -47,7 +48,7 @@ LIBRARY = {
         "data/ffcv",
         "data/images/folder_reader.py",
         "doctor/isolated_checks.py",
-        "launch/torchrun.py",
+        "probe/rank.py",
     ],
     "torchvision": [
         "train",

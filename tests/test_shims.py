@@ -1,6 +1,7 @@
 """The module paths of version 0.1 that queued jobs and running processes call; version 0.3 drops them."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,20 @@ from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from tests.support import ROOT
 from tests.support.sweeps import make_config, write_grid
+from tests.support.warm import Forked
 from tests.test_layers import SHIMS, SRC
 
 
+def run_module(module: str, *arguments: str) -> None:
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 def call(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=300)
+    """``python -m``, in a process that has torch already."""
+    process = Forked(run_module, module, *arguments)
+    out, err = process.communicate()
+    return subprocess.CompletedProcess([module, *arguments], process.returncode or 0, out, err)
 
 
 def test_every_shim_is_one_call_and_names_the_version_that_drops_it() -> None:
@@ -36,7 +46,7 @@ def test_slurm_again(tmp_path: Path, code: int, starts: int, monkeypatch: pytest
 
 
 def test_torchrun() -> None:
-    done = call("adarem.torchrun", "--standalone", "--nproc-per-node=1", "--no-python", "sh", "-c", "exit 3")
+    done = call("adarem.torchrun", "--standalone", "--nproc-per-node=1", "-c", "exit(3)")
     assert done.returncode == exitcodes.DIVERGED and "Traceback" not in done.stderr
 
 

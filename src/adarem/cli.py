@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verb("doctor", _doctor, "check what this machine has and needs, with the fix for each failure")
     prepare = verb("prepare", _prepare, "write the FFCV files of a data set, checked, with a fingerprint next to them")
     plan = verb("plan", _plan, "show a grid's runs and make their directories")
+    probe = verb("probe", _probe, "measure each network with each optimizer of a grid, for some seconds")
     launch = verb("launch", _launch, "plan a grid, then start every run that is not finished, here or on Slurm")
     status = verb("status", _status, "show the state of every run of a grid")
     train = verb("train", _train, "train one run directory, or continue it (as one rank: torchrun or srun starts them)")
@@ -110,9 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--summary", action="store_true", help="show what is in prepared files; writes contact sheets")
     prepare.add_argument("--verify", action="store_true", help="check existing files byte by byte")
     plan.add_argument("--dry-run", action="store_true", help="show them, write nothing")
+    probe.add_argument("--seconds", type=float, default=10.0, help="of training, for each (default: 10)")
     launch.add_argument("--dry-run", action="store_true", help="print the exact commands, start nothing")
     status.add_argument("--json", action="store_true", help="for programs")
-    for with_overrides in (doctor, prepare, plan, launch):
+    for with_overrides in (doctor, prepare, plan, probe, launch):
         with_overrides.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_OVERRIDES)
     status.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs")
     report.add_argument(
@@ -222,8 +224,15 @@ def _plan(args: argparse.Namespace) -> int:
     plan = make_plan(args.overrides)
     if not args.dry_run:
         plan.write()
-    print(plan.describe())
+    print("\n".join([plan.describe(), *plan.price().lines()]))
     return exitcodes.OK
+
+
+def _probe(args: argparse.Namespace) -> int:
+    from adarem.plan.plan import make_plan
+    from adarem.probe.probe import probe
+
+    return probe(make_plan(args.overrides, measured=False), seconds=args.seconds)
 
 
 def _launch(args: argparse.Namespace) -> int:

@@ -13,8 +13,8 @@ from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from adarem.train import trainer
 from adarem.train.tasks.image import ImageTask
-from tests.support.processes import start
 from tests.support.small_disk import Disk
+from tests.support.warm import Forked, adarem
 
 Train = Callable[[Path], tuple[int, str]]
 
@@ -167,9 +167,9 @@ def test_a_clock_set_back(
 
 def test_two_starts_at_once_of_one_run(tmp_path: Path, digits_root: Path) -> None:
     run = plan(tmp_path / "runs", digits_root)
-    both = [start(run.path, 1) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
-    codes = sorted(process.returncode for process in both)
+    both = [Forked(adarem, "train", str(run.path)) for _ in range(2)]
+    outputs = ["".join(process.communicate(120)) for process in both]
+    codes = sorted(process.returncode or 0 for process in both)
     assert run.status() == "done" and len(run.attempts()) == 1
     if codes != [exitcodes.OK, exitcodes.OK]:  # the second came when the first was done
         assert codes == [exitcodes.OK, exitcodes.USER_ERROR]

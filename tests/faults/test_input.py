@@ -21,6 +21,7 @@ import torch
 from adarem.cli import main
 from adarem.run.directory import RunDir
 from tests.support.small_disk import Disk
+from tests.support.warm import train_on_ranks
 
 # What a failed start may leave: its own record, and the list of files to fix.
 RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt", "val.bad.txt"}
@@ -435,17 +436,7 @@ def test_environment(
 def test_more_ranks_than_the_batch_divides_by(place: Place) -> None:
     """Two real ranks end with code 2, and one line is printed."""
     run = place.run("scale.global_batch_size=287")
-    command = [
-        sys.executable,
-        "-m",
-        "adarem.launch.torchrun",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "adarem",
-        "train",
-    ]
-    done = subprocess.run([*command, str(run.path)], capture_output=True, text=True, timeout=120)
+    done = train_on_ranks(2, run.path)
     line = "adarem train: scale.global_batch_size=287: 2 ranks were started, which do not divide it; start as many as"
     assert done.returncode == 2 and done.stderr.count("adarem train: ") == 1 and line in done.stderr
     assert "Traceback" not in done.stderr

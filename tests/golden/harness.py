@@ -32,10 +32,16 @@ OUTPUTS = {
     "table.tex": "{sweep}/table.tex",
     "time.md": "{sweep}/time.md",
     "time.csv": "{sweep}/time.csv",
+    "steps.csv": "{sweep}/steps.csv",
+    "search-best.csv": "{sweep}/search-best.csv",
+    "search-trials.csv": "{sweep}/search-trials.csv",
+    "search-best-of-k.csv": "{sweep}/search-best-of-k.csv",
+    "search-learning-rate.csv": "{sweep}/search-learning-rate.csv",
 }
 _FIGURES = (
     "figure1", "figure1-parameters", "figure2", "figure4", "figure5", "figure5-others", "lambda-curves",
-    "{grid}-curves", "{grid}-time", "{grid}-time-others",
+    "{grid}-curves", "{grid}-time", "{grid}-time-others", "{grid}-steps",
+    "search-best-of-k", "search-settings", "search-lr",
 )  # fmt: skip
 # Of these the screen's list of written files has the names; their bytes depend on fonts and libraries.
 NOT_COMPARED = {"report.html": "{sweep}/report.html", "index.html": "index.html"}

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from adarem.launch import preparation
 from adarem.plan.plan import Plan, make_plan
 from adarem.run.directory import RunDir
-from tests.support.launching import NASTY, STUB, executable, moved
+from tests.support.launching import NASTY, STUB, executable, moved, order
 from tests.support.sweeps import diverge, finish, make_config, start, write_epochs, write_grid
 
 
@@ -23,6 +24,23 @@ def plan(composed: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
     monkeypatch.setattr(sys, "executable", str(stub))
     monkeypatch.setattr(preparation, "is_prepared", lambda data: True)
     return moved(composed, tmp_path / NASTY)
+
+
+@pytest.fixture(scope="session")
+def composed_search(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    root = tmp_path_factory.mktemp("digits")
+    words = ("grid=table2_search", "data=digits", "optimizer=sgdm", "grid.draw.trials=4", "scale.epochs=8")
+    return make_plan([*words, "grid.halving={rungs: [2, 4], keep: 1/2}", f"data.root={root}"])
+
+
+@pytest.fixture
+def search(composed_search: Plan, plan: Plan) -> Plan:
+    """Four trials with rungs after 2 and 4 of 8 epochs, of which 4, 2 and 1 get there; the last one is the best."""
+    moved_plan = moved(composed_search, plan.runs_dir)
+    order(moved_plan, *["search"] * 4)
+    for i, planned in enumerate(moved_plan.runs):
+        (planned.run.path / "stub.json").write_text(json.dumps({"do": "search", "figure": 10.0 * i}))
+    return moved_plan
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from adarem.launch.launch import launch
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes
 from adarem.run.errors import UserError
-from tests.support.launching import executable, moved, order
+from tests.support.launching import alone, executable, moved, order
 from tests.support.processes import wait_for
 
 PATIENCE = 60.0  # seconds; a busy machine starts Python in several
@@ -114,6 +114,7 @@ def launching(plan: Plan) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_ctrl_c_reaches_the_ranks_once_and_ends_the_launch(plan: Plan) -> None:
+    plan = alone(plan)
     order(plan, "finish", "wait", "finish")
     run = plan.runs[1].run
     with launching(plan) as process:

@@ -24,22 +24,42 @@ def norm(*params: Tensor) -> float:
     return math.sqrt(sum(p.detach().double().square().sum().item() for p in params))
 
 
-@implementations
-@pytest.mark.parametrize("sphere", ["model", "tensor"])
-@pytest.mark.parametrize("radius", [None, 3.0])
-def test_radius_holds_for_ten_thousand_steps(flags: dict[str, bool], sphere: str, radius: float | None) -> None:
+# Every pair of implementation, sphere and radius; the fused step is quick enough for all of its steps.
+_LONG = [
+    pytest.param(implementation, sphere, radius, steps, marks=[pytest.mark.slow] if slow else [])
+    for implementation, sphere, radius in (
+        ("single", "model", None),
+        ("single", "tensor", 3.0),
+        ("foreach", "tensor", None),
+        ("foreach", "model", 3.0),
+        ("fused", "model", 3.0),
+        ("fused", "tensor", None),
+    )
+    for steps, slow in ([(10_000, False)] if implementation == "fused" else [(1000, False), (10_000, True)])
+]
+
+
+@pytest.mark.parametrize(("implementation", "sphere", "radius", "steps"), _LONG)
+def test_radius_holds_for_ten_thousand_steps(
+    implementation: str, sphere: str, radius: float | None, steps: int
+) -> None:
     torch.manual_seed(0)
     params = [torch.randn(40, 5, requires_grad=True), torch.randn(30, requires_grad=True)]
     start = [norm(p) for p in params]
     optimizer = AdaRemS(
-        [{"params": params, "spherical": True}], lr=0.5, weight_decay=1e-3, sphere=sphere, radius=radius, **flags
+        [{"params": params, "spherical": True}],
+        lr=0.5,
+        weight_decay=1e-3,
+        sphere=sphere,
+        radius=radius,
+        **FLAGS[implementation],
     )
     grads = torch.randn(50, 230).split([200, 30], dim=1)
     expected = [math.hypot(*start)] if sphere == "model" else start
     if radius is not None:
         expected = [radius] * len(expected)
     furthest = 0.0
-    for step in range(10_000):
+    for step in range(steps):
         for p, g in zip(params, grads, strict=True):
             p.grad = g[step % 50].view_as(p)
         optimizer.step()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import adarem.optim.kernels.cpu
 from adarem import AdaRem, AdaRemS
+from tests.support.warm import start_server
 
 FLAGS = {"single": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 CLASSES = (AdaRem, AdaRemS)
@@ -469,8 +470,8 @@ def test_compiled_step_is_one_graph_for_all_rates(cls: type[AdaRem], flags: dict
         torch.testing.assert_close(p, q)
 
 
-def _ddp_rank(rank: int, path: str, results: dict[int, list[Any]]) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+def _ddp_rank(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=2)
     torch.manual_seed(0)
     model = nn.parallel.DistributedDataParallel(nn.Linear(4, 3))
     optimizer = AdaRemS(
@@ -481,16 +482,15 @@ def _ddp_rank(rank: int, path: str, results: dict[int, list[Any]]) -> None:
         optimizer.zero_grad()
         model(data[rank::2]).square().mean().backward()
         optimizer.step()
-    results[rank] = [p.tolist() for p in model.parameters()]
+    torch.save([p.detach() for p in model.parameters()], folder / f"rank{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_ddp_ranks_stay_equal_and_equal_one_process(tmp_path: Path) -> None:
-    with torch.multiprocessing.Manager() as manager:
-        results = manager.dict()
-        torch.multiprocessing.spawn(_ddp_rank, (str(tmp_path / "meet"), results), nprocs=2)
-        first, second = results[0], results[1]
-    assert first == second
+    start_server()
+    torch.multiprocessing.start_processes(_ddp_rank, (tmp_path,), nprocs=2, start_method="forkserver")
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    assert all(map(torch.equal, first, second))
     torch.manual_seed(0)
     model = nn.Linear(4, 3)
     optimizer = AdaRemS([{"params": [model.weight], "spherical": True}, {"params": [model.bias]}], lr=0.1)
@@ -500,4 +500,4 @@ def test_ddp_ranks_stay_equal_and_equal_one_process(tmp_path: Path) -> None:
         model(data).square().mean().backward()
         optimizer.step()
     for got, p in zip(first, model.parameters(), strict=True):
-        torch.testing.assert_close(torch.tensor(got), p.detach())
+        torch.testing.assert_close(got, p.detach())

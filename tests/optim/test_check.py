@@ -4,11 +4,13 @@ import copy
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from adarem import AdaRem, AdaRemS
 
@@ -249,6 +251,69 @@ def test_counts_that_are_none_are_refused(flags: dict[str, bool]) -> None:
             optimizer.step()
 
 
+@implementations
+def test_offsets_that_are_none_are_refused(flags: dict[str, bool]) -> None:
+    for value in (math.nan, math.inf, -(2.0**70)):
+        optimizer = trained(flags)
+        optimizer.state[second(optimizer, 1)]["decay_offset"].fill_(value)
+        refused(optimizer, ValueError, f"decay_offset( value)?: {re.escape(str(value))}")
+
+
+@implementations
+@pytest.mark.parametrize("cls", [AdaRem, AdaRemS])
+@pytest.mark.parametrize("steps", [0, 4])
+def test_parameters_with_values_are_not_stepped_in_a_fake_mode(
+    steps: int, cls: type[AdaRem], flags: dict[str, bool]
+) -> None:
+    optimizer = trained(flags, cls, steps)
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="step outside of it") as raised:
+        optimizer.step()
+    assert "\n" not in str(raised.value)
+    train = trained(flags, cls, steps)  # nothing has changed
+    optimizer.step()
+    train.step()
+    torch.testing.assert_close(second(optimizer), second(train), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "inside", "outside"),
+    [
+        ({"foreach": False}, "", "FakeTensor params have no values: step in their FakeTensorMode"),
+        ({"foreach": True}, "`foreach=True` reads values, .*: use foreach=False", "FakeTensor params have no values"),
+        (
+            {"fused": True},
+            "`fused=True` does not support FakeTensor params: use foreach=False",
+            "`fused=True` does not",
+        ),
+    ],
+    ids=FLAGS,
+)
+def test_fake_tensors_are_stepped_in_their_mode_or_refused(flags: dict[str, bool], inside: str, outside: str) -> None:
+    mode = FakeTensorMode()
+    p = nn.Parameter(mode.from_tensor(torch.ones(3)))
+    optimizer = AdaRem([p], **flags)
+    p.grad = mode.from_tensor(torch.ones(3))
+    for place, message in ((mode, inside), (nullcontext(), outside)):
+        for _ in range(4):
+            with place, pytest.raises(RuntimeError, match=message) if message else nullcontext():
+                optimizer.step()
+    with pytest.raises(RuntimeError, match="FakeTensor params do not have the norms of a sphere"):
+        AdaRemS([{"params": [p], "spherical": True}], **flags)
+
+
+@implementations
+@pytest.mark.parametrize("key", ["lr", "weight_decay"])
+@pytest.mark.parametrize("steps", [0, 4])
+def test_rates_beyond_the_range_of_a_type_are_refused(steps: int, key: str, flags: dict[str, bool]) -> None:
+    optimizer = trained(flags, steps=steps)
+    optimizer.param_groups[1][key] = 1e300
+    refused(optimizer, RuntimeError, rf"{key} of 1e\+300 is beyond the range of torch.float32: give a smaller one")
+    p = nn.Parameter(torch.ones(3).double())
+    p.grad = torch.ones(3).double()
+    AdaRem([p], **{key: 1e300}, **flags).step()
+    assert p.isfinite().all() and (p < -1e295).all()
+
+
 # ---- fused alone -----------------------------------------------------------------------------------------------------
 
 
@@ -258,20 +323,6 @@ def test_fused_refuses_gradients_of_another_type() -> None:
     assert grad is not None
     grad.data = grad.data.double()
     refused(optimizer, RuntimeError, "gradient .* is torch.float64, but the parameter is torch.float32: use foreach")
-
-
-def test_fused_refuses_tensors_without_memory() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    mode = FakeTensorMode()
-    p = nn.Parameter(mode.from_tensor(torch.ones(3)))
-    optimizer = AdaRem([p], fused=True)
-    p.grad = mode.from_tensor(torch.ones(3))
-    with pytest.raises(RuntimeError, match="`fused=True` does not support FakeTensor params: use foreach"):
-        optimizer.step()
-    optimizer = trained(FLAGS["fused"])
-    with mode, pytest.raises(RuntimeError, match="`fused=True` writes to memory, which a FakeTensorMode cannot see"):
-        optimizer.step()
 
 
 @pytest.mark.parametrize(

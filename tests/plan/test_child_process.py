@@ -13,6 +13,11 @@ from adarem.run.errors import UserError
 from tests.support.processes import wait_for
 
 
+@pytest.fixture
+def forked_plan() -> None:
+    """A new interpreter, as for a user."""
+
+
 def test_one_that_waits_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "waits_for_ever.py").write_text("import threading\nthreading.Event().wait()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -65,8 +65,11 @@ def test_table3_is_the_papers(tmp_path: Path) -> None:
 def test_every_optimizer_and_model_file_composes() -> None:
     optimizers = sorted(p.stem for p in (shipped_configs() / "optimizer").glob("*.yaml"))
     models = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml") if p.stem not in ("awd_lstm", "gpt"))
-    plan = make_plan(["data=digits", f"optimizer={','.join(optimizers)}", f"model={','.join(models)}"])
-    assert len(plan.runs) == len(optimizers) * len(models)
+    for count, axes in (
+        (len(optimizers), [f"optimizer={','.join(optimizers)}", "model=resnet18"]),
+        (len(models), ["optimizer=adarem", f"model={','.join(models)}"]),
+    ):
+        assert len(make_plan(["data=digits", *axes]).runs) == count
     for schedule in ("cosine", "step", "constant"):
         make_plan(["data=digits", "scale.epochs=100", f"schedule={schedule}"])
 

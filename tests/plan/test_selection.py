@@ -1,5 +1,6 @@
 """The settings of a finished search, and the second sweep that takes them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,50 @@ def test_what_the_search_did_not_select_is_refused(common: list[str], searched: 
     with pytest.raises(UserError, match="every trial of adam on awd_lstm diverged; search lower learning rates"):
         make_plan(words)
     assert make_plan([*words, "optimizer=sgdm"]).runs[0].config.optimizer == searched.runs[3].config.optimizer
+
+
+def test_settings_are_moved_into_another_optimizer(common: list[str], searched: Plan) -> None:
+    words = ["grid=table3", *common, "grid.settings_from=table3_search", "grid.settings_of={adarem:sgdm,adam:sgdm}"]
+    plan = make_plan(words)
+    plan.write()
+    best = {c.config.optimizer.name: c.config.optimizer for c in searched.runs[3::16]}
+    assert [c.config.optimizer.name for c in plan.runs] == ["sgdm", "adam", "adarem", "adam", "adarem"]
+    own, moved = plan.runs[2].config, plan.runs[4].config
+    assert own.optimizer == best["adarem"] and own.overrides == {}
+    # Of SGDM's settings AdaRem knows the learning rate; the others are those of its file.
+    assert moved.optimizer.lr == best["sgdm"].lr and moved.overrides == {"optimizer.lr": f"{best['sgdm'].lr}"}
+    of_file = make_plan(["grid=table3", *common, "optimizer=adarem"]).runs[0].config.optimizer
+    assert moved.optimizer.hparams == of_file.hparams
+    spec = read_sweep(plan.folder)
+    assert spec.settings_of == {"adarem": "sgdm", "adam": "sgdm"}
+    assert spec.labels.overrides[f"lr={best['sgdm'].lr}"] == "settings of SGDM"
+    # A plan of a part narrows nothing; what the user settles stays settled.
+    part = [w for w in words if "settings_of" not in w] + ["optimizer=adam"]
+    make_plan(part).write()
+    after = read_sweep(plan.folder)
+    assert after == spec and not any(r.new for r in make_plan(words).runs)
+    assert len(make_plan([*words, "optimizer=adarem", "optimizer.lr=0.5"]).runs) == 1
+    # Where nothing was selected for it, an optimizer is there with the other's settings alone.
+    alone = ["grid=table3", *common, "grid.settings_from=table3_search"]
+    of_sgd = make_plan([*alone, "grid.settings_of={sgd:sgdm}", "optimizer=sgd"])
+    assert [r.config.optimizer.lr for r in of_sgd.runs] == [best["sgdm"].lr]
+    with pytest.raises(UserError, match="has no settings for optimizer=adamw"):
+        make_plan([*alone, "grid.settings_of={adam:adamw}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["grid.settings_of={adarem:sgdm}"],
+            "grid.settings_of: needs a search to take settings from; give grid.settings",
+        ),
+        (["grid.settings_from=x", "grid.settings_of={adarem:adarem}"], "needs another optimizer's settings"),
+        (["grid.settings_from=x", "grid.settings_of={adarm:sgdm}"], "grid.settings_of: optimizer=adarm: no such file"),
+        (["grid.settings_from=x", "grid.settings_of={rmsprop:sgdm}"], "rmsprop: no optimizer of the grid's axis"),
+        (["grid.settings_from=x", "grid.settings_of=sgdm"], "grid.settings_of"),
+    ],
+)
+def test_what_cannot_be_moved(common: list[str], words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        make_plan(["grid=table3", *common, *words])

@@ -8,40 +8,12 @@ from adarem.report.make import load_table, make
 from adarem.report.selected import select_and_write
 from adarem.report.tables import render
 from adarem.report.tables.settings import fairness_sheet
-from adarem.run.config import RunConfig
-from adarem.run.directory import RunDir
 from adarem.run.selection import read_selection
+from tests.support.searches import held_out
 from tests.support.sweeps import make_config
 
 SEARCH = "{sgdm: {optimizer.lr: [0.1, 0.2, 0.4]}, adarem: {optimizer.lr: [0.1, 0.2, 0.4]}}"
 GRID = ["grid=table2", "data=digits", "optimizer=sgdm,adarem"]
-
-
-def held_out(folder: Path, config: RunConfig, top1: float | None) -> RunDir:
-    """A finished run that was evaluated on 57 held-out images; None: it diverged."""
-    run = RunDir(folder / config.run_name)
-    run.freeze(config)
-    number = run.start_attempt({"commit": "c0ffee0123", "dirty": False})
-    prints = {
-        "train": {"content_hash": "a" * 64, "num_images": config.data.expected_train},
-        "holdout": {"content_hash": "c" * 64, "num_images": 57},
-    }
-    if top1 is None:
-        run.write_result({"status": "diverged", "epoch": 1, "reason": "loss is nan", "fingerprint": prints})
-        return run
-    for epoch in range(1, config.scale.epochs + 1):
-        step = {"epoch": epoch, "step": 21 * epoch, "time": 1.8e9 + epoch, "loss": 1.0, "top1": top1, "top5": 99.0}
-        run.append_metrics({**step, "split": "train", "images": 1344, "seconds_train": 9.0, "seconds_checkpoint": 1.0})
-        run.append_metrics({**step, "split": "holdout", "images": 57, "seconds_eval": 1.0})
-    run.end_attempt(number, "done")
-    final = {
-        "holdout_top1": top1,
-        "holdout_top5": 99.0,
-        "holdout_loss": 1.0,
-        "evaluation": {"split": "holdout", "images": 57},
-    }
-    run.write_result({"status": "done", "epochs": config.scale.epochs, "fingerprint": prints, **final})
-    return run
 
 
 def searched(runs_dir: Path, unfinished: int = 0) -> Plan:

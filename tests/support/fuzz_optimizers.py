@@ -55,19 +55,19 @@ def trace(case: int, seed: int, implementation: str) -> tuple[list[Any], Refusal
     history: list[Any] = []
     faulty = draw.random() < 0.75
     seen = {str(p.dtype) for p in params}
-    for step in range(draw.randint(2, 5)):
+    for step in range(draw.choice([2, 3, 4, 5, 6, 7])):  # from the fourth on a step remembers the last check
         _give_gradients(params, draw, numbers)
         scale = draw.choice([2.0, 0.5, 1024.0]) if draw.random() < 0.1 else None
-        before = None
+        before, freed = None, False
         try:
-            if step and faulty:
+            if step and faulty and draw.random() < 0.7:
                 for _ in range(draw.choice([1, 1, 2])):
                     if _disturb(optimizer, params, draw, numbers) == "free":
-                        scale = None
+                        scale, freed = None, True
                         break  # torch itself would read what is not there
             if scale is not None:
                 _scale(optimizer, params, scale)
-            before = copy.deepcopy(_values(optimizer, params))
+            before = None if freed else copy.deepcopy(_values(optimizer, params))
             optimizer.step()
             for name in ("grad_scale", "found_inf"):
                 optimizer.__dict__.pop(name, None)
@@ -237,6 +237,20 @@ def _disturb(optimizer: Any, params: list[Any], draw: random.Random, numbers: An
             ]
             state[entry] = draw.choice(kinds)()
 
+    def in_place() -> None:
+        if p.numel() and "exp_avg" in state:
+            x = state[entry] if isinstance(state.get(entry), torch.Tensor) else state["exp_avg"]
+            draw.choice(
+                [
+                    lambda: x.unsqueeze_(0),
+                    lambda: x.t_() if x.dim() == 2 else None,
+                    lambda: x.set_(again.to(x.dtype)),
+                    lambda: x.set_(p.detach()) if x.dtype == p.dtype else None,
+                    lambda: x.resize_(x.numel()),
+                    lambda: x.share_memory_(),
+                ]
+            )()
+
     def swap() -> None:
         if p in optimizer.state and other in optimizer.state:
             optimizer.state[p], optimizer.state[other] = optimizer.state[other], optimizer.state[p]
@@ -257,7 +271,9 @@ def _disturb(optimizer: Any, params: list[Any], draw: random.Random, numbers: An
     def free() -> None:
         x = draw.choice([state.get("exp_avg"), p.data, p.grad])
         if p.grad is not None and x is not None and x.numel() > 1:
-            x.untyped_storage().resize_(0)
+            less = (x.numel() - 1) * x.element_size()
+            for nbytes in draw.choice([(0,), (less,), (0, less)]):
+                x.untyped_storage().resize_(nbytes)
 
     def alias() -> None:
         if p is not other and p.numel() and p.dtype == other.dtype and other.numel() >= p.numel():
@@ -320,7 +336,8 @@ def _disturb(optimizer: Any, params: list[Any], draw: random.Random, numbers: An
 
     actions: list[Callable[[], None]] = [
         convert, replace, same_shape, move_gradient, change_state, change_state, swap, share_state, bad_count,
-        count_kind, free, alias, own_gradient, expand, sparse, setting, setting, switch, odd_scale, reload,
+        count_kind, free, in_place, in_place, alias, own_gradient, expand, sparse, setting, setting, switch, odd_scale,
+        reload,
     ]  # fmt: skip
     seed = draw.random()
     action = draw.choice(actions)
@@ -446,6 +463,8 @@ def main() -> int:
             messages[re.sub(r"[-\d.]+", "#", outcome.note)[:90]] += 1
         elif outcome.verdict != "agreed":
             print(f"case {outcome.case}: {outcome.verdict}: {outcome.note}", flush=True)
+        if (done := sum(verdicts.values())) % 1000 == 0:
+            print(f"{done} of {args.cases} cases", file=sys.stderr, flush=True)
     for message, count in messages.most_common():
         print(f"{count:6} {message}")
     names = ("agreed", "refused", "difference", "unclear", "changed", "crash")

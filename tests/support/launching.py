@@ -33,6 +33,11 @@ def moved(plan: Plan, runs_dir: Path, **cluster: Any) -> Plan:
     return replace(plan, folder=folder, runs_dir=runs_dir, results_dir=runs_dir.parent / "results", runs=cells)
 
 
+def alone(plan: Plan) -> Plan:
+    """The plan, one run at a time on however many cores."""
+    return moved(plan, plan.runs_dir, max_parallel=1)
+
+
 def order(plan: Plan, *what: str) -> None:
     """Writes the plan and tells each run's stub what to do; see sbatch_stub.py."""
     plan.write()

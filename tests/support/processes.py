@@ -10,7 +10,7 @@ from pathlib import Path
 
 def start(run: Path, ranks: int, **environment: str) -> subprocess.Popen:
     """torchrun, as the launcher starts it; both output streams are captured in one."""
-    command = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [sys.executable, "-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}"]
     return subprocess.Popen(
         [*command, "-m", "adarem", "train", str(run)],
         env=os.environ | environment,

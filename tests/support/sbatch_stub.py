@@ -1,6 +1,8 @@
 """Takes the place of .venv/bin/python in tests of launching: a rank, torchrun or a report without torch, in 0.1 s.
 
-What a rank does is in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "diverge" | "wait" | "stubborn"}.
+What a rank does is in ``stub.json`` of its run directory: {"do": "finish" | "fail" | "diverge" | "wait" | "stubborn" |
+"lost" | "always lost" | "search"}; one of a search trains to its rung, with a "figure"; a lost one ends as
+launch/ranks.py does when a rank is killed, and finishes when it is started once more.
 A waiting rank acts as the trainer does on a signal: a checkpoint, a recorded reason, exit code 75; started again, it
 finishes. A stubborn one ignores signals, and so does its child, which is in a session of its own.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from adarem.run.files import write_atomically
+from adarem.run.halving import place_of
 
 
 def train(run: RunDir) -> int:
@@ -26,7 +29,10 @@ def train(run: RunDir) -> int:
     asked: list[int] = []
     for s in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(s, lambda number, _frame: asked.append(number))
-    seen = ("MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS")
+    seen = (
+        "MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS",
+        "CUDA_VISIBLE_DEVICES",
+    )  # fmt: skip
     write_atomically(run.path / f"rank{rank}.json", json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
     checkpoint = run.checkpoints / "1.pt"
     resumed = checkpoint.exists()
@@ -43,6 +49,20 @@ def train(run: RunDir) -> int:
             time.sleep(0.05)  # the first to fail ends the others, and rank 0 records its start first
         run.log_file.write_text("why it failed")
         return exitcodes.FAILED
+    if do == "search" and rank == 0:  # the figure grows with the epochs; the schedule is that of the run's config
+        config, place, figure = run.config(), place_of(run), json.loads(order.read_text())["figure"]
+        if place is not None and place.state != "due":
+            return exitcodes.OK
+        until = config.scale.epochs if place is None else place.until
+        for epoch in range(run.epochs() + 1, until + 1):
+            run.append_metrics({"epoch": epoch, "split": "train", "loss": 1.0})
+            run.append_metrics({"epoch": epoch, "split": "holdout", "top1": figure + epoch})
+        if until < config.scale.epochs:
+            run.end_attempt(attempt, "paused")
+        else:
+            run.end_attempt(attempt, "done")
+            run.write_result({"status": "done", "holdout_top1": figure + until})
+        return exitcodes.OK
     if do == "diverge":
         run.write_result({"status": "diverged", "epoch": 2, "step": 30, "reason": "loss is nan"})
         return exitcodes.DIVERGED
@@ -50,6 +70,10 @@ def train(run: RunDir) -> int:
         child = subprocess.Popen(["sleep", "60"], start_new_session=True)
         (run.path / "child").write_text(f"{child.pid}\n")
         child.wait()
+    if do == "lost" and len(run.attempts()) == 1:
+        return 128 + signal.SIGKILL
+    if do == "always lost":
+        return 128 + signal.SIGKILL
     if do == "wait" and not resumed:
         while not asked:
             time.sleep(0.05)
@@ -71,9 +95,9 @@ def train(run: RunDir) -> int:
 
 def main(argv: list[str]) -> int:
     assert argv[0] == "-m"
-    if argv[1] == "adarem.launch.slurm.requeue" or argv[2] == "prepare":
+    if argv[1].startswith("adarem.launch.slurm.") or argv[2] == "prepare":
         os.execv(sys.executable, [sys.executable, *argv])
-    if argv[1] == "adarem.launch.torchrun":
+    if argv[1] == "adarem.launch.ranks":
         argv = argv[argv.index("-m", 1) :]
     verb, arguments = argv[2], argv[3:]
     if verb == "train":

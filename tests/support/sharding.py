@@ -15,6 +15,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
+from tests.support.warm import start_server
+
 LAYOUTS = {2: ("fsdp", "tp"), 4: ("fsdp", "hsdp", "tp", "fsdp+tp")}  # by number of processes
 
 
@@ -117,4 +119,6 @@ def _rank(rank: int, world: int, meeting_point: str, functions: Sequence[Callabl
 def run_in_processes(world: int, functions: Sequence[Callable[[], None]]) -> None:
     """Runs each of ``functions`` in ``world`` processes of one group; raises the first error."""
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (world, str(Path(folder) / "meet"), functions), nprocs=world)
+        arguments = (world, str(Path(folder) / "meet"), functions)
+        start_server()
+        torch.multiprocessing.start_processes(_rank, arguments, nprocs=world, start_method="forkserver")

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from adarem import AdaRem, AdaRemS
 from adarem.optim import param_groups
+from tests.support.warm import start_server
 
 SPHERICAL = ["first.weight", "second.weight"]
 SETTINGS: dict[str, Any] = {"lr": 0.3, "lam": 0.5, "decay_every": 3}
@@ -513,7 +514,10 @@ def run(names: list[str]) -> dict[tuple[str, str, str], Cell]:
     for ranks in sorted({ROWS[n].ranks for n in names} - {1}):
         chosen = [n for n in names if ROWS[n].ranks == ranks]
         with tempfile.TemporaryDirectory(prefix="adarem-stacks-") as folder:
-            torch.multiprocessing.spawn(_rank, (ranks, folder, chosen), nprocs=ranks)
+            start_server()
+            torch.multiprocessing.start_processes(
+                _rank, (ranks, folder, chosen), nprocs=ranks, start_method="forkserver"
+            )
             found |= {key: Cell(*value) for key, value in torch.load(f"{folder}/found.pt").items()}
     return found
 

@@ -26,6 +26,13 @@ def _group(kind: str, name: str) -> dict[str, Any]:
     return {k: float(v) if isinstance(v, str) and v[:1].isdigit() and "e-" in v else v for k, v in raw.items()}
 
 
+def _data(name: str) -> dict[str, Any]:
+    raw = _group("data", name) | {"root": "/data", "beton_dir": "/data/ffcv"}
+    if raw.get("kind") == "text":
+        raw.pop("beton_dir")
+    return raw
+
+
 def make_config(
     model: str,
     optimizer: str,
@@ -43,7 +50,7 @@ def make_config(
         "grid": grid,
         "cell": run_name(model, optimizer, seed, overrides or {}),
         "seed": seed,
-        "data": _group("data", data) | {"root": "/data", "beton_dir": "/data/ffcv"},
+        "data": _data(data),
         "model": _group("model", model),
         "optimizer": _group("optimizer", optimizer),
         "schedule": _group("schedule", "cosine"),

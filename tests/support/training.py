@@ -9,7 +9,6 @@ import torch
 
 from adarem.run.directory import RunDir
 from adarem.train.checkpoint import find_newest, load
-from tests.support import ROOT
 
 TIMING = {
     "time",
@@ -63,30 +62,11 @@ class StopAtStep:
         return self.name if self.looks < 0 else None
 
 
-# `adarem train` with a StopAtStep.
-_STOPPED = """
-import sys
-from pathlib import Path
-from adarem.train.train import train
-from adarem.train.trainer import Trainer
-from tests.support.training import StopAtStep
-fit = Trainer.fit
-Trainer.fit = lambda self, stop, show: fit(self, StopAtStep(int(sys.argv[1])), show)
-sys.exit(train(Path(sys.argv[2])))
-"""
-
-
-def torchrun(ranks: int, path: Path, looks: int | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Trains on so many ranks; with ``looks`` each of them asks for a stop as StopAtStep does."""
+def torchrun(ranks: int, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Trains on so many ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    words = ["-m", "adarem", "train", str(path)]
-    if looks is not None:
-        script = path / "stopped.py"
-        script.write_text(_STOPPED)
-        words = [str(script), str(looks), str(path)]
-        environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(
-        [*command, *words],
+        [*command, "-m", "adarem", "train", str(path)],
         env=os.environ | environment,
         capture_output=True,
         text=True,

@@ -32,6 +32,8 @@ def test_metrics_are_defined_on_the_epoch_and_the_summary_keeps_the_best_and_the
         "holdout/top1": ("epoch", {"max", "last"}),
         "holdout/top5": ("epoch", {"max", "last"}),
         "ResNet_18/*": ("epoch", {"none"}),
+        "watch/*": ("", {"none"}),
+        "watch_layers/*": ("", {"none"}),
         "live/*": ("", {"none"}),
     }
     found, val = summary(run), [m for m in run.metrics() if m["split"] == "val"]

@@ -11,6 +11,7 @@ import pytest
 
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
+from adarem.run.records import count
 from adarem.tracking import sync as module
 from adarem.tracking.naming import run_id
 from tests.support.sweeps import finish, make_config, write_grid
@@ -21,7 +22,7 @@ from tests.support.wandb_files import history, records, replayed, started, summa
 def test_an_offline_run_holds_everything_also_after_an_interruption(
     tiny_run: Callable[..., Path], run_here: Callable[..., int]
 ) -> None:
-    run = RunDir(tiny_run("wandb.mode=offline", "optimizer=adarem"))
+    run = RunDir(tiny_run("wandb.mode=offline", "optimizer=adarem", "train.watch_every=2"))
     config = run.config()
     assert run_here(run.path, StopAtStep(6, "SIGTERM")) == exitcodes.REQUEUE
     assert run_here(run.path) == exitcodes.OK
@@ -46,6 +47,11 @@ def test_an_offline_run_holds_everything_also_after_an_interruption(
         assert [r["epoch"] for r in of[split]] == [m["epoch"] for m in truth] == [1, 2]
         assert [r[f"{split}/loss"] for r in of[split]] == [m["loss"] for m in truth]
     assert [r["ShuffleNetV2_0_5/test_error"] for r in of["val"]] == [100 - r["val/top1"] for r in of["val"]]
+    watched = [row for row in history(run) if "watch/grad_norm" in row]
+    truth = run.read_steps().records
+    assert [r["step"] for r in truth] == [r["_step"] for r in watched] == [2, 4, 6, 8]
+    assert [r["watch/b_positive"] for r in watched] == [r["b_positive"] for r in truth]
+    assert [r["watch_layers/stage3"] for r in watched] == [r["layers"]["stage3"]["update_to_weight"] for r in truth]
     assert summary(run)["top1"] == run.result()["top1"] and summary(run)["status"] == "done"
 
 
@@ -100,6 +106,62 @@ def test_a_record_written_while_the_records_are_read_is_not_lost(
     steps = [step for step, _ in Session.logged]
     assert steps == sorted(steps) == [10, 10, 11]
     assert Session.logged[1][1]["val/top1"] == 40.0 and Session.logged[2][1] == {"live/loss": 1.9}
+
+
+def test_each_watched_step_is_read_and_sent_once_and_none_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watched step is written one later; an epoch's end comes between the steps before and after it."""
+    run = RunDir(write_grid(tmp_path) / "resnet18-adarem-s0")
+    run.freeze(make_config("resnet18", "adarem"))
+    config = run.config()
+    assert config.train.watch_every == 50
+
+    def epoch(step: int) -> None:
+        run.append_metrics({"epoch": step // 120, "split": "train", "step": step, "loss": 1.0})
+
+    def watched(*steps: int) -> None:
+        for step in steps:
+            run.append_step({"step": step, "loss": 0.5, "layers": {"fc": {"update_to_weight": 0.1}}, "lr": None})
+
+    rounds = iter([
+        lambda: run.write_progress({"step": 40, "loss": 1.9}),
+        lambda: (watched(50), run.write_progress({"step": 110, "loss": 1.8})),
+        lambda: run.write_progress({"step": 118, "loss": 1.75}),
+        lambda: (watched(100), epoch(120), watched(150), run.write_progress({"step": 210, "loss": 1.7})),
+        lambda: (watched(200), epoch(240), run.write_progress({"step": 245, "loss": 1.6})),
+        lambda: watched(250),
+    ])  # fmt: skip
+
+    def ended(seconds: float) -> bool:
+        step = next(rounds, None)
+        if step is not None:
+            step()
+        return step is None
+
+    class Session:
+        step, logged = 0, []
+
+        def log(self, values: dict[str, Any], step: int) -> None:
+            self.logged.append((step, sorted(values)))
+
+    read: list[int] = []
+    new_steps = RunDir.new_steps
+
+    def counted(self: RunDir, begin: int) -> Any:
+        found = new_steps(self, begin)
+        read.extend(count(r, "step") for r in found.records)
+        return found
+
+    monkeypatch.setattr(RunDir, "new_steps", counted)
+    monkeypatch.setattr(module, "_input_ended", ended)
+    module._send(Session(), run, config, follow=True)
+    steps = [step for step, _ in Session.logged]
+    assert steps == sorted(steps), Session.logged
+    assert read == [50, 100, 150, 200, 250]
+    assert [s for s, keys in Session.logged if keys == ["watch/loss", "watch_layers/fc"]] == read
+    assert [s for s, keys in Session.logged if "train/loss" in keys] == [120, 240]
+    assert {s for s, keys in Session.logged if keys == ["live/loss"]} == {40, 49, 99, 149, 245}
 
 
 @pytest.mark.parametrize("failure", ["raise RuntimeError('no wandb today')", "import time; time.sleep(3600)"])

@@ -13,7 +13,8 @@ from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from adarem.train import implementation
 from adarem.train import optimizers as built
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.warm import train_on_ranks
 
 
 def agreed(monkeypatch: pytest.MonkeyPatch, *ranks: Kernels, name: str = "adarem", imported: str | None = None):
@@ -92,7 +93,7 @@ def test_a_rank_without_a_compiler_trains_what_two_without_train(tiny_run: Calla
         site.mkdir()
         lines = f"import os\nif {condition}:\n    os.environ['CXX'] = 'no-such-compiler'\n"
         (site / "sitecustomize.py").write_text(lines)
-        done = torchrun(2, run.path, PYTHONPATH=str(site))
+        done = train_on_ranks(2, run.path, PYTHONPATH=str(site))
         assert done.returncode == 0, done.stderr
         assert "SlowerWarning" not in done.stderr
         return run

@@ -4,7 +4,6 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from adarem.plan.plan import make_plan
 from adarem.run import exitcodes
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.directory import RunDir
@@ -27,7 +27,8 @@ from adarem.train.tasks.image import ImageTask
 from adarem.train.trainer import Trainer
 from tests.support.networks import write_networks
 from tests.support.optimizers import write_module
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.warm import Forked, adarem, train_on_ranks
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -49,6 +50,48 @@ def test_interrupted_anywhere_and_continued_ends_with_the_same_bits(
     assert [a["why"] for a in broken.attempts()] == ["interrupted"] * 3 + ["done"]
     results = complete.result(), broken.result()
     assert {r["top1"] for r in results} == {100 * float(complete.correct()["top1"].mean())}
+
+
+@pytest.mark.slow
+def test_a_run_that_pauses_at_rungs_ends_with_the_bits_of_one_that_does_not(
+    digits_root: Path, tmp_path: Path, run_here: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two trials one goes on at both rungs and is interrupted on the way; nothing but its attempts shows that."""
+
+    def search(folder: str, halving: str) -> list[RunDir]:
+        places = (f'data.root="{digits_root}"', f'runs_dir="{tmp_path / folder}"', "wandb.mode=disabled")
+        what = ("grid=table2_search", "optimizer=adarem", "model=shufflenet_v2_0.5", "data=digits", "scale.epochs=3")
+        more = (
+            "scale.global_batch_size=288",
+            "cluster.ranks_per_node=1",
+            "grid.draw.trials=2",
+            f"grid.halving={halving}",
+        )
+        plan = make_plan([*what, *places, *more])
+        plan.write()
+        return [planned.run for planned in plan.runs]
+
+    runs = search("halved", "{rungs: [1, 2], keep: 1/2}")
+    for run in runs:
+        assert run_here(run.path) == exitcodes.OK and run.status() == "paused"
+    assert run_here(runs[0].path) == exitcodes.OK
+    reached = {run.epochs(): run for run in runs}
+    if len(reached) == 1:  # the other one goes on
+        assert run_here(runs[1].path) == exitcodes.OK
+        reached = {run.epochs(): run for run in runs}
+    stopped, best = reached[1], reached[2]
+    assert run_here(stopped.path) == exitcodes.OK and "stopped at rung 1" in capsys.readouterr().out
+    assert run_here(best.path, StopAtStep(2)) == exitcodes.REQUEUE
+    assert run_here(best.path) == exitcodes.OK
+    assert [a["why"] for a in best.attempts()] == ["paused", "paused", "interrupted", "done"]
+    assert [a["why"] for a in stopped.attempts()] == ["paused"]
+
+    complete = next(run for run in search("complete", "null") if run.path.name == best.path.name)
+    assert run_here(complete.path) == exitcodes.OK
+    assert complete.config_file.read_text().replace("complete", "halved") == best.config_file.read_text()
+    assert_same_bits(final_state(complete), final_state(best))
+    assert figures(complete) == figures(best)
+    assert all(complete.result()[k] == best.result()[k] for k in ("holdout_top1", "config_hash", "best_epoch"))
 
 
 @pytest.mark.parametrize("optimizer", ["torch:NAdam", "own_to_train:make"])
@@ -109,7 +152,7 @@ def test_one_that_is_evaluated_at_its_average_resumes_with_the_same_bits(
     def train(run: RunDir, looks: int | None = None) -> int:
         if ranks == 1:
             return run_here(run.path, None if looks is None else StopAtStep(looks))
-        return torchrun(ranks, run.path, looks).returncode
+        return train_on_ranks(ranks, run.path, looks).returncode
 
     assert train(whole) == exitcodes.OK
     for looks in (2, 3):  # one step later on several ranks
@@ -191,12 +234,12 @@ def test_three_ranks_interrupted_in_an_epoch_end_with_the_same_bits(tiny_run: Ca
     """With more than two ranks a sum depends on its order, which DDP changes after the first step of a start."""
     three = ("optimizer=adarem", "cluster.ranks_per_node=3", "train.oscillation=true", "train.watched_steps=2")
     complete, broken = (RunDir(tiny_run(*three, folder=name)) for name in ("complete", "broken"))
-    done = torchrun(3, complete.path)
+    done = train_on_ranks(3, complete.path)
     assert done.returncode == exitcodes.OK, done.stderr
     for _ in range(2):  # after step 2, in the first epoch, and after step 5, in the second
-        torchrun(3, broken.path, 1)
+        train_on_ranks(3, broken.path, 1)
         assert broken.status() == "interrupted"
-    done = torchrun(3, broken.path)
+    done = train_on_ranks(3, broken.path)
     assert done.returncode == exitcodes.OK, done.stderr
     assert_same_bits(final_state(complete), final_state(broken))
     assert figures(complete) == figures(broken)
@@ -270,7 +313,7 @@ def test_metrics_are_what_the_schedule_and_the_data_say(
 def test_evaluation_is_the_same_at_any_world_size_and_ranks_share_one_run(tiny_run: Callable[..., Path]) -> None:
     """Three real ranks: 360 images do not divide into 3 x 96, each is counted once, and rank 0 alone writes."""
     run = RunDir(tiny_run("cluster.ranks_per_node=3", "optimizer=adam"))
-    done = torchrun(3, run.path)
+    done = train_on_ranks(3, run.path)
     assert done.returncode == 0, done.stderr
     assert run.status() == "done" and len(run.attempts()) == 1 and run.attempts()[0]["world_size"] == 3
     assert {m["images"] for m in run.metrics() if m["split"] == "val"} == {360}
@@ -300,9 +343,9 @@ def test_two_ranks_take_the_step_of_one(tiny_run: Callable[..., Path], run_here:
     site = one.path.parent / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(patch)
-    done = torchrun(2, two.path, PYTHONPATH=str(site))
+    done = train_on_ranks(2, two.path, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
-    alone = torchrun(1, one.path, PYTHONPATH=str(site))
+    alone = train_on_ranks(1, one.path, PYTHONPATH=str(site))
     assert alone.returncode == 0, alone.stderr
     a, b = final_state(one)["model"], final_state(two)["model"]
     for name in a:
@@ -327,7 +370,7 @@ def test_divergence_is_a_result_with_its_own_exit_code(
 def test_world_size_may_change_on_resume(tiny_run: Callable[..., Path], run_here: Callable[..., int]) -> None:
     run = RunDir(tiny_run("optimizer=adarem", "cluster.ranks_per_node=2"))
     assert run_here(run.path, StopAtStep(2)) == exitcodes.REQUEUE  # one rank
-    done = torchrun(2, run.path)  # two ranks continue within the epoch
+    done = train_on_ranks(2, run.path)  # two ranks continue within the epoch
     assert done.returncode == 0, done.stderr
     assert "going on from step 2 of 8" in done.stdout
     assert run.status() == "done"
@@ -381,18 +424,13 @@ def test_changed_data_are_refused_on_resume(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_real_signal_checkpoints_and_says_how_to_go_on(number: signal.Signals, tiny_run: Callable[..., Path]) -> None:
     run = RunDir(tiny_run("scale.epochs=500", "scale=smoke", "train.checkpoint_every=1000"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adarem", "train", str(run.path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Forked(adarem, "train", str(run.path))
     deadline = time.time() + 120
     while not run.metrics() and time.time() < deadline:
         time.sleep(0.1)
     assert run.status() == "running"
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(60)
     assert process.returncode == exitcodes.REQUEUE, err
     assert f"interrupted: {number.name} at step" in out and "the same command again goes on from there" in out
     assert run.status() == "interrupted"
@@ -469,7 +507,7 @@ def test_held_out_figures_are_the_same_on_two_ranks(tiny_run: Callable[..., Path
     one = RunDir(tiny_run(*held, folder="one"))
     two = RunDir(tiny_run(*held, "cluster.ranks_per_node=2", folder="two"))
     for ranks, run in ((1, one), (2, two)):
-        done = torchrun(ranks, run.path)
+        done = train_on_ranks(ranks, run.path)
         assert done.returncode == exitcodes.OK, done.stderr
     assert one.result()["fingerprint"] == two.result()["fingerprint"]
     assert len(two.correct()["top1"]) == 144 and two.result()["evaluation"]["images"] == 144

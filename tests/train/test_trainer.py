@@ -117,22 +117,25 @@ def test_the_numbers_drawn_are_those_after_manual_seed() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        ("optimizer=adarem", "scale.micro_batch_size=96", "train.clip_grad_norm=1"),
-        ("optimizer=adarem_s", "train.oscillation=true"),
-        ("optimizer=adam", "scale.precision=bf16"),
+        ("optimizer=adarem", "scale.micro_batch_size=96", "train.clip_grad_norm=1", "train.watch_every=2"),
+        ("optimizer=adarem_s", "train.oscillation=true", "train.watch_every=1"),
+        ("optimizer=adam", "scale.precision=bf16", "train.watch_every=2"),
     ],
 )
-def test_the_loop_asks_for_no_value_but_the_running_loss(
+def test_the_loop_asks_for_no_value_but_the_running_loss_and_what_was_watched_before(
     settings: tuple[str, ...], tiny_run: Callable[..., Path]
 ) -> None:
     run = RunDir(tiny_run(*settings))
     trainer = _build(run, run.config(), ALONE)
     with HostWaits() as waits:
         trainer._train_epoch(trainer.model, 0, EpochTimer(), NeverStop(), lambda progress: None)
-    # The optimizers' state on the CPU is read there. AsyncLossReader on a GPU looks whether the value has arrived. The
-    # reader fills buffers on the host.
+    # The optimizers' state on the CPU is read there. AsyncLossReader and StepWatch on a GPU look whether the values
+    # have arrived. The reader fills buffers on the host.
     of_loop = {place for place in waits.found if not place.startswith("optim/")}
-    assert of_loop == {"train/metrics.py: _read", "data/ffcv/reader.py: _start_next"}, waits.found
+    readers = {"train/metrics.py: _read", "train/watch.py: _record", "data/ffcv/reader.py: _start_next"}
+    assert of_loop == readers, waits.found
+    assert waits.found["train/watch.py: _record"] == len(run.read_steps().records) > 0  # once each, in one piece
+    assert "optim/watch.py: agreement" not in waits.found and "optim/watch.py: _b" not in waits.found
     with HostWaits() as waits:
         loss = torch.ones(3, requires_grad=True).sum()
         assert loss > 0 and loss.tolist() == 3.0 and len(torch.nonzero(loss.detach())) == 1

@@ -64,3 +64,12 @@ def check_split(data: DataConfig, split: str) -> Fingerprint:
         path = fingerprint.beton_path(data, split)
         raise UserError(f"{path}: written with another data.write; run `{fingerprint.prepare_command(data)}` again")
     return found
+
+
+def prepared_bytes(data: DataConfig | TextConfig) -> int | None:
+    """What the files that `prepare` writes take on the disk; None where they are not there, or images are read as they
+    are."""
+    if isinstance(data, TextConfig) or data.backend == "folder":
+        return None
+    files = [fingerprint.beton_path(data, split) for split in fingerprint.SPLITS]
+    return sum(f.stat().st_size for f in files if f.exists()) or None

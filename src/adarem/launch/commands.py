@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,13 @@ if TYPE_CHECKING:  # a launch of a plan that is made needs no Hydra
 
 
 def train_command(run: RunDir, ranks: int) -> list[str]:
-    """torchrun with ``ranks`` processes on this machine, under the Python that runs this."""
-    torchrun = [sys.executable, "-m", "adarem.launch.torchrun", "--standalone", f"--nproc-per-node={ranks}"]
-    return [*torchrun, "-m", "adarem", "train", str(run.path)]
+    """``ranks`` processes on this machine, under the Python that runs this."""
+    return ranks_command(["-m", "adarem", "train", str(run.path)], ranks)
+
+
+def ranks_command(module: Sequence[str], ranks: int) -> list[str]:
+    """``ranks`` processes of a module on this machine; ``module``: -m, its name and its arguments."""
+    return [sys.executable, "-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}", *module]
 
 
 def prepare_command(run: RunDir) -> list[str]:

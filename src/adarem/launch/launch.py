@@ -39,4 +39,6 @@ def launch(plan: "Plan", *, dry_run: bool = False) -> int:
     for data in {planned.config.data for planned in plan.runs if isinstance(planned.config.data, TextConfig)}:
         if not data.embedded and not dry_run:
             read_corpus(data)  # there is nothing to prepare: wrong files are found before the job waits in the queue
+    if not dry_run:
+        print(f"price    {plan.price().sum()}", flush=True)
     return launch_on_slurm(plan, dry_run=dry_run) if clusters == {"slurm"} else launch_here(plan, dry_run=dry_run)

@@ -1,10 +1,10 @@
-"""A launch on this machine: one run after another, each under torchrun."""
+"""A launch on this machine: prepares data, trains the runs as `parallel` hands out GPUs or cores, makes the report."""
 
 import importlib.util
 import os
 import shlex
 import sys
-import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from adarem.dependencies import install_command
@@ -16,7 +16,10 @@ from adarem.launch.commands import (
     report_command,
     train_command,
 )
+from adarem.launch.devices import device_pool
+from adarem.launch.parallel import Outcome, Task, train_all
 from adarem.launch.preparation import unprepared
+from adarem.launch.rungs import due, later, places, undecided
 from adarem.launch.signal_forwarding import run_forwarding_signals
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes
@@ -36,7 +39,8 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
         the data could not be prepared.
 
     Raises:
-        UserError: a run asks for more than one node, or reads through FFCV, which is not installed.
+        UserError: a run asks for more than one node or more GPUs than there are, or reads through FFCV, which is not
+            installed.
     """
     for planned in plan.runs:
         nodes = planned.config.cluster.nodes
@@ -55,17 +59,12 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
 def _check_loader(plan: "Plan") -> None:
     """FFCV is an extra of its own: without it each run would fail after the data are prepared."""
     reads = any(
-        isinstance(planned.config.data, DataConfig) and planned.config.data.backend == "ffcv"
-        for planned in _unfinished(plan)
+        isinstance(planned.config.data, DataConfig) and planned.config.data.backend == "ffcv" for planned in due(plan)
     )
     if reads and importlib.util.find_spec("ffcv") is None:
         raise UserError(
             f"data.backend=ffcv: ffcv is not installed; run `{install_command('ffcv')}`, or set data.backend=folder"
         )
-
-
-def _unfinished(plan: "Plan") -> list["PlannedRun"]:
-    return [planned for planned in plan.runs if planned.run.status() not in FINISHED]
 
 
 def _command(planned: "PlannedRun") -> list[str]:
@@ -74,14 +73,17 @@ def _command(planned: "PlannedRun") -> list[str]:
 
 
 def _print_commands(plan: "Plan") -> None:
-    to_train = _unfinished(plan)
+    to_train = due(plan)
     commands = [prepare_command(run) for run in unprepared(to_train).values()]
-    for command in (*commands, *map(_command, to_train), report_command(plan)):
+    for command in (*commands, *map(_command, to_train)):
         print(shlex.join(command))
+    for runs in later(plan):
+        print(f"# then, of {len(runs)} runs, those that go on")
+    print(shlex.join(report_command(plan)))
 
 
 def _prepare(plan: "Plan") -> int:
-    for run in unprepared(_unfinished(plan)).values():
+    for run in unprepared(due(plan)).values():
         end = run_forwarding_signals(prepare_command(run), dict(os.environ))
         if end.code:
             print(f"data: not prepared, exit code {end.code}; nothing was trained", file=sys.stderr)
@@ -93,38 +95,53 @@ def _prepare(plan: "Plan") -> int:
 
 
 def _train(plan: "Plan") -> int:
-    failed: list[RunDir] = []
-    in_progress: list[RunDir] = []
-    for i, planned in enumerate(plan.runs, 1):
-        name, run, cluster = f"[{i}/{len(plan.runs)}] {planned.config.run_name}", planned.run, planned.config.cluster
-        if run.status() in FINISHED:
-            print(f"{name}: {outcome(run)}, finished before", flush=True)
-            continue
-        if run.locked() or run.status() == "running":
-            in_progress.append(run)
-            print(f"{name}: another process trains it; skipped", flush=True)
-            continue
-        print(f"{name}: starts on {cluster.ranks_per_node} ranks", flush=True)
-        began = time.monotonic()
-        end = run_forwarding_signals(_command(planned), environment(cluster))
-        took = f"{time.monotonic() - began:.0f} s"
-        if run.status() in FINISHED:
-            print(f"{name}: {outcome(run)}, {took}", flush=True)
-        elif end.stopped:
-            print(f"{name}: stopped after {took}; the same command continues it", flush=True)
+    cluster = plan.runs[0].config.cluster
+    _print_settled(plan)
+    outcomes: list[Outcome] = []
+    # Once, but in a search with halving: there once for each rung. What failed is not tried again.
+    while tasks := _tasks(plan, {o.task.run for o in outcomes if o.ended != "done"}):
+        outcomes += train_all(tasks, device_pool(cluster.device), at_a_time=cluster.max_parallel)
+        if any(o.ended == "stopped" for o in outcomes):
             return exitcodes.REQUEUE
-        elif run.locked():
-            in_progress.append(run)
-            print(f"{name}: another process started it meanwhile; skipped", flush=True)
-        else:
-            failed.append(run)
-            print(f"{name}: FAILED after {took} (exit code {end.code})", flush=True)
     make_report(plan)
-    for run in in_progress:
-        print(f"skipped, another process trains it: {run.path}")
+    for line in undecided(plan):
+        print(line)
+    for o in outcomes:
+        if o.ended == "elsewhere":
+            print(f"skipped, another process trains it: {o.task.run.path}")
+    failed = [o.task.run for o in outcomes if o.ended == "failed"]
     for run in failed:
         log = run.log_file
         print(f"failed: {run.path.name}; log: {log if log.exists() else 'none, its output is above'}")
     if failed:
         print(f"{len(failed)} of {len(plan.runs)} runs failed; the same command tries them again")
     return exitcodes.FAILED if failed else exitcodes.OK
+
+
+def _print_settled(plan: "Plan") -> None:
+    """A line on each run that nothing is left to do of."""
+    known = places(plan)
+    for planned, name in zip(plan.runs, _names(plan), strict=True):
+        place = known.get(planned.run.path.name)
+        if planned.run.status() in FINISHED:
+            print(f"{name}: {outcome(planned.run)}, finished before", flush=True)
+        elif place is not None and place.state != "due":
+            print(f"{name}: {place.text()}", flush=True)
+
+
+def _names(plan: "Plan") -> list[str]:
+    return [f"[{i}/{len(plan.runs)}] {planned.config.run_name}" for i, planned in enumerate(plan.runs, 1)]
+
+
+def _tasks(plan: "Plan", left: Collection[RunDir]) -> list[Task]:
+    """What may train now, without the runs that are ``left``."""
+    tasks, known = [], places(plan)
+    to_train = {planned.run for planned in due(plan)}
+    for planned, name in zip(plan.runs, _names(plan), strict=True):
+        cluster, run = planned.config.cluster, planned.run
+        if run in to_train and run not in left:
+            place = known.get(run.path.name)
+            until = planned.config.scale.epochs if place is None else place.until
+            devices = cluster.ranks_per_node * (1 if cluster.device == "cuda" else cluster.cpus_per_rank)
+            tasks.append(Task(name, run, _command(planned), environment(cluster), devices, until))
+    return tasks

@@ -34,9 +34,7 @@ def run_forwarding_signals(command: list[str], env: dict[str, str]) -> ChildEnd:
             with contextlib.suppress(OSError):  # after a hang-up there is no terminal to print to
                 print("\nstopping after the current step; Ctrl-C again ends at once", file=sys.stderr, flush=True)
         else:
-            for pid in _with_descendants(child.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_with_descendants(child.pid)
 
     before = {s: signal.signal(s, forward) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
@@ -49,8 +47,14 @@ def run_forwarding_signals(command: list[str], env: dict[str, str]) -> ChildEnd:
             signal.signal(number, handler)
 
 
+def kill_with_descendants(pid: int) -> None:
+    for process in _with_descendants(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 def _with_descendants(pid: int) -> list[int]:
-    """A process and its descendants; torchrun starts each rank in a session of its own, so no group holds them all."""
+    """A process and its descendants; each rank is in a session of its own, so no group holds them all."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

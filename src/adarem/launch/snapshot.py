@@ -11,6 +11,7 @@ from adarem.launch.slurm.queue import queued
 from adarem.run.config import DataConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.halving import Place, read_places
 from adarem.run.records import JsonRecord, count
 from adarem.run.sweep import directories, read_sweep, runs_in
 
@@ -52,14 +53,15 @@ class RunStatus:
         }  # fmt: skip
 
 
-def read_status(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
+def read_status(run: RunDir, queue: Mapping[str, str], place: Place | None = None) -> RunStatus:
     """Reads one run; a damaged file makes it ``unreadable`` and no error.
 
     Args:
         queue: names of runs to their jobs, waiting or running in Slurm.
+        place: among the rungs of a search.
     """
     try:
-        return _read(run, queue)
+        return _read(run, queue, place)
     except UserError as e:
         problem = str(e)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as e:
@@ -67,9 +69,11 @@ def read_status(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
     return RunStatus(run.path.parent.name, run.path.name, "unreadable", problem=problem)
 
 
-def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
+def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStatus:
     """Raises whatever a damaged file causes."""
     config, state, live = run.config(), run.status(), run.progress() or {}
+    if place is not None and place.state in ("paused", "stopped") and state != "running":
+        state = place.state  # its figure is there, however its last attempt ended
     attempts, metrics = run.attempts(), run.metrics()
     result = (run.result() or {}) if state in FINISHED else {}
     job = (attempts[-1].get("slurm_job") if attempts else None) or live.get("slurm_job")
@@ -77,7 +81,7 @@ def _read(run: RunDir, queue: Mapping[str, str]) -> RunStatus:
     if state == "diverged":
         problem = str(result.get("reason", ""))
     shown: State = state
-    if state in ("planned", "interrupted", "failed") and run.path.name in queue:
+    if state in ("planned", "interrupted", "failed", "paused") and run.path.name in queue:
         shown, job, problem = "queued", queue[run.path.name], None
     train, evaluated = _last(metrics, "train"), _last(metrics, config.data.evaluated_on)
     running = state == "running"
@@ -116,8 +120,10 @@ def _why_failed(run: RunDir, attempts: Sequence[JsonRecord]) -> str:
 
 
 def outcome(run: RunDir) -> str:
-    """What a finished run came to: ``top-1 70.50 %``, ``test perplexity 96.10``, ``diverged in epoch 3``."""
+    """What a run came to that is finished or at a rung: ``top-1 70.50 %``, ``diverged in epoch 3``."""
     result = run.result() or {}
+    if not result:
+        return f"paused after epoch {run.epochs()}"
     if result.get("status") == "diverged":
         return f"diverged in epoch {result.get('epoch', '?')}"
     if "perplexity" in result:
@@ -130,7 +136,18 @@ def outcome(run: RunDir) -> str:
 def snapshot(sweeps: Sequence[Path], queue: Mapping[Path, Mapping[str, str]] | None = None) -> list[RunStatus]:
     """Every run of the sweeps, in order of name. Asks Slurm unless ``queue`` says what each sweep has there."""
     queue = ask_slurm(sweeps) if queue is None else queue
-    return [read_status(run, queue[sweep]) for sweep in sweeps for run in directories(sweep)]
+    found = []
+    for sweep in sweeps:
+        places = _places(sweep)
+        found += [read_status(run, queue[sweep], places.get(run.path.name)) for run in directories(sweep)]
+    return found
+
+
+def _places(sweep: Path) -> Mapping[str, Place]:
+    try:
+        return read_places(sweep, read_sweep(sweep))
+    except UserError:
+        return {}
 
 
 def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, str]]:

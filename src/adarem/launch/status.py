@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adarem.launch.snapshot import RunStatus, ask_slurm, find_sweeps, snapshot
 from adarem.run import exitcodes
-from adarem.run.text import aligned
+from adarem.run.text import aligned, duration
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +25,7 @@ _LEFT_ALIGNED = 3  # columns of words; the others hold numbers
 _ACTIVE = ("running", "queued")
 _STYLES = {
     "running": "cyan", "done": "green", "failed": "red", "diverged": "red", "unreadable": "red",
-    "interrupted": "yellow", "queued": "blue",
+    "interrupted": "yellow", "paused": "yellow", "stopped": "dim", "queued": "blue",
 }  # fmt: skip
 
 
@@ -63,18 +63,12 @@ def _row(run: RunStatus, name: str) -> list[str]:
         _formatted(p.loss, ".3f"),
         _formatted(p.top1, ".2f") if p.perplexity is None else f"ppl {p.perplexity:.2f}",
         _formatted(p.images_per_s if p.tokens_per_s is None else p.tokens_per_s, ",.0f"),
-        "—" if p.seconds_left is None else _duration(p.seconds_left),
+        "—" if p.seconds_left is None else duration(p.seconds_left),
     ]
 
 
 def _formatted(value: float | None, form: str) -> str:
     return "—" if value is None else format(value, form)
-
-
-def _duration(seconds: float) -> str:
-    minutes, s = divmod(int(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
 def summary(runs: Sequence[RunStatus]) -> str:

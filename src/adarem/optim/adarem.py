@@ -1,6 +1,7 @@
 """AdaRem for ``torch.optim``, laid out as torch lays out sgd.py: class, functional form, implementations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Literal, overload
 
 import torch
@@ -9,8 +10,9 @@ from torch.optim.optimizer import Optimizer, ParamsT, StateDict
 
 from adarem.optim import compat, sharded
 from adarem.optim import state as kept
-from adarem.optim.check import check_parameters, check_step
+from adarem.optim.check import check_parameters, check_step, recall_step
 from adarem.optim.chunks import Chunk, chunks, update_chunk
+from adarem.optim.recall import LastCheck
 from adarem.optim.state import Group, State
 from adarem.optim.step import (
     Memory,
@@ -21,7 +23,6 @@ from adarem.optim.step import (
     average_dtype,
     choose,
     coefficients,
-    dtype_of,
     rates,
     real_views,
 )
@@ -30,6 +31,7 @@ __all__ = ["AdaRem", "adarem"]
 
 
 _FLAGS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
+_ENTRIES = itemgetter("exp_avg", "exp_avg_max", "step", "decay_offset")  # in the order of StepTensors
 
 
 class AdaRem(Optimizer):
@@ -92,6 +94,7 @@ class AdaRem(Optimizer):
 
     _has_share = False  # whether the parameters are one process's share of them, a ZeroRedundancyOptimizer's
     _provisional: frozenset[Tensor] = frozenset()  # parameters with state made before any step
+    _last_checks: tuple[LastCheck, ...] = ()  # one for each group
 
     def __init__(
         self,
@@ -241,8 +244,8 @@ class AdaRem(Optimizer):
         # An empty parameter has nothing to update, and the maximum of nothing does not exist.
         pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None and p.numel()]
         params = [p for p, _ in pairs]
-        states: list[State] = [self.state[p] for p in params if p in self.state]
-        if len(states) < len(params) or not all("exp_avg" in s and "decay_offset" in s for s in states):
+        states: list[State] = [s for s in map(self.state.get, params) if s is not None]
+        if len(states) < len(params) or not all(["exp_avg" in s and "decay_offset" in s for s in states]):
             self._check_before_first_step(group)
             for p in params:
                 if "exp_avg" not in self.state[p]:
@@ -251,8 +254,7 @@ class AdaRem(Optimizer):
                     self.state[p]["decay_offset"] = kept.new_count(0.0, p, group)
             states = [self.state[p] for p in params]
         steps, offsets = ([s[key] for s in states] for key in ("step", "decay_offset"))
-        kinds = {torch.float32} if group["fused"] else {torch.float32, torch.float64}
-        if not set(map(type, steps + offsets)) <= {Tensor} or not set(map(dtype_of, steps + offsets)) <= kinds:
+        if not kept.are_counts(steps + offsets, group):
             steps, offsets = (
                 [kept.recounted(key, p, group, s) for p, s in zip(params, states, strict=True)]
                 for key in ("step", "decay_offset")
@@ -325,13 +327,11 @@ class AdaRem(Optimizer):
                 self._check_changed_group(group)
             if group.get("counted_every") != group["decay_every"]:  # here, where torch.compile sees a new value
                 self._continue_decay(group)
+        if not compiling and len(self._last_checks) != len(self.param_groups):
+            self._last_checks = tuple(LastCheck() for _ in self.param_groups)
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
-        for group in self.param_groups:  # all of them before any is updated
-            tensors = StepTensors([], [], [], [], [], [])
-            has_complex = self._init_group(group, *tensors)
-            settings = self._settings(group, has_complex)
-            if not compiling:
-                settings = settings._replace(memory=self._check_tensors(group, tensors, settings))
+        for i, group in enumerate(self.param_groups):  # all of them before any is updated
+            tensors, settings = self._prepare(group, None if compiling else self._last_checks[i])
             prepared.append((group, tensors, settings))
         model_maximum = self._model_maximum()
         for group, tensors, settings in prepared:
@@ -339,6 +339,37 @@ class AdaRem(Optimizer):
                 settings = settings._replace(model_maximum=model_maximum)
             self._update(group, tensors, settings)
         return loss
+
+    def _prepare(self, group: Group, last: LastCheck | None) -> tuple[StepTensors, StepSettings]:
+        """What a step of the group reads, checked unless ``last`` is None; state that is missing is made."""
+        if last is not None and (memory := self._recall(group, last)) is not None:
+            has_complex = any(memory.tensors.params[alike[0]].is_complex() for alike in memory.groups)
+            settings = self._settings(group, has_complex and not group["fused"])
+            return memory.tensors, settings._replace(memory=memory)
+        tensors = StepTensors([], [], [], [], [], [])
+        has_complex = self._init_group(group, *tensors)
+        settings = self._settings(group, has_complex)
+        if last is not None:
+            settings = settings._replace(memory=self._check_tensors(group, tensors, settings, last))
+        return tensors, settings
+
+    def _recall(self, group: Group, last: LastCheck) -> Memory | None:
+        """What a check of the group finds, if nothing has changed since the last step that it looks at; else None."""
+        if not last.is_known or self._has_share or self._provisional:
+            return None
+        pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None]
+        params = [p for p, _ in pairs]
+        try:
+            entries = zip(*map(self._entries(group), map(self.state.get, params)), strict=True)
+            lists: list[Sequence[Tensor]] = [params, [grad for _, grad in pairs], *entries]
+        except (KeyError, TypeError):  # no state, or not all of it
+            return None
+        one_sphere = bool(group.get("spherical")) and group["sphere"] == "model"
+        return recall_step(lists, self._settings(group), one_sphere, last)
+
+    def _entries(self, group: Group) -> Callable[[Any], tuple[Tensor, ...]]:
+        """Takes the tensors that a step reads out of a parameter's state."""
+        return _ENTRIES
 
     def _continue_decay(self, group: Group) -> None:
         continued: Callable[..., None] = kept.continue_decay
@@ -364,8 +395,8 @@ class AdaRem(Optimizer):
         costly = group["capturable"] or group["differentiable"] or isinstance(lr, Tensor) and not lr.is_cpu
         self._check_group({**group, "lr": 0.0} if costly and isinstance(lr, Tensor) and lr.numel() == 1 else group)
 
-    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
-        return check_step(tensors, settings, optimizer=type(self).__name__)
+    def _check_tensors(self, group: Group, tensors: StepTensors, settings: StepSettings, last: LastCheck) -> Memory:
+        return check_step(tensors, settings, optimizer=type(self).__name__, last=last)
 
     def _make_states(self) -> None:
         """The state of all trainable parameters, before any step; the first step makes it anew unless it is loaded."""

@@ -5,6 +5,7 @@ Read downward as adarem.py: the class, the functional form, the three implementa
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,10 +15,13 @@ from torch.optim.optimizer import ParamsT
 from adarem.optim import compat, sharded
 from adarem.optim.adarem import AdaRem, _fused_adarem, _multi_tensor_adarem, _single_tensor_adarem
 from adarem.optim.check import check_step
+from adarem.optim.recall import LastCheck
 from adarem.optim.state import Group, check_number
 from adarem.optim.step import Memory, Scalars, StepSettings, StepTensors, choose, rates, real_views, wide_dtype
 
 __all__ = ["AdaRemS", "Sphere", "adarems"]
+
+_ENTRIES_ON_SPHERE = itemgetter("exp_avg", "exp_avg_max", "step", "decay_offset", "alpha", "radius")
 
 
 class Sphere(NamedTuple):
@@ -145,6 +149,8 @@ class AdaRemS(AdaRem):
     def _place_on_sphere(self, group: dict[str, Any]) -> None:
         """Refuses what has no direction; with a given radius, θ₀ ← R θ₀ / ‖θ₀‖ and alpha₀ = ‖θ₀‖ / R."""
         params = [p for p in group["params"] if p.numel() and p.device.type != "meta"]
+        if any(map(compat.is_fake, set(map(type, params)))):
+            raise RuntimeError("FakeTensor params do not have the norms of a sphere: build from params with values")
         norms = _full_norms(params)
         for i, n in enumerate(norms):
             if not 0 < n.item() < math.inf:
@@ -208,9 +214,8 @@ class AdaRemS(AdaRem):
         # All state is made in here: torch.compile runs this method eagerly, so that the first step is the same graph.
         has_complex = super()._init_group(group, *lists)
         params = StepTensors(*lists).params
-        if group["spherical"]:
-            if any("radius" not in self.state[p] for p in params):
-                self._check_before_first_step(group)
+        if group["spherical"] and not all(["radius" in self.state[p] for p in params]):
+            self._check_before_first_step(group)
             self._fix_radii(group, params)
         return has_complex
 
@@ -250,11 +255,15 @@ class AdaRemS(AdaRem):
             alphas = [self.state[p]["alpha"] for p in params]
             adarems(tensors, settings, Sphere(alphas, self._radii(group, params), group["slr"]))
 
-    def _check_tensors(self, group: dict[str, Any], tensors: StepTensors, settings: StepSettings) -> Memory:
+    def _entries(self, group: Group) -> Callable[[Any], tuple[Tensor, ...]]:
+        return _ENTRIES_ON_SPHERE if group["spherical"] else super()._entries(group)
+
+    def _check_tensors(self, group: Group, tensors: StepTensors, settings: StepSettings, last: LastCheck) -> Memory:
         if not group["spherical"]:
-            return super()._check_tensors(group, tensors, settings)
-        alphas, radii = ([self.state[p][key] for p in tensors.params] for key in ("alpha", "radius"))
-        return check_step(tensors, settings, alphas, radii, group["sphere"] == "model", type(self).__name__)
+            return super()._check_tensors(group, tensors, settings, last)
+        states = [self.state[p] for p in tensors.params]
+        alphas, radii = ([s[key] for s in states] for key in ("alpha", "radius"))
+        return check_step(tensors, settings, alphas, radii, group["sphere"] == "model", type(self).__name__, last)
 
     def _radii(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
         """The radii that the step must bring ``params`` to: one for each, or one for all."""

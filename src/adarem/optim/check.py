@@ -4,29 +4,25 @@ A glance with operations on whole lists accepts the usual step. What it does not
 which raises in one line, or finds a mixture that works too.
 """
 
-import functools
 import math
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from operator import le
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from adarem.optim import compat, sharded
-from adarem.optim.step import Memory, StepSettings, StepTensors, average_dtype, dtype_of, wide_dtype
+from adarem.optim.memory import Pieces, addresses, extent, fits, sizes
+from adarem.optim.recall import LastCheck, Purpose
+from adarem.optim.step import MOST_STEPS, Memory, StepSettings, StepTensors, average_dtype, dtype_of, wide_dtype
 
 FUSED_DEVICES = ("cpu", "cuda")
 _FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _DTYPES = (*_FUSED_DTYPES, torch.complex64, torch.complex128)
 _COUNTS = {torch.float32, torch.float64}
-
-
-# Addresses and extents whose memory was found to be there, and distinct: both follow from the numbers alone, but for a
-# storage that shrinks. That moves it, and an address that moved is looked up again.
-_found: dict[tuple[bytes, ...], None] = {}
+_FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 class _Named(NamedTuple):
@@ -42,6 +38,7 @@ def check_step(
     radii: Sequence[Tensor] = (),
     one_sphere: bool = False,
     optimizer: str = "AdaRem",
+    last: LastCheck | None = None,
 ) -> Memory:
     """What the kernels need to know of the tensors' memory; changes nothing.
 
@@ -49,6 +46,7 @@ def check_step(
         alphas, radii: 0-dim, one for each parameter on a sphere, or one radius for all.
         one_sphere: whether all parameters lie on one sphere together.
         optimizer: its name in messages.
+        last: what the check of the same group found at the last step, which spares one of tensors like those.
 
     Raises:
         RuntimeError: a tensor is not what the step needs: its type, shape, device or layout, or memory that it lacks or
@@ -56,12 +54,47 @@ def check_step(
         ValueError: a count of steps on the CPU that is none.
         AssertionError: as torch's optimizers, ``capturable`` on a device without graphs; ``grad_scale`` without fused.
     """
-    _check_scaling(settings)
+    _check_settings(settings, tensors.params)
     if settings.capturable:
         compat.check_capturable(tensors.params, tensors.state_steps)
     if not tensors.params:
         return Memory(tensors)
     radii = radii if len(radii) != 1 else [radii[0]] * len(tensors.params)
+    memory = _look(tensors, settings, alphas, radii, optimizer)
+    if settings.fused and one_sphere and len(memory.groups) > 1:
+        raise _unlike_on_one_sphere()
+    _check_counts(tensors.state_steps, tensors.decay_offsets, settings, memory)
+    if last:
+        last.remember(memory, (alphas, radii), _purpose(settings, one_sphere))
+    return memory
+
+
+def recall_step(
+    lists: Sequence[Sequence[Tensor]], settings: StepSettings, one_sphere: bool, last: LastCheck
+) -> Memory | None:
+    """What :func:`check_step` finds, where the tensors are like those of the last step of their group; else None.
+
+    Args:
+        lists: those of :class:`StepTensors`, then alphas and radii of parameters on a sphere.
+
+    Raises:
+        RuntimeError, ValueError, AssertionError: as :func:`check_step`.
+    """
+    _check_settings(settings, lists[0])
+    memory = last.recall(lists, _purpose(settings, one_sphere))
+    if memory is not None:
+        _check_counts(memory.tensors.state_steps, memory.tensors.decay_offsets, settings, memory)
+    return memory
+
+
+def _purpose(settings: StepSettings, one_sphere: bool) -> Purpose:
+    scaled = settings.grad_scale is not None
+    return Purpose(bool(settings.fused), scaled, settings.capturable, settings.differentiable, one_sphere)
+
+
+def _look(
+    tensors: StepTensors, settings: StepSettings, alphas: Sequence[Tensor], radii: Sequence[Tensor], optimizer: str
+) -> Memory:
     try:
         memory = _glance(tensors, settings, alphas, radii)
     except (AttributeError, NotImplementedError, RuntimeError):  # a tensor without memory raises on being asked
@@ -69,9 +102,6 @@ def check_step(
     if memory is None:
         _look_at_each(tensors, settings, alphas, radii, optimizer)
         memory = Memory(tensors, groups=compat.indices_by_device_and_dtype(tensors.params))
-    _check_counts(tensors.state_steps, settings)
-    if settings.fused and one_sphere and len(memory.groups) > 1:
-        raise _unlike_on_one_sphere()
     return memory
 
 
@@ -84,8 +114,6 @@ def _glance(
     """What the kernels need, if all is as usual; else None, or an error of torch's."""
     everything = (*tensors, alphas, radii)
     if not all(map(_is_plain, set(map(type, chain.from_iterable(everything))))):
-        return None
-    if settings.fused and compat.fake_mode_is_active():
         return None
     groups = compat.indices_by_device_and_dtype(tensors.params)
     for chosen in groups:
@@ -100,27 +128,22 @@ def _glance(
     if sizes != list(map(Tensor.size, grads)) or sizes != list(map(Tensor.size, exp_avgs)):
         return None
     numels = array("q", map(Tensor.numel, params))
-    contiguous = all(map(Tensor.is_contiguous, chain(params, grads, exp_avgs)))
-    extents = [numels] * 3
-    if not contiguous:
-        extents = [array("q", map(_extent, sizes, map(Tensor.stride, xs))) for xs in (params, grads, exp_avgs)]
-        if min(extents[0]) < 0 or min(extents[2]) < 0 or (settings.grad_scale is not None and min(extents[1]) < 0):
+    alike = all(map(Tensor.is_contiguous, chain(params, grads, exp_avgs)))
+    reaches = [numels] * 3
+    if not alike:
+        strides = [list(map(Tensor.stride, xs)) for xs in (params, grads, exp_avgs)]
+        reaches = [array("q", map(extent, sizes, own)) for own in strides]
+        if min(reaches[0]) < 0 or min(reaches[2]) < 0 or (settings.grad_scale is not None and min(reaches[1]) < 0):
             return None
-        extents[1] = array("q", map(abs, extents[1]))  # a gradient that is only read may refer to an element twice
+        reaches[1] = array("q", map(abs, reaches[1]))  # a gradient that is only read may refer to an element twice
+        alike = strides[0] == strides[1] == strides[2] and reaches[0] == numels
     if len(groups) == 1 and len(radii) > 1 and radii[0] is radii[1]:
         radii = radii[:1]  # of all
     held = (*tensors, alphas, radii)
-    pointers = [array("Q", map(Tensor.data_ptr, xs)) for xs in held]
-    itemsizes = [xs[:1] if len(groups) == 1 else xs for xs in held]
-    layout = [*extents, array("q", map(Tensor.element_size, chain.from_iterable(itemsizes)))]
-    key = tuple(numbers.tobytes() for numbers in (*pointers, *layout))
-    if key not in _found:
-        if not _have_memory_of_their_own(held, pointers, extents):
-            return None
-        if len(_found) >= 64:
-            _found.clear()
-        _found[key] = None
-    return Memory(tensors, groups, contiguous, numels, pointers[: len(tensors)])
+    starts = [addresses(xs) for xs in held]
+    if not _lie_apart(held, starts, reaches):
+        return None
+    return Memory(tensors, groups, alike, numels, starts[: len(tensors)])
 
 
 def _is_plain(kind: type[Tensor]) -> bool:
@@ -152,35 +175,17 @@ def _is_usual(fused: bool | None, tensors: StepTensors, scalars: Sequence[Sequen
     )
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _extent(size: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """Elements from the first to the last in memory, negated if more than one index may refer to one of them."""
-    extent, distinct = 1, True
-    for step, n in sorted((step, n) for step, n in zip(stride, size, strict=True) if n > 1):
-        distinct = distinct and step >= extent
-        extent += (n - 1) * step
-    return extent if distinct else -extent
-
-
-def _have_memory_of_their_own(
-    lists: Sequence[Sequence[Tensor]], pointers: Sequence["array[int]"], extents: Sequence["array[int]"]
+def _lie_apart(
+    lists: Sequence[Sequence[Tensor]], starts: Sequence["array[int]"], reaches: Sequence["array[int]"]
 ) -> bool:
     """Whether each tensor's storage has its elements, and no two tensors have one in common."""
-    starts: list[int] = []
-    ends: list[int] = []
-    for i, (xs, addresses) in enumerate(zip(lists, pointers, strict=True)):
-        counts = extents[i] if i < len(extents) else [1] * len(xs)
-        if not all(addresses) or not all(map(_fits, xs, counts)):
+    nbytes: list[int] = []
+    for i, (xs, own) in enumerate(zip(lists, starts, strict=True)):
+        reach = reaches[i] if i < len(reaches) else [1] * len(xs)
+        if not all(own) or not all(map(fits, xs, reach)):
             return False
-        starts += addresses
-        ends += [a + n * size for a, n, size in zip(addresses, counts, map(Tensor.element_size, xs), strict=True)]
-    starts.sort()
-    ends.sort()
-    return all(map(le, ends, starts[1:]))  # disjoint if, in order, each ends before the next starts
-
-
-def _fits(x: Tensor, extent: int) -> bool:
-    return x.untyped_storage().nbytes() >= (x.storage_offset() + extent) * x.element_size()
+        nbytes += sizes(reach, xs)
+    return Pieces.of([*chain(*starts)], nbytes) is not None
 
 
 # ---- one by one ------------------------------------------------------------------------------------------------------
@@ -200,8 +205,6 @@ def _look_at_each(
         scalars["decay_offset"] = tensors.decay_offsets[i]
         scalars |= {key: xs[i] for key, xs in (("alpha", alphas), ("radius", radii)) if xs}
         held += _look_at(i, p, tensors.grads[i], {"exp_avg": tensors.exp_avgs[i], **scalars}, settings, optimizer)
-    if settings.fused and compat.fake_mode_is_active():
-        raise RuntimeError("`fused=True` writes to memory, which a FakeTensorMode cannot see: use foreach")
     _refuse_shared_memory(held)
 
 
@@ -216,14 +219,15 @@ def check_parameters(
     Raises:
         RuntimeError: as :func:`check_step`.
     """
-    _check_scaling(settings)
+    _check_settings(settings, [p for p, _, _ in entries])
     if settings.fused and one_sphere and len({(p.device, p.dtype) for p, _, _ in entries}) > 1:
         raise _unlike_on_one_sphere()
     held: list[_Named] = []
     for i, (p, grad, state) in enumerate(entries):
         held += _look_at(i, p, grad, state, settings, optimizer)
     _refuse_shared_memory(held)
-    _check_counts([state["step"] for _, _, state in entries if "step" in state], settings)
+    steps, offsets = ([state[key] for _, _, state in entries if key in state] for key in ("step", "decay_offset"))
+    _check_counts(steps, offsets, settings)
 
 
 def _look_at(
@@ -309,15 +313,15 @@ def _in_memory(x: _Named, settings: StepSettings) -> bool:
         return False
     try:
         address = tensor.data_ptr()
-        extent = _extent(tensor.size(), tensor.stride())
-        fits = _fits(tensor, abs(extent))
+        reach = extent(tensor.size(), tensor.stride())
+        complete = fits(tensor, abs(reach))
     except (NotImplementedError, RuntimeError):  # functorch's tensors
-        address, fits = 0, not settings.fused
-    if not fits and not compat.is_zero_tensor(tensor) or settings.fused and not address:
+        address, complete = 0, not settings.fused
+    if not complete and not compat.is_zero_tensor(tensor) or settings.fused and not address:
         raise RuntimeError(f"{x.name} has no memory of its own, or less than its shape {tuple(tensor.shape)} needs")
     if not address:
         return False
-    if x.written and extent < 0:
+    if x.written and reach < 0:
         raise RuntimeError(
             f"unsupported operation: more than one element of {x.name} refers to a single memory location. "
             "Please clone() the tensor before performing the operation."
@@ -334,8 +338,8 @@ def _refuse_shared_memory(held: Sequence[_Named]) -> None:
             _refuse_shared_elements(cluster)
             cluster = []
         cluster.append(x)
-        extent = abs(_extent(x.tensor.size(), x.tensor.stride()))
-        end = max(end, x.tensor.data_ptr() + extent * x.tensor.element_size())
+        reach = abs(extent(x.tensor.size(), x.tensor.stride()))
+        end = max(end, x.tensor.data_ptr() + reach * x.tensor.element_size())
     _refuse_shared_elements(cluster)
 
 
@@ -347,7 +351,7 @@ def _refuse_shared_elements(cluster: Sequence[_Named]) -> None:
     unit = math.gcd(*(x.tensor.element_size() for x in cluster), *(x.tensor.data_ptr() - base for x in cluster))
     offsets = [(x.tensor.data_ptr() - base) // unit for x in cluster]
     widths = [x.tensor.element_size() // unit for x in cluster]
-    extents = [abs(_extent(x.tensor.size(), x.tensor.stride())) for x in cluster]
+    extents = [abs(extent(x.tensor.size(), x.tensor.stride())) for x in cluster]
     units = max(o + n * w for o, n, w in zip(offsets, extents, widths, strict=True))
     owners = torch.zeros(units, dtype=torch.int32, device="cpu")  # of each unit of memory: 1 + index in the cluster
     for written in (True, False):
@@ -370,13 +374,51 @@ def _unlike_on_one_sphere() -> RuntimeError:
     )
 
 
-def _check_counts(steps: Sequence[Tensor], settings: StepSettings) -> None:
+def _check_counts(
+    steps: Sequence[Tensor], offsets: Sequence[Tensor], settings: StepSettings, memory: Memory | None = None
+) -> None:
     """Raises for a count that is none, where reading it costs nothing."""
-    if settings.capturable or not steps or not steps[0].is_cpu or not all(map(_is_plain, set(map(type, steps)))):
+    if settings.capturable:
         return
-    low, high = torch.aminmax(torch.stack(list(steps)))
-    if not (low >= 0 and high < math.inf):
-        raise ValueError(f"Invalid step value: {high.item() if low >= 0 else low.item()}")
+    if settings.fused and memory and memory.pointers and all(steps[chosen[0]].is_cpu for chosen in memory.groups):
+        from adarem.optim.kernels import cpu, fused  # here: others need no compiler
+
+        if fused.available("cpu"):
+            cpu.check_counts(memory)
+            return
+    for name, counts, lowest in (("step", steps, 0), ("decay_offset", offsets, -MOST_STEPS)):
+        on_host = [x for x in counts if x.is_cpu]
+        if not on_host or not all(map(_is_plain, set(map(type, on_host)))):
+            continue
+        low, high = (x.item() for x in torch.aminmax(torch.stack(on_host)))
+        if not (low >= lowest and high < MOST_STEPS):
+            raise ValueError(f"Invalid {name} value: {high if low >= lowest else low}")
+
+
+def _check_settings(settings: StepSettings, params: Sequence[Tensor]) -> None:
+    """What settings ask of parameters, or a GradScaler of settings."""
+    _check_scaling(settings)
+    for name, value in (("lr", settings.lr), ("weight_decay", settings.weight_decay)):
+        if not isinstance(value, Tensor) and value > _FLOAT32_MAX:
+            narrow = {p.dtype for p in params} - {torch.float64, torch.complex128}
+            if narrow:
+                raise RuntimeError(f"{name} of {value} is beyond the range of {_list(narrow)}: give a smaller one")
+    _check_fakes(settings, params)
+
+
+def _check_fakes(settings: StepSettings, params: Sequence[Tensor]) -> None:
+    """FakeTensors are stepped in their mode, by an implementation that needs none of their values."""
+    active, fakes = compat.fake_mode_is_active(), any(map(compat.is_fake, set(map(type, params))))
+    if settings.fused and fakes:
+        raise RuntimeError("`fused=True` does not support FakeTensor params: use foreach=False")
+    if settings.fused and active:
+        raise RuntimeError("`fused=True` writes to memory, which a FakeTensorMode cannot see: step outside of it")
+    if fakes and not active:
+        raise RuntimeError("FakeTensor params have no values: step in their FakeTensorMode")
+    if active and not all(map(compat.is_fake, set(map(type, params)))):
+        raise RuntimeError("a FakeTensorMode does not support params with values: step outside of it")
+    if active and settings.foreach:
+        raise RuntimeError("`foreach=True` reads values, which FakeTensor params do not have: use foreach=False")
 
 
 def _check_scaling(settings: StepSettings) -> None:

@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -28,6 +29,9 @@ from torch import _foreach_neg as foreach_neg
 from torch import _foreach_norm as foreach_norm
 from torch import _foreach_sub_ as foreach_sub_
 
+# Tensors without values, of torch.export and torch.compile.
+from torch._subclasses.fake_tensor import FakeTensor
+
 # The base class of all BatchNorms. In its place: (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm).
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
@@ -41,8 +45,17 @@ from torch.optim.optimizer import (
 from torch.optim.optimizer import _use_grad_for_differentiable as use_grad_for_differentiable
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+try:
+    # Compares types, sizes, strides and devices of a list of tensors with those of another one, in one call. In its
+    # place: nothing; each step's tensors are then looked at anew.
+    from torch._C._dynamo.guards import TensorGuards as TensorGuard
+except ImportError:
+    TensorGuard = None  # type: ignore[assignment,misc]
+
 __all__ = [
     "BatchNorm",
+    "TensorGuard",
+    "are_as_guarded",
     "check_capturable",
     "check_graph_capture",
     "default_to_foreach",
@@ -63,8 +76,10 @@ __all__ = [
     "in_state_initialization",
     "in_zero_redundancy",
     "indices_by_device_and_dtype",
+    "is_fake",
     "is_wrapper_tensor",
     "is_zero_tensor",
+    "tensor_guard",
     "unwrap",
     "use_grad_for_differentiable",
 ]
@@ -76,6 +91,9 @@ _CAPTURE_CHECK = next(
     for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check")
     if hasattr(Optimizer, name)
 )
+
+
+_is_nested: Callable[[Tensor], bool] = attrgetter("is_nested")
 
 
 def check_graph_capture(optimizer: Optimizer) -> None:
@@ -115,6 +133,11 @@ def fake_mode_is_active() -> bool:
     """Whether operations see FakeTensors only, as while torch.export or torch.compile trace."""
     # In its place: type(torch.empty(0)) is not Tensor.
     return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None
+
+
+def is_fake(kind: type[Tensor]) -> bool:
+    """Whether tensors of that type have a type and a shape, and no values."""
+    return issubclass(kind, FakeTensor)  # In its place: kind.__name__ == "FakeTensor".
 
 
 def flat_parts(params: Sequence[Tensor]) -> bool:
@@ -169,6 +192,27 @@ def indices_by_device_and_dtype(params: list[Tensor]) -> list[list[int]]:
     tensors: list[list[Tensor | None]] = [list(params)]
     grouped = Optimizer._group_tensors_by_device_and_dtype(tensors, with_indices=True)
     return [indices for _, indices in grouped.values()]
+
+
+def tensor_guard(tensors: Sequence[Tensor]) -> "TensorGuard | None":
+    """What :func:`are_as_guarded` compares other tensors with; None in a torch that has no such thing.
+
+    Raises:
+        RuntimeError, NotImplementedError: a tensor without strides.
+    """
+    if TensorGuard is None:
+        return None
+    sizes, strides = ([list(map(int, of(x))) for x in tensors] for of in (Tensor.size, Tensor.stride))
+    return TensorGuard(*tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)  # type: ignore[arg-type]
+
+
+def are_as_guarded(guard: "TensorGuard", tensors: Sequence[Tensor]) -> bool:
+    """Whether as many tensors, no two of them the same object, have the types, sizes, strides and devices of before.
+
+    Whatever the dispatcher distinguishes is part of a type: layout, negation, inference, functorch's wrappers.
+    """
+    # Nested tensors have no strides, and torch's comparison ends the process on being told so.
+    return not any(map(_is_nested, tensors)) and bool(guard.check(*tensors))
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, str]:

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.optim.optimizer import StateDict
 
 from adarem.optim import sharded
+from adarem.optim.step import dtype_of
 
 Group = dict[str, Any]  # a parameter group: "params" and the settings by name
 State = dict[str, Any]  # of one parameter
 
+_COUNTS = {True: {torch.float32}, False: {torch.float32, torch.float64}}  # by whether the step is fused
 _PLAIN = {float, int, bool, str, type(None)}
 _NEEDED_SETTINGS = ("lr", "beta", "lam", "weight_decay")  # the others came later, and have a default
 _NEEDED = ("step", "exp_avg", "exp_avg_max")
@@ -97,12 +99,20 @@ def new_count(value: float, p: Tensor, group: Group) -> Tensor:
     return torch.tensor(value, dtype=torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32)
 
 
+def are_counts(values: Sequence[Tensor | float], group: Group) -> bool:
+    """Whether all are tensors of a type that this group counts in."""
+    try:
+        return set(map(dtype_of, values)) <= _COUNTS[bool(group["fused"])]  # type: ignore[arg-type]
+    except AttributeError:  # numbers
+        return False
+
+
 def recounted(key: str, p: Tensor, group: Group, state: State) -> Tensor:
     """The count ``key`` of a parameter, made one of this group's if it is of another type, or a number."""
     count: Tensor = state[key]
-    kept = isinstance(count, Tensor) and count.dtype in (torch.float32, torch.float64)
+    kept = isinstance(count, Tensor) and count.dtype in _COUNTS[bool(group["fused"])]
     if kept and group["fused"]:
-        kept = count.dtype == torch.float32 and count.device == p.device
+        kept = count.device == p.device
     number = isinstance(count, int | float)
     countable = number or (isinstance(count, Tensor) and count.numel() == 1 and not count.is_complex())
     if countable and not kept:

@@ -14,6 +14,8 @@ Step = TypeVar("Step", bound=Callable[..., None])
 
 dtype_of: Callable[[Tensor], torch.dtype] = attrgetter("dtype")  # to map over a list, at C's speed
 
+MOST_STEPS = 9e18  # kernels count in 64 bits
+
 Scalars = list[Any]  # one number for each parameter: all floats, or all 0-dim tensors that the host never reads
 
 
@@ -33,7 +35,7 @@ class Memory(NamedTuple):
 
     tensors: StepTensors  # those that it is true of
     groups: Sequence[list[int]] = ()  # indices of the parameters of one device and dtype each
-    contiguous: bool = False  # whether params, grads and exp_avgs all are
+    alike: bool = False  # whether params, grads and exp_avgs have one dense layout for each parameter
     numels: "array[int]" = array("q")
     pointers: Sequence["array[int]"] = ()  # in the order of StepTensors; empty where not all have plain memory
 
@@ -96,7 +98,7 @@ def coefficients(tensors: StepTensors, settings: StepSettings) -> Scalars:
         return [lam ** (offset + torch.div(step, every, rounding_mode="floor")) for step, offset in counts]
     numbers = [(step.item(), offset.item()) for step, offset in counts]
     for number in set(numbers):
-        if not (0 <= number[0] < 9e18 and abs(number[1]) < 9e18):  # kernels count in 64 bits
+        if not (0 <= number[0] < MOST_STEPS and abs(number[1]) < MOST_STEPS):
             raise ValueError(f"Invalid step value: {number[0]}, or decay_offset: {number[1]}")
     powers = {n: lam ** (int(n[1]) + int(n[0]) // every) for n in set(numbers)}  # mostly one for all
     return [powers[n] for n in numbers]

@@ -25,12 +25,13 @@ from adarem.plan import holdout
 from adarem.plan.check_network import NetworkChecks, check_label, complete_network
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
+from adarem.plan.micro_batch import AUTO, MicroBatches
 from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.batch_norm import MICRO_BATCH
 from adarem.run.build import later_keys, nearest
 from adarem.run.catalog import DATA_SETS, NETWORKS, OPTIMIZERS
-from adarem.run.config import RunConfig, from_dict
+from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.identity import identity
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
@@ -46,7 +47,8 @@ OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epoch
 
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
-_NOT_IN_NAME_KEYS = ("data.root", "data.beton_dir", "data.workers", "data.name", "data.label", "data.num_classes")
+_NOT_IN_NAME_KEYS = tuple(f"data.{key}" for key in ("root", "beton_dir", "workers", "name", "label", "num_classes"))
+_NOT_IN_NAME_KEYS += ("train.watch_every",)
 # Groups whose choice may be a name to import; a file that stands in for one while Hydra composes.
 _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
@@ -56,7 +58,8 @@ AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may v
 # override of one adds it.
 _IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
-    *later_keys(RunConfig), *(f"grid.{key}" for key in ("heading", "figure", "compare", "selection", "settings_from")),
+    *later_keys(RunConfig),
+    *(f"grid.{key}" for key in ("heading", "figure", "compare", "selection", "settings_from", "settings_of")),
 )  # fmt: skip
 
 
@@ -334,11 +337,12 @@ class Folders:
 
 @dataclass(frozen=True)
 class Lookups:
-    """What configs leave to things outside of them: signatures of what is imported by name, images in a folder."""
+    """What configs leave to things outside of them: signatures of imports, images in a folder, sizes that fit."""
 
     optimizers: OptimizerChecks
     networks: NetworkChecks
     folders: Folders
+    micro_batches: MicroBatches
 
 
 def compose_run(
@@ -418,7 +422,9 @@ def compose_run(
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
     _as_floats(raw["optimizer"])
-    config = from_dict({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    config = lookups.micro_batches.complete({"grid": grid, "cell": "", "seed": seed, "overrides": {}, **raw})
+    if in_name.get(MICRO_BATCH) == AUTO:
+        in_name[MICRO_BATCH] = str(config.scale.micro_batch_size)
     flat = identity(config)
     if "data.holdout" in in_name:  # auto, as a number
         in_name["data.holdout"] = setting_text(flat.get("data.holdout"))

@@ -11,7 +11,7 @@ from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS, metric_named
 from adarem.run.config import SEEDS, check_name
 from adarem.run.errors import UserError
-from adarem.run.sweep import Draw, SweepLabels, SweepSpec, setting_text
+from adarem.run.sweep import Draw, Searched, SweepLabels, SweepSpec, setting_text
 
 _BY_PLAN = ("data", "scale", "labels", "runs", "searched", "ranges")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
@@ -63,6 +63,12 @@ def spec_of(grid: object) -> SweepSpec:
     for key, name in names.items():
         if name is not None:
             check_name(f"grid.{key}", name)
+    for target, source in spec.settings_of.items():
+        check([f"optimizer={target}", f"optimizer={source}"], "grid.settings_of")
+        if target == source:
+            raise UserError(f"grid.settings_of={{{target}: {source}}}: needs another optimizer's settings")
+    if spec.settings_of and spec.settings_from is None:
+        raise UserError("grid.settings_of: needs a search to take settings from; give grid.settings_from=NAME too")
     for name in spec.metrics:
         try:
             metric_named(name)
@@ -75,13 +81,17 @@ def spec_of(grid: object) -> SweepSpec:
 
 
 def check_compared(spec: SweepSpec, file: SweepSpec) -> None:
-    """Raises UserError for a name under ``compare`` that is on no axis, neither of the file nor as planned."""
+    """Raises UserError for a name under ``compare`` or ``settings_of`` that is on no axis, neither of the file nor as
+    planned."""
     on_axis = {*file.optimizers, *spec.optimizers}
     for name in spec.compare:
         if name not in on_axis:
             raise UserError(
                 f"grid.compare={list(spec.compare)}: {name}: no optimizer of its axis; {nearest(name, on_axis)}"
             )
+    for name in spec.settings_of:
+        if name not in on_axis:
+            raise UserError(f"grid.settings_of: {name}: no optimizer of the grid's axis; {nearest(name, on_axis)}")
 
 
 def _checked_axes(axes: object) -> dict[str, list[str]]:
@@ -167,9 +177,19 @@ def widened(now: SweepSpec, before: SweepSpec, file: SweepSpec) -> SweepSpec:
         seeds=union(file.seeds, before.seeds, now.seeds),
         overrides={**now.overrides, **before.overrides, **now.overrides},
         search={**now.search, **before.search, **now.search},
+        settings_of={**before.settings_of, **now.settings_of},
+        searched=_both(now.searched, before.searched),
         labels=labels,
         runs=union((), before.runs, now.runs),
     )
+
+
+def _both(now: Searched | None, before: Searched | None) -> Searched | None:
+    """What was searched for the parts planned now and before, from one selection."""
+    if now is None or before is None or now.sha256 != before.sha256:
+        return now
+    trials = {m: {**before.trials.get(m, {}), **now.trials.get(m, {})} for m in {**before.trials, **now.trials}}
+    return dataclasses.replace(now, trials=trials)
 
 
 def checked_seeds(seeds: object) -> tuple[int, ...]:

@@ -5,10 +5,12 @@ Everything is composed and checked before the first file is written; planning tw
 
 import contextlib
 import functools
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adarem.plan import halving
 from adarem.plan.check_network import NetworkChecks
 from adarem.plan.check_optimizer import OptimizerChecks
 from adarem.plan.check_weights import try_weights
@@ -26,6 +28,8 @@ from adarem.plan.compose import (
     values,
 )
 from adarem.plan.grid import check_compared, checked_seeds, places, spec_of, widened
+from adarem.plan.micro_batch import MicroBatches
+from adarem.plan.price import Price, keep_estimates, price
 from adarem.plan.same_run import spelled_out, under_earlier_names
 from adarem.plan.selection import Taken, taken
 from adarem.resources import find_paper_file
@@ -42,6 +46,8 @@ from adarem.run.sweep import (
     Ending,
     SweepLabels,
     SweepSpec,
+    is_named_after,
+    moved_label,
     overrides_text,
     read_sweep,
     runs_in,
@@ -77,6 +83,14 @@ class Plan:
     file: SweepSpec  # the grid as its file has it
     runs: list[PlannedRun]
     notes: Sequence[str] = ()  # what a person should know of it
+    replaced: frozenset[str] = frozenset()  # names of runs of earlier plans that this one leaves out of a search
+    words: str = ""  # the overrides that it was made of, as a shell takes them
+    time_given: bool = False  # whether they say cluster.time
+    micro_batch_asked: bool = False  # of runs without scale.micro_batch_size: auto is to be measured
+
+    def price(self) -> Price:
+        """What is left of it costs, as far as it was measured here."""
+        return price(self.runs, self.runs_dir, self.words, self.spec.halving, time_given=self.time_given)
 
     def check_data(self) -> None:
         """Raises UserError where a run is finished, and the data that are there now are not those that it read."""
@@ -104,9 +118,11 @@ class Plan:
                 before = replace(self.spec, runs=())
             if not before.runs:  # a file of before, or none that can be read
                 before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
+            before = replace(before, runs=tuple(name for name in before.runs if name not in self.replaced))
             write_sweep(self.folder, widened(self.spec, before, self.file))
             for planned in self.runs:
                 planned.run.freeze(planned.config)
+            keep_estimates(self.folder, self.price())
 
     def describe(self) -> str:
         """The runs as a plain table, and their folder."""
@@ -144,6 +160,8 @@ class Plan:
         if first.standing.kind == "rehearsal":
             head.append(f"REHEARSAL: {first.standing.reason}")
         head += dict.fromkeys(f"variation: {p.standing.reason}" for p in self.runs if p.standing.kind == "variation")
+        if budget := halving.budget_text(self.spec, [planned.config for planned in self.runs]):
+            head.append(budget)
         if self.spec.settings_from:
             head.append(f"selection: {self.spec.selection}")
         head += self.notes
@@ -181,10 +199,11 @@ def _images_of(data: DataConfig) -> str:
     )
 
 
-def make_plan(overrides: list[str]) -> Plan:
+def make_plan(overrides: list[str], *, measured: bool = True) -> Plan:
     """Composes and checks every run of a grid.
 
     Args:
+        measured: False for a plan that is about to be measured: it needs no number for scale.micro_batch_size=auto.
         overrides: Hydra overrides. A comma-separated value is an axis of the grid; one of an axis that the grid has
             replaces it (``optimizer=sgdm,adarem``); any other becomes a further axis (``optimizer.lr=0.1,0.2``).
 
@@ -194,8 +213,9 @@ def make_plan(overrides: list[str]) -> Plan:
     given = parse(overrides)
     with composing(), ChildProcess() as child:
         optimizers, networks = OptimizerChecks(child), NetworkChecks(child)
-        lookups = Lookups(optimizers, networks, Folders())
         base = compose_grid([line_of(o) for o in given.values() if not o.is_sweep_override()])
+        micro_batches = MicroBatches(base.runs_dir, shlex.join(overrides), measured=measured)
+        lookups = Lookups(optimizers, networks, Folders(), micro_batches)
         spec = file = spec_of(base.grid)
         axes_given = {k for k, o in given.items() if k in spec.axes or o.is_sweep_override()}
         spec = replace(
@@ -213,15 +233,18 @@ def make_plan(overrides: list[str]) -> Plan:
             said = given.keys() - left_out
             off_axes = [o for k, o in given.items() if k in said and k not in axes_given]
             # The grid's own settings and those of a search, where the user gives no other.
-            settled = [*spec.settings, *selection.overrides(choice["model"], choice["optimizer"])]
+            selected = [] if choice in moved else selection.overrides(choice["model"], choice["optimizer"])
+            settled = [*spec.settings, *selected]
             words = [s for s in settled if s.split("=")[0].lstrip("+~") not in said]
             shared = [*words, *map(line_of, off_axes)]
             return compose_run(choice, seed, shared, off_axes, lookups, of_search=bool(spec.search))
 
-        choices = places(spec, set(given))
+        choices, moved = places(spec, set(given)), list[dict[str, str]]()
         first = composed(0, spec.seeds[0])
         selection = taken(spec.settings_from, base.runs_dir, first)
         selection.check_seeds(spec.seeds)
+        found = selection.places(choices, spec.settings_of, set(given))
+        choices, moved = [*found.own, *found.moved], found.moved
         composed.cache_clear()  # the selection is a part of each
         named = [k for k in given if k not in axes_given and names_runs(k)]
         configs = []
@@ -233,14 +256,15 @@ def make_plan(overrides: list[str]) -> Plan:
         notes = optimizers.try_runs(configs)
         networks.try_runs(configs)
         notes += try_weights(child, configs)
-        spec = replace(spec, labels=_labels(spec, configs), metrics=_measured(spec, configs))
+        spec = replace(spec, labels=_labels(spec, configs, moved), metrics=_measured(spec, configs))
+        spec = replace(spec, halving=halving.settle(spec, configs))
     scale = scale_in_name(first.data.name, first.scale.name, all(map(has_papers_setting, configs)))
     endings: list[Ending] = ["searched"] if spec.settings_from else []
     if not spec.search and all(c.data.evaluated_on == "holdout" for c in configs):
         endings.append("holdout")
     folder = base.runs_dir / sweep_name(spec.name, first.data.name, scale, *endings)
     # A setting that is typed now is part of the run, as it is of one on an axis.
-    configs = under_earlier_names(folder, configs, _varied(spec, folder) - set(named))
+    configs = under_earlier_names(folder, configs, _varied(spec, folder, moved) - set(named))
     names = [c.run_name for c in configs]
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
         raise UserError(
@@ -267,7 +291,46 @@ def make_plan(overrides: list[str]) -> Plan:
         PlannedRun(run, config, not run.config_file.exists(), standing_of_run(config, spec, stated=stated))
         for run, config in zip(runs, configs, strict=True)
     ]
-    return Plan(folder, base.runs_dir, base.results_dir, spec, file, planned, notes)
+    replaced = _replaced(folder, spec, configs, set(given))
+    if replaced:
+        first_name, more = min(replaced), f" and {len(replaced) - 1} more" if len(replaced) > 1 else ""
+        notes = [
+            *notes,
+            f"left out of the search, planned before with other ranges or more trials: {first_name}{more}; what is on "
+            "disk stays, and counts again where it is planned again",
+        ]
+    return Plan(
+        folder, base.runs_dir, base.results_dir, spec, file, planned, notes, replaced,
+        words=shlex.join(overrides), time_given="cluster.time" in given, micro_batch_asked=micro_batches.asked,
+    )  # fmt: skip
+
+
+def _replaced(folder: Path, spec: SweepSpec, configs: list[RunConfig], given: set[str]) -> frozenset[str]:
+    """The runs that earlier plans had of a network and optimizer whose trials are all planned now, and are none of
+    them.
+
+    A user who gives values of what is searched plans a part, which replaces nothing.
+    """
+    try:
+        before = read_sweep(folder).runs if spec.search else ()
+    except UserError:
+        return frozenset()  # none yet, or damaged
+    cells = {
+        (c.model.name, c.optimizer.name) for c in configs if not given & spec.search.get(c.optimizer.name, {}).keys()
+    }
+    trials = {name.rpartition("-s")[0] for name in spec.runs}  # on whatever seed
+    found = set()
+    for name in before:
+        if name.rpartition("-s")[0] in trials:
+            continue
+        try:
+            config = RunDir(folder / name).config()
+            is_of_cell = (config.model.name, config.optimizer.name) in cells
+        except UserError:
+            is_of_cell = any(is_named_after(name, *cell) for cell in cells)
+        if is_of_cell:
+            found.add(name)
+    return frozenset(found)
 
 
 def _check_same_folder(sweep: Path, configs: list[RunConfig]) -> None:
@@ -300,8 +363,12 @@ def _split(data: DataConfig) -> tuple[float | None, int]:
     return data.val_share, data.split_seed
 
 
-def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
-    """What the report prints for models, optimizers and overrides, also for runs that are in no plan."""
+def _labels(spec: SweepSpec, configs: list[RunConfig], moved: list[dict[str, str]]) -> SweepLabels:
+    """What the report prints for models, optimizers and overrides, also for runs that are in no plan.
+
+    Args:
+        moved: places with the selected settings of another optimizer.
+    """
     found = labels()
     of_runs = {c.model.name: c.model.label for c in configs}  # networks of a library are in no file,
     optimizers = {c.optimizer.name: c.optimizer.label for c in configs}  # and so are optimizers that are imported
@@ -311,6 +378,10 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
         for c in configs:  # numbers as the runs have them
             held |= {k: str(v) for k, v in c.overrides.items() if k in settings and same_setting(v, settings[k])}
         by_text[overrides_text(held)] = label
+    for c in configs:
+        source = spec.settings_of.get(c.optimizer.name)
+        if source is not None and any(_is_at(c, place) for place in moved):
+            by_text[overrides_text(c.overrides)] = moved_label(found.optimizer.get(source, source))
     return SweepLabels(
         {**found.model, **{k: v for k, v in of_runs.items() if k not in found.model}},
         {**found.optimizer, **{k: v for k, v in optimizers.items() if k not in found.optimizer}},
@@ -318,7 +389,13 @@ def _labels(spec: SweepSpec, configs: list[RunConfig]) -> SweepLabels:
     )
 
 
-def _varied(spec: SweepSpec, folder: Path) -> set[str]:
+def _is_at(config: RunConfig, place: Mapping[str, str]) -> bool:
+    """Whether a run is the one at this place."""
+    held = {"model": config.model.name, "optimizer": config.optimizer.name, **config.overrides}
+    return all(key in held and same_setting(held[key], value) for key, value in place.items())
+
+
+def _varied(spec: SweepSpec, folder: Path, moved: list[dict[str, str]]) -> set[str]:
     """The settings that the grid varies, and those that it varied when it was planned before."""
     specs = [spec]
     with contextlib.suppress(UserError):
@@ -326,7 +403,7 @@ def _varied(spec: SweepSpec, folder: Path) -> set[str]:
     return {
         key
         for s in specs
-        for keys in (s.axes, *s.search.values(), *s.overrides.values())
+        for keys in (s.axes, *s.search.values(), *s.overrides.values(), *moved)
         for key in keys
         if key not in ("model", "optimizer")
     }

@@ -64,8 +64,8 @@ def under_earlier_names(folder: Path, configs: list[RunConfig], varied: Collecti
         if of_before is not None:
             micro_batch = config.scale.micro_batch_size  # which may differ with the number of ranks
             scale = dataclasses.replace(of_before.scale, micro_batch_size=micro_batch)
-            where = {"data": config.data, "cluster": config.cluster, "wandb": config.wandb, "scale": scale}
-            config = dataclasses.replace(of_before, **where)  # type: ignore[arg-type]  # of these four
+            where = {"data": config.data, "cluster": config.cluster, "wandb": config.wandb, "train": config.train}
+            config = dataclasses.replace(of_before, scale=scale, **where)  # type: ignore[arg-type]  # of these four
         found.append(config)
     return found
 

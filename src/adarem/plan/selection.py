@@ -1,11 +1,12 @@
 """The settings that a search selected, as overrides of the runs that take them."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from adarem.run.build import nearest
+from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import RunConfig
 from adarem.run.errors import UserError
 from adarem.run.reproduction import has_papers_setting
@@ -36,6 +37,34 @@ class Taken:
                 f"{path}: every trial of {optimizer} on {model} diverged; search lower learning rates, or leave it out"
             )
         return [f"{key}={setting_text(value)}" for key, value in best.settings.items()]
+
+    def places(self, own: list[dict[str, str]], settings_of: Mapping[str, str], given: Collection[str]) -> "Places":
+        """The places of a grid, and further ones for ``grid.settings_of``, on each network.
+
+        An optimizer that has no selected settings of its own on a network is there with those of the other alone.
+
+        Args:
+            own: of the grid.
+            given: keys that the user has given, which no settings of a search replace.
+        """
+        if self.file is None or not settings_of:
+            return Places(own, [])
+        moved: list[dict[str, str]] = []
+        kept = []
+        for place in own:
+            model, target = place["model"], place["optimizer"]
+            if target not in settings_of:
+                kept.append(place)
+                continue
+            if target in self.file.selection.selected.get(model, {}):
+                kept.append(place)
+            taken = dict(text.split("=", 1) for text in self.overrides(model, settings_of[target]))
+            known = {f"optimizer.{key}" for key in ("lr", "weight_decay", *_hparams(target))}
+            fit = {k: v for k, v in taken.items() if not k.startswith("optimizer.") or k in known}
+            new = place | {k: v for k, v in fit.items() if k not in given}
+            if new not in moved and new != place:
+                moved.append(new)
+        return Places(kept, moved)
 
     def check_seeds(self, seeds: tuple[int, ...]) -> None:
         """Raises UserError where a run would have a seed on which its settings were selected."""
@@ -77,6 +106,19 @@ class Taken:
         if self.file is None:
             return ""
         return f"settings selected in {self.file.selection.sweep}: {self.file.selection.rule}"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places in a grid, each as settings by key."""
+
+    own: list[dict[str, str]]  # with the settings selected for their own optimizer
+    moved: list[dict[str, str]]  # with those of another one, in the place itself
+
+
+def _hparams(optimizer: str) -> Collection[str]:
+    """The settings that a built-in optimizer takes next to lr and weight_decay."""
+    return OPTIMIZERS[optimizer].hparams if optimizer in OPTIMIZERS else ()
 
 
 def taken(source: str | None, runs_dir: Path, first: RunConfig) -> Taken:

@@ -27,6 +27,7 @@ from adarem.run.catalog import METRICS, default_scale
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.halving import Place, read_places
 from adarem.run.identity import hash_of, identity
 from adarem.run.records import JsonRecord, count, is_number, number
 from adarem.run.reproduction import Standing, seen_by, standing_of_run, standing_of_sweep
@@ -355,11 +356,16 @@ def load_sweep(folder: Path, stated: Stated | None = None) -> Sweep:
     spec = read_sweep(folder)
     sections: dict[str, Mapping[str, object]] = {}
     runs, unreadable = [], []
+    no_places: dict[str, Place] = {}
+    places = _attempt(lambda: read_places(folder, spec), no_places, [])
     for directory in directories(folder):
         run = read_run(directory.path, spec, stated, sections)
         if isinstance(run, str):
             unreadable.append(run)
             continue
+        place = places.get(directory.path.name)
+        if place is not None and place.state == "stopped" and run.status != "running":
+            run.status = "stopped"
         lacking = [m for m in spec.metrics if run.status == "done" and run.value(m) is None]
         if (
             lacking

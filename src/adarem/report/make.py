@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from adarem.report import Report
+from adarem.report import Report, steps
 from adarem.report.claims import overview as claims
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
-from adarem.report.figures.write import is_about_oscillation, write_figures
+from adarem.report.figures.write import has_times, write_figures
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
+from adarem.report.search.tables import csvs as search_csvs
 from adarem.report.selected import select_and_write
 from adarem.report.tables import latex, times
 from adarem.report.tables import render as tables
@@ -81,10 +82,12 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
     selected: list[str] = []
     for name in asked:
         if name in built:
-            written += write_sweep_results(built[name], results_dir / name)
             if outcome := select_and_write(built[name].sweep):
-                selected += [*outcome.lines, ""]
-                written += filter(None, [outcome.file])
+                selected += [*outcome.screen, ""]
+                built[name].selected = outcome.lines
+            written += write_sweep_results(built[name], results_dir / name)
+            if outcome and outcome.file:
+                written.append(outcome.file)
     judged = claims.judge_all(entries, [table.sweep for table in built.values()])
     # Not shown where all that is there are studies of which no claim speaks.
     claimed = judged.of_paper or any(table.name in claims.grids_of(entries) for table in built.values())
@@ -106,16 +109,19 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
 
 def write_sweep_results(table: Table, folder: Path) -> list[Path]:
     """All files of one sweep, the manifest last."""
+    watched = steps.to_csv(table.sweep)  # first: what cannot be read there joins the problems that the others show
     texts = {
+        **({"steps.csv": watched} if watched else {}),
         "table.md": tables.markdown(table),
         "table.csv": tables.to_csv(table),
         "table.tex": latex.latex(table),
         "runs.csv": runs_csv.to_csv(table.sweep.runs),
     }
     times_to_accuracy: dict[str, str] = {}
-    if not is_about_oscillation(table):
+    if has_times(table):
         times_to_accuracy = {"time.md": times.markdown(table), "time.csv": times.to_csv(table)}
-    for name, text in (texts | times_to_accuracy).items():
+    of_search = dict(search_csvs(table.search)) if table.search is not None else {}
+    for name, text in (texts | times_to_accuracy | of_search).items():
         write_atomically(folder / name, text)
     drawn = write_figures(table, folder / "figures")
     write_atomically(folder / "report.html", page.render(table, [p for p in drawn if p.suffix == ".svg"]))
@@ -123,8 +129,10 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         table=("table.md", "table.csv", "table.tex"),
         time=tuple(times_to_accuracy),
         runs=("runs.csv",),
+        steps=("steps.csv",) if watched else (),
         figures=tuple(p.relative_to(folder).as_posix() for p in drawn),
         page=("report.html",),
+        search=tuple(of_search),
     )
     manifest = write_manifest(folder, _manifest(table, files))
     return [*(folder / name for name in files.all), manifest]

@@ -21,7 +21,9 @@ class Files:
     runs: tuple[str, ...]
     figures: tuple[str, ...]
     page: tuple[str, ...]
-    time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index
+    time: tuple[str, ...] = ()  # time to accuracy; none for grids of the oscillation index and searches
+    steps: tuple[str, ...] = ()  # watched steps; none where no run has any
+    search: tuple[str, ...] = ()  # CSVs of what a search found
 
     @property
     def csv(self) -> str:
@@ -30,7 +32,7 @@ class Files:
 
     @property
     def all(self) -> tuple[str, ...]:
-        return (*self.table, *self.time, *self.runs, *self.figures, *self.page)
+        return (*self.table, *self.time, *self.search, *self.runs, *self.steps, *self.figures, *self.page)
 
 
 @dataclass(frozen=True)

@@ -253,37 +253,47 @@ def warnings(sweep: Sweep) -> list[str]:
             )
     printed, planned = labels(sweep), sweep.spec.labels.overrides
     off_plan = _groups(
-        Valued(printed.overrides(r.overrides), r.dir.path.name) for r in runs if r.overrides not in planned
+        Valued(printed.overrides(r.overrides), r.dir.path.name)
+        for r in runs
+        if r.overrides not in planned and not sweep.spec.search  # whose trials differ on purpose
     )
     if off_plan:
         out.append(f"Settings off the grid's own, in rows of their own: {_spell(off_plan)}")
-    return out + _differing_settings(runs) + _counts(done)
+    return out + _differing_settings(sweep) + _counts(done)
 
 
-def _differing_settings(runs: Sequence[Run]) -> list[str]:
-    """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind."""
+def _differing_settings(sweep: Sweep) -> list[str]:
+    """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind.
+
+    What a search selected differs between networks, and between an optimizer's own settings and moved ones, so there
+    the optimizer's settings are compared within their cell.
+    """
     first: dict[str, object] = {}
     differing: dict[str, None] = {}  # nearly always empty: values are spelled for these alone
-    for r in runs:
-        for key, v in _settings(r):
+    by_cell = sweep.spec.settings_from is not None
+    for r in sweep.runs:
+        for key, v in _settings(r, by_cell):
             if first.setdefault(key, v) != v:
                 differing[key] = None
     values: dict[str, list[Valued]] = {key: [] for key in differing}
-    for r in runs if differing else ():
-        for key, v in _settings(r):
+    for r in sweep.runs if differing else ():
+        for key, v in _settings(r, by_cell):
             if key in differing:
                 values[key].append(Valued(str(v), r.dir.path.name))
     groups = {key: _groups(of_key) for key, of_key in values.items()}
     return [f"Cells differ in {key}: {_spell(of_key)}" for key, of_key in groups.items() if len(of_key) > 1]
 
 
-def _settings(run: Run) -> Iterator[tuple[str, object]]:
-    """The settings that its grid does not vary; those of its optimizer and its model under their names."""
-    sections = {
-        "schedule": run.config.optimizer.label,
-        "optimizer": run.config.optimizer.label,
-        "model": run.config.model.label,
-    }
+def _settings(run: Run, by_cell: bool) -> Iterator[tuple[str, object]]:
+    """The settings that its grid does not vary; those of its optimizer and its model under their names.
+
+    Args:
+        by_cell: those of its optimizer under the name of its cell.
+    """
+    optimizer = run.config.optimizer.label
+    if by_cell:
+        optimizer += f" on {run.config.model.label}" + (f" ({run.overrides})" if run.overrides else "")
+    sections = {"schedule": optimizer, "optimizer": optimizer, "model": run.config.model.label}
     for key, v in {**_LATER, **run.settings}.items():
         if not key.startswith(_AXES) and key not in run.config.overrides:
             # An optimizer may have a schedule and clipping of its own, which the header says.
@@ -316,6 +326,10 @@ def _counts(done: Sequence[Run]) -> list[str]:
 def problems(sweep: Sweep) -> list[str]:
     """Corrupt, half-written and failed runs by name, one line each."""
     out = list(sweep.unreadable)
+    diverged = sum(r.status == "diverged" for r in sweep.runs)
+    many = bool(sweep.spec.search) and diverged > NAMED  # which a search with wide ranges expects, and its table counts
+    if many:
+        out.append(f"{diverged} runs of the search diverged; they are among all trials")
     for r in sweep.runs:
         out += [f"{r.name}: {p}" for p in r.problems]
         last = r.attempts[-1] if r.attempts else {}
@@ -323,7 +337,7 @@ def problems(sweep: Sweep) -> list[str]:
             out.append(
                 f"{r.name}: failed: {last.get('detail') or 'it stopped without a reason (killed?)'}; see its log"
             )
-        if r.status == "diverged":
+        if r.status == "diverged" and not many:
             reason = r.result.get("reason", "no reason given")
             out.append(f"{r.name}: diverged in epoch {r.result.get('epoch', '?')}: {reason}")
     return out

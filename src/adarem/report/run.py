@@ -23,6 +23,11 @@ RESULT_METRICS = (
     "best_holdout_top1", "best_epoch", "epochs", "steps", "parameters", "seconds", "gpu_hours", "images_per_s",
     "tokens_per_s",
 )  # fmt: skip
+# Of steps.jsonl, over the complete network.
+WATCHED = (
+    "loss", "lr", "grad_norm", "weight_norm", "update_norm", "update_to_weight", "b_positive", "b_mean", "rate_spread",
+)  # fmt: skip
+MOST_STEPS = 128  # of a run that are shown
 OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
 
 
@@ -79,6 +84,8 @@ class Run:
             "planned": "—",
             "running": f"ep {self.epoch}/{self.config.scale.epochs}",
             "interrupted": f"stopped ep {self.epoch}/{self.config.scale.epochs}",
+            "paused": f"paused ep {self.epoch}/{self.config.scale.epochs}",
+            "stopped": f"stopped at rung {self.epoch}",
             "failed": "failed",
             "diverged": "div.",
             # result.json lacks the value, or has it of held-out training images under another name
@@ -174,6 +181,26 @@ class Run:
         recorded = self.curve("train", "world_size")
         ranks[recorded[:, 0].astype(int) - 1] = recorded[:, 1]
         return np.column_stack([epochs, np.cumsum(spent), np.cumsum(spent * ranks)])
+
+    @cached_property
+    def steps(self) -> Mapping[str, FloatArray]:
+        """Columns of the watched steps, ``step`` and WATCHED; NaN where there is none. Read when first asked for.
+
+        Of many steps every 2nd, 4th, 8th ..., so that MOST_STEPS are not exceeded. Unreadable ones join ``problems``.
+        """
+        records, damaged = [], 0
+        try:
+            lines = self.dir.read_steps(MOST_STEPS)
+        except OSError as e:
+            self.problems.append(f"{self.dir.steps_file.name} cannot be read ({e.strerror})")
+        else:
+            records = [r for r in lines.records if count(r, "step") is not None]
+            damaged = lines.damaged + len(lines.records) - len(records)
+        if damaged:
+            word = "lines" if damaged > 1 else "line"
+            self.problems.append(f"{damaged} unreadable {word} in {self.dir.steps_file.name}")
+        columns = {key: [number(r, key) for r in records] for key in ("step", *WATCHED)}
+        return {key: np.array(values, dtype=float) for key, values in columns.items()}
 
     @property
     def commits(self) -> Sequence[str]:

@@ -13,10 +13,19 @@ from adarem.run.text import typed
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a search: its file, None while there is no selection, and lines for the screen."""
+    """Of a search: its file, None while there is no selection, and what it says in lines."""
 
     file: Path | None
-    lines: tuple[str, ...]
+    rule: str  # or why nothing is selected yet
+    lines: tuple[str, ...] = ()  # one for each network and optimizer
+
+    @property
+    def screen(self) -> tuple[str, ...]:
+        """The lines for the screen, with what the user types to take the settings."""
+        end = (
+            () if self.file is None else (f"A grid takes these settings by {typed('grid.settings_from', self.file)}.",)
+        )
+        return (self.rule, *(f"  {line}" for line in self.lines), *end)
 
 
 def select_and_write(sweep: Sweep) -> Outcome | None:
@@ -27,12 +36,11 @@ def select_and_write(sweep: Sweep) -> Outcome | None:
         selection = select(sweep.folder)
         path = write_selection(sweep.folder, selection)
     except UserError as e:
-        return Outcome(None, (f"Nothing selected: {e}.",))
+        return Outcome(None, f"Nothing selected: {e}.")
     printed = labels(sweep)
-    lines = [f"Selected in {sweep.name}: {selection.rule}."]
+    lines = []
     for model, by_optimizer in selection.selected.items():
         for optimizer, chosen in by_optimizer.items():
             settings = readable(chosen.best.settings) if chosen.best else "nothing"
-            lines.append(f"  {printed.model(model)}, {printed.optimizer(optimizer)}: {settings}: {chosen.text()}")
-    lines.append(f"A grid takes these settings by {typed('grid.settings_from', path)}.")
-    return Outcome(path, tuple(lines))
+            lines.append(f"{printed.model(model)}, {printed.optimizer(optimizer)}: {settings}: {chosen.text()}")
+    return Outcome(path, f"Selected in {sweep.name}: {selection.rule}.", tuple(lines))

@@ -38,6 +38,7 @@ from adarem.run.setting import (
 from adarem.run.text_models import GptConfig, LmConfig, LstmConfig, check_gpt, check_lstm
 
 SEEDS = range(2**32)  # what every generator takes
+MOST_WATCHED = 4096  # steps of a run with a record in steps.jsonl
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ScaleConfig:
         int | None,
         Setting(
             "of a rank in one forward and backward pass, as many passes a step as its part of the global batch takes; "
-            "null: one",
+            "null: one; auto: the largest that `adarem probe` found to fit, which plan writes as a number",
             AT_LEAST_1,
             "images, columns of text, or windows",
         ),
@@ -156,6 +157,15 @@ class TrainConfig:
             AT_LEAST_0,
         ),
     ] = field(default=None, metadata={LATER: True})
+    watch_every: Annotated[
+        int,
+        Setting(
+            f"between two lines of steps.jsonl, doubled where a run would have more than {MOST_WATCHED:,}; 0: none. "
+            "Bears on no result",
+            AT_LEAST_0,
+            "steps",
+        ),
+    ] = field(default=50, metadata={LATER: True})
 
 
 @dataclass(frozen=True)
@@ -166,12 +176,23 @@ class ClusterConfig:
     device: Annotated[Literal["cpu", "cuda"], Setting("what a rank computes on")]
     nodes: Annotated[int, Setting("machines of a run", AT_LEAST_1)]
     ranks_per_node: Annotated[int, Setting("processes of a run on each machine, one GPU each", AT_LEAST_1)]
-    cpus_per_rank: Annotated[int, Setting("Slurm's --cpus-per-task", AT_LEAST_1, "cores")]
+    cpus_per_rank: Annotated[
+        int, Setting("Slurm's --cpus-per-task; here what each rank of a run on CPUs takes", AT_LEAST_1, "cores")
+    ]
     threads_per_rank: Annotated[int, Setting("torch's intra-op threads; 0 leaves torch's own choice", AT_LEAST_0)]
     partition: Annotated[str | None, Setting("Slurm's --partition; null leaves the site's")]
     account: Annotated[str | None, Setting("Slurm's --account; null leaves the site's")]
-    time: Annotated[str | None, Setting("Slurm's time limit, for instance \"1-00:00:00\"; null leaves the site's")]
-    max_parallel: Annotated[int, Setting("array tasks that may run at once; 0 is no limit", AT_LEAST_0)]
+    time: Annotated[
+        str | None,
+        Setting(
+            "Slurm's time limit, for instance \"1-00:00:00\"; null leaves the site's; what is not given on the command "
+            "line becomes 1.3 times what `adarem probe` measured, at most two days"
+        ),
+    ]
+    max_parallel: Annotated[
+        int,
+        Setting("runs at a time; 0: on Slurm no limit, here as many as there are free GPUs or cores for", AT_LEAST_0),
+    ]
     extra: Annotated[tuple[str, ...], Setting("further sbatch flags of the runs, one text each")]
     setup: Annotated[str, Setting('shell line that each job runs first, for instance "module load cuda"')]
     aux_partition: Annotated[
@@ -182,6 +203,10 @@ class ClusterConfig:
         float,
         Setting("no progress of a rank for so long ends the run; longer than a first compile", Range(10), "seconds"),
     ] = 600.0
+
+    price_per_gpu_hour: Annotated[
+        float | None, Setting("what an hour of one GPU costs, in any currency; plan then prints the money", AT_LEAST_0)
+    ] = field(default=None, metadata={LATER: True})
 
     @property
     def world_size(self) -> int:

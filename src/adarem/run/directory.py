@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import socket
 import time
 import zipfile
@@ -22,15 +23,29 @@ from adarem.run import locks
 from adarem.run.config import DataConfig, RunConfig, from_dict, to_dict
 from adarem.run.errors import UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
-from adarem.run.files import Lines, append_line, read_json, read_lines, read_yaml, write_atomically
+from adarem.run.files import (
+    Lines,
+    NewLines,
+    append_line,
+    make_durable,
+    read_json,
+    read_lines,
+    read_new_lines,
+    read_yaml,
+    write_atomically,
+)
 from adarem.run.identity import config_hash, differing_keys
 from adarem.run.records import JsonRecord, count, number, text
 
 if TYPE_CHECKING:
     import numpy as np
 
-Status = Literal["planned", "running", "interrupted", "failed", "diverged", "done"]
+# paused: at a rung of a search (``adarem.run.halving``), which also knows of a run that it has stopped there for good.
+Status = Literal["planned", "running", "interrupted", "paused", "stopped", "failed", "diverged", "done"]
 FINISHED: tuple[Status, ...] = ("done", "diverged")
+
+# A checkpoint's file: the steps before it, and the first 16 digits of its SHA-256.
+CHECKPOINT_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
@@ -60,6 +75,10 @@ class RunDir:
         return self.path / "oscillation.jsonl"
 
     @property
+    def steps_file(self) -> Path:
+        return self.path / "steps.jsonl"
+
+    @property
     def progress_file(self) -> Path:
         return self.path / "progress.json"
 
@@ -80,8 +99,18 @@ class RunDir:
         return self.path / "lock"
 
     @property
+    def claim_file(self) -> Path:
+        """Held by the launcher on this machine that has started the run, and by its processes."""
+        return self.path / "claim"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    def checkpointed_steps(self) -> int:
+        """Optimizer steps up to the newest checkpoint, by its name; 0 without one."""
+        found = [CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.glob("step-*.pt")]
+        return max((int(match[1]) for match in found if match), default=0)
 
     # config.yaml
     def freeze(self, config: RunConfig) -> bool:
@@ -136,7 +165,7 @@ class RunDir:
         return attempt
 
     def end_attempt(self, attempt: int, why: str, detail: str = "") -> None:
-        """``why``: done, diverged, interrupted or failed; ``detail``: one line for people."""
+        """``why``: done, diverged, interrupted, paused or failed; ``detail``: one line for people."""
         append_line(self.attempts_file, {"attempt": attempt, "end": time.time(), "why": why, "detail": detail})
 
     def attempts(self) -> list[dict[str, object]]:
@@ -163,6 +192,10 @@ class RunDir:
         kept = [r for r in lines.records if isinstance(r.get("split"), str)]
         return _newest(Lines(kept, lines.damaged + len(lines.records) - len(kept)))
 
+    def epochs(self) -> int:
+        """How many it has completed and recorded."""
+        return max((count(r, "epoch") or 0 for r in self.metrics() if r["split"] == "train"), default=0)
+
     def append_oscillation(self, record: JsonRecord) -> None:
         """``record`` needs ``epoch`` (epochs completed)."""
         assert "epoch" in record
@@ -176,9 +209,41 @@ class RunDir:
         """``oscillation``, and the number of damaged lines."""
         return _newest(read_lines(self.oscillation_file))
 
+    # steps.jsonl: what the optimizer does, every so many steps
+    def append_step(self, record: JsonRecord) -> None:
+        """``record`` needs ``step`` (optimizer steps completed), larger than before. Not yet safe from a power cut."""
+        assert "step" in record
+        append_line(self.steps_file, record, durable=False)
+
+    def sync_steps(self) -> None:
+        """What ``append_step`` wrote survives a power cut from here on."""
+        make_durable(self.steps_file)
+
+    def read_steps(self, at_most: int | None = None) -> Lines:
+        """One record per watched step, thinned to ``at_most``; and the number of damaged lines among them."""
+        return read_lines(self.steps_file, at_most)
+
+    def new_steps(self, begin: int) -> NewLines:
+        """The records behind the first ``begin`` bytes."""
+        return read_new_lines(self.steps_file, begin)
+
+    def keep_steps(self, last: int) -> None:
+        """Removes the records after step ``last``, to which training goes back, and lines that are damaged."""
+        if not self.steps_file.exists():
+            return
+        old = self.steps_file.read_bytes()
+        new = b"".join(line for line in old.splitlines(keepends=True) if _step_of(line) in range(1, last + 1))
+        if new != old:
+            write_atomically(self.steps_file, new)
+
     def damaged_lines(self) -> int:
         """Damaged lines of the .jsonl files; reported, never dropped in silence."""
-        return self.read_metrics().damaged + self.read_oscillation().damaged + self.damaged_attempts()
+        return (
+            self.read_metrics().damaged
+            + self.read_oscillation().damaged
+            + self.read_steps().damaged
+            + self.damaged_attempts()
+        )
 
     def damaged_attempts(self) -> int:
         return read_lines(self.attempts_file).damaged
@@ -266,7 +331,8 @@ class RunDir:
             return "planned"
         last = attempts[-1]
         if "end" in last:
-            return "interrupted" if last.get("why") == "interrupted" else "failed"
+            why = last.get("why")
+            return "interrupted" if why == "interrupted" else "paused" if why == "paused" else "failed"
         progress = self.progress() or {}
         newest = max(number(last, "start") or 0.0, number(progress, "time") or 0.0)
         if self.locked() or abs(time.time() - newest) < STALE_SECONDS and last.get("host") != socket.gethostname():
@@ -294,6 +360,15 @@ def _newest(lines: Lines) -> Lines:
         else:
             last[epoch, text(record, "split")] = record
     return Lines([last[place] for place in sorted(last)], damaged)
+
+
+def _step_of(line: bytes) -> int | None:
+    """Of a line of steps.jsonl; None of one that is damaged."""
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return count(record, "step") if isinstance(record, dict) else None
 
 
 def _checksum(record: JsonRecord) -> str:

@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -84,8 +84,12 @@ class Lines(NamedTuple):
     damaged: int  # lines that are no JSON object
 
 
-def append_line(path: Path, record: Mapping[str, object]) -> None:
-    """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself."""
+def append_line(path: Path, record: Mapping[str, object], *, durable: bool = True) -> None:
+    """One write call for one line; a line cut short by a crash is ended first, so that it spoils only itself.
+
+    Args:
+        durable: the line survives a power cut once this returns; False leaves that to ``make_durable``.
+    """
     line = json.dumps(record, allow_nan=False) + "\n"
     with writing(path), open(path, "ab+", buffering=0) as f:
         if f.tell() > 0:
@@ -95,18 +99,55 @@ def append_line(path: Path, record: Mapping[str, object]) -> None:
         data = line.encode()
         if f.write(data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            os.fsync(f.fileno())
+
+
+def make_durable(path: Path) -> None:
+    """Brings what was written to a file to the disk; nothing where there is no such file."""
+    with writing(path), contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
         os.fsync(f.fileno())
 
 
-def read_lines(path: Path) -> Lines:
-    """The records of a jsonl file; none where there is no such file."""
-    records: list[dict[str, object]] = []
-    damaged = 0
+def read_lines(path: Path, at_most: int | None = None) -> Lines:
+    """The records of a jsonl file; none where there is no such file.
+
+    Args:
+        at_most: of a longer file every 2nd, 4th, 8th ... line, so many that these are not more. Others are not parsed.
+    """
     try:
-        text = path.read_text(errors="replace")
+        data = path.read_bytes()
     except FileNotFoundError:
         return Lines([], 0)
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    every = 1
+    while at_most is not None and len(lines) // every > at_most:
+        every *= 2
+    return _parsed([line.decode(errors="replace") for line in lines[every - 1 :: every]])
+
+
+class NewLines(NamedTuple):
+    """Complete lines of a growing file from some place on."""
+
+    records: list[dict[str, object]]  # damaged lines are left out
+    end: int  # where the next reading begins, in bytes
+
+
+def read_new_lines(path: Path, begin: int) -> NewLines:
+    """The records that were appended behind the first ``begin`` bytes; none where there is no such file."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(begin)
+            complete, newline, _ = f.read().rpartition(b"\n")
+    except FileNotFoundError:
+        return NewLines([], begin)
+    lines = [line.decode(errors="replace") for line in complete.split(b"\n") if line.strip()]
+    return NewLines(_parsed(lines).records, begin + len(complete) + len(newline))
+
+
+def _parsed(lines: Sequence[str]) -> Lines:
+    records: list[dict[str, object]] = []
+    damaged = 0
     try:  # all lines at once are several times faster; a damaged file is read line by line
         parsed = json.loads(f"[{','.join(lines)}]")
         if len(parsed) == len(lines) and all(isinstance(r, dict) for r in parsed):

@@ -8,7 +8,7 @@ from adarem.run.batch_norm import MICRO_BATCH, micro_batch_counts
 from adarem.run.config import RunConfig, to_dict
 
 # What may differ between two starts of one run without changing its result: where data lie, who computes, who watches.
-_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers", "model.init")
+_CIRCUMSTANCES = ("cluster", "wandb", "data.root", "data.beton_dir", "data.workers", "model.init", "train.watch_every")
 
 
 def identity(config: RunConfig) -> dict[str, object]:

@@ -60,6 +60,25 @@ def hold(
         yield
 
 
+def try_hold(path: Path) -> int | None:
+    """Takes a lock without waiting, for this process and those that inherit the descriptor.
+
+    Returns:
+        The descriptor: the lock is free once every process has closed it or ended. None: another holds it.
+
+    Raises:
+        UserError: the file cannot be made or opened.
+    """
+    with writing(path, "fix its permissions, and rerun"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
 def held(path: Path) -> bool:
     """Whether a process holds it. Asking takes the lock for an instant, which ``hold`` has the patience for."""
     try:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -21,6 +22,7 @@ from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_yaml, write_atomically
 from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, Setting, Value
+from adarem.run.text import listed
 
 Settings: TypeAlias = Mapping[str, Value]  # dotted key to value: {"optimizer.lam": 0.9}
 
@@ -54,6 +56,34 @@ class Draw:
     method: Annotated[Literal["sobol", "halton"], Setting("which of scipy's scrambled sequences")] = "sobol"
     trials: Annotated[int, Setting("of each optimizer on each network", AT_LEAST_1)] = 16
     seed: Annotated[int, Setting("of the sequence; another seed draws other trials", AT_LEAST_0)] = 0
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Which trials of a search train to the end, see ``adarem.run.halving``; the same rungs for every optimizer."""
+
+    rungs: Annotated[
+        tuple[int | float, ...],
+        Setting("where a share of the trials goes on and the others stop: epochs, or shares of scale.epochs below 1"),
+    ]
+    keep: Annotated[
+        str | float, Setting('share of the trials of each optimizer on each network that goes on, "1/3", rounded up')
+    ] = "1/3"
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The rungs, which plan has written as epochs."""
+        return tuple(int(rung) for rung in self.rungs)
+
+    @property
+    def share(self) -> Fraction:
+        """Raises ValueError or ZeroDivisionError where ``keep`` is no fraction; plan has checked it."""
+        return Fraction(str(self.keep))
+
+    def text(self) -> str:
+        """``after 10 and 30 epochs the better 1/3 of each optimizer's trials on a network goes on``."""
+        rungs = listed([str(rung) for rung in self.rungs])
+        return f"after {rungs} epochs the better {self.share} of each optimizer's trials on a network goes on"
 
 
 @dataclass(frozen=True)
@@ -107,6 +137,9 @@ class SweepSpec:
     draw: Annotated[
         Draw | None, Setting("trials are drawn out of what search has; null: each combination of its values is one")
     ] = None
+    halving: Annotated[Halving | None, Setting("trials of a search that stop early; null: each trains to the end")] = (
+        None
+    )
     settings_from: Annotated[
         str | None,
         Setting(
@@ -114,6 +147,13 @@ class SweepSpec:
             "grid, for the same data and scale, or its selected.yaml"
         ),
     ] = None
+    settings_of: Annotated[
+        Mapping[str, str],
+        Setting(
+            "with settings_from: optimizer to another one whose selected settings it has in further runs, as far as it "
+            "knows them: {adarem: sgdm}"
+        ),
+    ] = field(default_factory=dict)
     compare: Annotated[
         tuple[str, ...],
         Setting(
@@ -297,8 +337,19 @@ def run_name(model: str, optimizer: str, seed: int, overrides: Mapping[str, obje
     return short[: LONGEST_NAME - len(end)].rstrip("-_.") + end
 
 
+def is_named_after(name: str, model: str, optimizer: str) -> bool:
+    """Whether ``run_name`` may have given the name to a run of this network and optimizer."""
+    short = f"{model.rpartition(':')[2]}-{optimizer.rpartition(':')[2]}-"
+    return name.startswith((_safe(f"{model}-{optimizer}-"), _safe(short)))
+
+
 def _safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)
+
+
+def moved_label(source: str) -> str:
+    """What tables print for the selected settings of another optimizer: ``settings of SGDM``."""
+    return f"settings of {source}"
 
 
 def setting_text(value: object) -> str:

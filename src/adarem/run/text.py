@@ -15,6 +15,11 @@ def typed(key: str, value: object) -> str:
     return shlex.quote(f'{key}="{quoted}"')
 
 
+def listed(words: Sequence[str]) -> str:
+    """``16, 6 and 2``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """A line per row, its columns two spaces apart.
 
@@ -30,3 +35,12 @@ def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[
         ).rstrip()
         for row in rows
     ]
+
+
+def duration(seconds: float) -> str:
+    """``1 d 02:03``, ``2:03:04`` or ``3:04``."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24:02d}:{m:02d}"
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.records import JsonRecord, count, number
+from adarem.run.records import JsonRecord, count, number, section
 from adarem.tracking.naming import network_key
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def define_metrics(session: "wandb.Run", network: str) -> None:
     for name, best in _BEST.items():
         session.define_metric(name, step_metric="epoch", summary=f"{best},last")
     session.define_metric(f"{network}/*", step_metric="epoch", summary="none")  # copies of metrics above
-    session.define_metric("live/*", summary="none")
+    for pattern in ("watch/*", "watch_layers/*", "live/*"):
+        session.define_metric(pattern, summary="none")
 
 
 def rows(run: RunDir, config: RunConfig) -> list[Row]:
@@ -82,6 +83,20 @@ def rows(run: RunDir, config: RunConfig) -> list[Row]:
         axes = {"epoch": record["epoch"], "hours": hours, "device_hours": device_hours}
         found.append(Row(count(record, "step") or 0, axes | values))
     return found
+
+
+def watched_row(record: JsonRecord) -> Row | None:
+    """A line of steps.jsonl under the keys that wandb has it by; None of one without a step.
+
+    Of the parts of the network only the update-to-weight ratio: each key is a panel there.
+    """
+    if (step := count(record, "step")) is None:
+        return None
+    values = {f"watch/{k}": value for k in record if k != "step" and (value := number(record, k)) is not None}
+    layers = section(record, "layers")
+    ratios = {name: number(section(layers, name), "update_to_weight") for name in layers}
+    values |= {f"watch_layers/{name}": ratio for name, ratio in ratios.items() if ratio is not None}
+    return Row(step, values)
 
 
 def live_values(progress: JsonRecord) -> dict[str, object]:

@@ -19,7 +19,7 @@ from adarem.run.errors import UserError
 from adarem.run.records import count
 from adarem.tracking.connection import Mode, wandb_mode
 from adarem.tracking.naming import describe, network_key, run_id
-from adarem.tracking.records import define_metrics, live_values, rows, summary
+from adarem.tracking.records import Row, define_metrics, live_values, rows, summary, watched_row
 
 if TYPE_CHECKING:
     import wandb
@@ -111,23 +111,56 @@ def _send(session: "wandb.Run", run: RunDir, config: RunConfig, follow: bool) ->
     """Logs every record of the run and, while training goes on, its progress between records."""
     sent: set[str] = set()
     newest_step = session.step  # above 0 for an online run that goes on
-    ended = False
+    ended = not follow
+    steps = _StepRows(run, config.train.watch_every)
     while True:
         # Read before the records: then every record below its step is there, and wandb drops earlier steps.
         progress = run.progress()
-        last = -1
-        for row in rows(run, config):
-            last = row.step
+        found = rows(run, config)
+        last = max((row.step for row in found), default=-1)
+        for row in sorted([*found, *steps.due(last, everything=ended)], key=lambda row: row.step):
+            last = max(last, row.step)
             key = json.dumps([row.step, row.values], sort_keys=True)
             if key not in sent and row.step >= newest_step:
                 session.log(dict(row.values), step=row.step)
             sent.add(key)
         step = count(progress or {}, "step")
-        if progress and step is not None and follow and not ended and step > last:
-            session.log(live_values(progress), step=step)
-        if ended or not follow:
+        if progress and step is not None and not ended and (live := min(step, steps.complete_below - 1)) > last:
+            session.log(live_values(progress), step=live)
+        if ended:
             return
         ended = _input_ended(_POLL_SECONDS)
+
+
+class _StepRows:
+    """The rows of steps.jsonl, each once and in time: wandb drops what is logged below the newest step."""
+
+    def __init__(self, run: RunDir, every: int) -> None:
+        self._run, self._every = run, every
+        self._read = 0  # bytes of the file
+        self._newest = 0  # step that was read
+        self._waiting: list[Row] = []
+
+    def due(self, recorded: int, *, everything: bool) -> list[Row]:
+        """The rows that may be sent now, none of them twice.
+
+        The end of an epoch may have been recorded since the records were read, and belongs before later steps. So what
+        is new waits for the next call, but for the steps up to ``recorded``, the last record's.
+        """
+        new = self._run.new_steps(self._read)
+        self._read = new.end
+        rows = [row for record in new.records if (row := watched_row(record)) is not None]
+        self._newest = max([self._newest, *(row.step for row in rows)])
+        due = self._waiting + [row for row in rows if everything or row.step <= recorded]
+        self._waiting = [row for row in rows if not everything and row.step > recorded]
+        return due
+
+    @property
+    def complete_below(self) -> int:
+        """No row that comes later has a step below this one."""
+        if not self._every:
+            return sys.maxsize
+        return self._waiting[0].step if self._waiting else (self._newest // self._every + 1) * self._every
 
 
 def _input_ended(seconds: float) -> bool:

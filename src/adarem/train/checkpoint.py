@@ -5,7 +5,6 @@ A file is named ``step-<step>-<sha256 of its bytes, 16 digits>.pt``: the checksu
 
 import hashlib
 import io
-import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from adarem.run.directory import CHECKPOINT_NAME
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 from adarem.train.state import CheckpointRecord, from_format_3
 
-_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 FORMAT = 4
 
 
@@ -33,7 +32,7 @@ def _digest(data: bytes) -> str:
 
 def _files(folder: Path) -> list[_File]:
     """In order of step."""
-    found = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("step-*.pt")]
+    found = [(path, CHECKPOINT_NAME.fullmatch(path.name)) for path in folder.glob("step-*.pt")]
     return sorted(_File(int(match[1]), match[2], path) for path, match in found if match)
 
 

@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.text import duration
 
 _WRITE_EVERY_SECONDS = 5.0
 _LOG_EVERY_SECONDS = 60.0
@@ -129,15 +130,6 @@ def append_to_log(run: RunDir, text: str) -> None:
     """One line for log.txt, from any rank or thread. Raises OSError where the file cannot be opened."""
     with contextlib.closing(_log_file_handler(run)) as handler:
         _handle(handler, text)
-
-
-def duration(seconds: float) -> str:
-    """``1 d 02:03``, ``2:03:04`` or ``3:04``."""
-    minutes, s = divmod(int(seconds), 60)
-    hours, m = divmod(minutes, 60)
-    if hours >= 24:
-        return f"{hours // 24} d {hours % 24:02d}:{m:02d}"
-    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
 
 
 def _handle(handler: logging.Handler, text: str) -> None:

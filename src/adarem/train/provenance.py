@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from adarem.run.machine import cpu_name
 from adarem.train.distributed.context import RankContext
 
 _PACKAGES = ("adarem", "torch", "torchvision", "timm", "numpy", "ffcv", "numba", "pytorch_optimizer", "wandb")
@@ -85,7 +86,7 @@ class Provenance:
             hosts=sorted(set(context.hosts)),
             device=torch.cuda.get_device_name(context.device) if cuda else "cpu",
             cuda=torch.version.cuda if cuda else None,
-            cpu=_cpu_name(),
+            cpu=cpu_name(),
             cpus=os.cpu_count(),
             threads=torch.get_num_threads(),
             world_size=context.world_size,
@@ -103,13 +104,3 @@ def version_of(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.machine()

@@ -14,15 +14,17 @@ from torch.optim import Optimizer
 from adarem.data.unchanged import check_like_finished, check_unchanged
 from adarem.run import exitcodes
 from adarem.run.config import DataConfig, RunConfig, TextConfig, check_micro_batch
-from adarem.run.directory import FINISHED, RunDir, Status
+from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
+from adarem.run.halving import place_of
 from adarem.run.identity import config_hash, identity
 from adarem.run.records import number
+from adarem.run.text import duration
 from adarem.run.text_models import LstmConfig
 from adarem.tracking.sync import SyncProcess
 from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import Newest, find_newest, load
-from adarem.train.console import duration, print_line
+from adarem.train.console import print_line
 from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
@@ -38,14 +40,14 @@ from adarem.train.tasks.base import Evaluation, FinalResult, Task
 from adarem.train.tasks.image import ImageTask
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.tasks.windows import WindowTask
-from adarem.train.trainer import Diverged, Interrupted, Trainer, content_hashes
+from adarem.train.trainer import Diverged, Interrupted, Paused, Trainer, content_hashes
 
 # Beyond cluster.stall_seconds, so that the watchdog, which can name the rank, is first.
 COLLECTIVE_TIMEOUT_MARGIN_SECONDS = 60.0
 
 
 def train(path: Path) -> int:
-    """One rank of a run's training; torchrun or srun starts as many as the run has.
+    """One rank of a run's training; the launcher or srun starts as many as the run has.
 
     Returns:
         An exit code of ``adarem.run.exitcodes``.
@@ -72,13 +74,12 @@ def train(path: Path) -> int:
     try:
         with Watchdog(context, config.cluster.stall_seconds, attempt.report_failure) as watchdog, ExitStack() as stack:
             try:
-                if on_main_rank(context, lambda: _claim(run, config, stack)) in FINISHED:
-                    if context.is_main:
-                        print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
+                until = on_main_rank(context, lambda: _claim(run, config, stack))
+                if not until:
                     return exitcodes.OK
                 implementation = agree(context, config.optimizer)
                 attempt.begin(stack, implementation)
-                code = _train(run, config, context, stop, attempt, implementation, stack)
+                code = _train(run, config, context, stop, attempt, implementation, stack, until)
                 context.barrier()  # rank 0 writes the result first: the exit of a rank may end the whole job
             except BaseException as e:
                 attempt.fail(e, watchdog)
@@ -88,8 +89,9 @@ def train(path: Path) -> int:
         context.close()
 
 
-def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> Status:
-    """Locks the run for this process and returns its status.
+def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> int:
+    """Locks the run for this process and returns the epochs up to which it may train; 0: nothing is left to do, which
+    it says.
 
     Raises:
         UserError: its result was edited by hand; it is finished, and its data are not those that it read.
@@ -97,7 +99,15 @@ def _claim(run: RunDir, config: RunConfig, stack: ExitStack) -> Status:
     stack.enter_context(run.lock())
     run.result()
     check_unchanged([(run, config)])
-    return run.status()
+    if run.status() in FINISHED:
+        print(f"{config.run_name}: finished before; remove {run.path} to train it again", flush=True)
+        return 0
+    if (place := place_of(run)) is None:
+        return config.scale.epochs
+    if place.state != "due":
+        print(f"{config.run_name}: {place.text()}{place.waiting()}", flush=True)
+        return 0
+    return place.until
 
 
 def _train(
@@ -108,8 +118,13 @@ def _train(
     attempt: Attempt,
     implementation: Implementation | None,
     stack: ExitStack,
+    until: int,
 ) -> int:
-    """Trains to an end that all ranks come to, records it and returns its exit code."""
+    """Trains to an end that all ranks come to, records it and returns its exit code.
+
+    Args:
+        until: epochs up to which the run may train now, all of them but in a search with halving.
+    """
     # Data, network and optimizer, then the state of the last checkpoint.
     newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
     fused = implementation is None or implementation.fused
@@ -119,6 +134,7 @@ def _train(
     slow = [note for note in of_all_ranks(context, slower) if note not in known]
     on_main_rank(context, lambda: check_like_finished(run, config, trainer.task.info.fingerprint))
     notes = _restore(trainer, newest)
+    on_main_rank(context, lambda: run.keep_steps(trainer.state.step))
 
     # A process of its own copies the run directory to wandb.
     if attempt.console is not None:
@@ -127,15 +143,18 @@ def _train(
         for note in [*slow, *notes, *filter(None, [wandb_copy.problem])]:
             attempt.console.info(note)
 
-    # Training and its three ends.
+    # Training and its four ends.
     try:
-        evaluation = trainer.fit(stop, attempt.console.show if attempt.console else lambda progress: None)
+        evaluation = trainer.fit(stop, attempt.console.show if attempt.console else lambda progress: None, until)
         final = trainer.final(evaluation)
     except Diverged as e:
         if context.is_main:
             run.write_result(_diverged_result(trainer, str(e)))
         attempt.end("diverged", f"{e}; lower optimizer.lr or look at the data")
         return exitcodes.DIVERGED
+    except Paused as e:
+        attempt.end("paused", f"{e}; it goes on if it is among the better trials")
+        return exitcodes.OK
     except Interrupted as e:
         attempt.end("interrupted", f"{e}; the same command again goes on from there")
         return exitcodes.REQUEUE

@@ -34,6 +34,7 @@ from adarem.train.schedule import learning_rate
 from adarem.train.seeding import seed_generators
 from adarem.train.state import CheckpointRecord, PartialEpoch, TrainingState
 from adarem.train.tasks.base import Batch, Evaluation, FinalResult, Part, Task
+from adarem.train.watch import StepWatch, interval
 
 
 class Diverged(Exception):
@@ -42,6 +43,10 @@ class Diverged(Exception):
 
 class Interrupted(Exception):
     """A signal asked for an end; a checkpoint holds everything up to here."""
+
+
+class Paused(Exception):
+    """The run is at the rung up to which it may train now; a checkpoint holds everything up to here."""
 
 
 class Trainer:
@@ -72,7 +77,7 @@ class Trainer:
         of_config = config.train.clip_grad_norm
         self._clip_norm = task.info.clip_norm if of_config is None else of_config
         self.state = TrainingState()
-        self.total_steps = config.scale.epochs * task.info.steps_per_epoch
+        self.total_steps = self._until = config.scale.epochs * task.info.steps_per_epoch
         self.scaler = torch.amp.GradScaler(context.device.type, enabled=config.scale.precision == "fp16")
         self._passes = config.scale.passes(context.world_size)
         images_per_pass = config.scale.images_per_pass(context.world_size)
@@ -84,6 +89,10 @@ class Trainer:
         self._checkpoints = CheckpointWriter(run.checkpoints)
         self._consensus = StopConsensus(context)
         self._loss_reader = AsyncLossReader(context.device)
+        every = interval(config.train.watch_every, self.total_steps)
+        self._watch: StepWatch | None = None
+        if every and context.is_main:  # parameters and gradients are the same on every rank
+            self._watch = StepWatch(model, optimizer, self.scaler, every, run.append_step)
         self._tracker: OscillationTracker | None = None
         if config.train.oscillation and context.is_main:  # parameters are the same on every rank
             self._tracker = OscillationTracker(
@@ -104,26 +113,31 @@ class Trainer:
             assert record["oscillation"] is not None
             self._tracker.load_state_dict(record["oscillation"])
 
-    def fit(self, stop: StopRequest, show: ShowProgress) -> Evaluation:
+    def fit(self, stop: StopRequest, show: ShowProgress, until: int | None = None) -> Evaluation:
         """Trains to the last epoch and returns the evaluation after it.
 
         Args:
+            until: epochs to stop after, all else being as of the complete length; None: the last.
             stop: asks for an orderly end; the request of one rank is enough.
             show: called on rank 0 every second or so, and after each epoch.
 
         Raises:
             Diverged: the loss is not finite.
             Interrupted: ``stop`` asked for an end, and a checkpoint of the last step is on disk.
+            Paused: ``until`` is reached, and that checkpoint is on disk.
         """
         network = self._wrap()
+        self._until = (until or self.config.scale.epochs) * self.task.info.steps_per_epoch
         self._began = time.perf_counter() - self.state.seconds
         evaluation = None
-        while self.state.step < self.total_steps:
+        while self.state.step < self._until:
             epoch = self.state.step // self.task.info.steps_per_epoch
             timer = EpochTimer(self.state.partial_epoch.time if self.state.partial_epoch else None)
             totals = self._train_epoch(network, epoch, timer, stop, show)
             evaluation = self._finish_epoch(epoch, totals, timer, show)
         self._checkpoints.wait()
+        if self.state.step < self.total_steps:
+            raise Paused(f"after epoch {until} of {self.config.scale.epochs}")
         self.state.seconds = time.perf_counter() - self._began
         # None for a run that was interrupted after its last step: it is evaluated again, with the same outcome.
         return evaluation or self._evaluate(self.config.scale.epochs - 1)
@@ -156,6 +170,7 @@ class Trainer:
                     code = StopCode.STOP
                 agreed = consensus.exchange(code)
                 if agreed == StopCode.NOT_FINITE:
+                    self._write_watched()
                     raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {state.step}")
                 if agreed == StopCode.STOP:
                     self._checkpoint(totals, timer.spent())
@@ -186,13 +201,26 @@ class Trainer:
         totals = self._accumulate_gradient(network, batch)
         if self._tracker is not None:
             self._tracker.see_gradients()
+        watch = self._watch if self._watch is not None and self._watch.due(self.state.step + 1) else None
+        if watch is not None:
+            watch.see_gradients()
         if self._clip_norm:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+        if watch is not None:
+            watch.before_step(unscaled=bool(self._clip_norm))
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if watch is not None:
+            lr = self._lr(self.state.step, self.config.optimizer.lr * self.config.scale.lr_factor) * batch.lr_factor
+            watch.after_step(self.state.step + 1, lr, totals)
         self.state.step += 1
         return totals
+
+    def _write_watched(self) -> None:
+        """Where the loop waits for the device anyway."""
+        if self._watch is not None:
+            self._watch.flush()
 
     def _accumulate_gradient(self, network: nn.Module, batch: Batch) -> Tensor:
         """Adds the gradient of a batch's mean loss, in as many passes as the config says; returns its totals.
@@ -231,6 +259,7 @@ class Trainer:
     def _finish_epoch(self, epoch: int, totals: Tensor, timer: EpochTimer, show: ShowProgress) -> Evaluation | None:
         """Records, evaluates where due, and checkpoints. Records come first: after a crash they are only repeated."""
         unit, train_seconds, rate = self.task.info.unit, timer.seconds(), timer.rate()
+        self._write_watched()
         summed = self.context.sum(totals)
         if not bool(torch.isfinite(summed).all()):
             raise Diverged(f"the loss was not finite in epoch {epoch + 1}, by step {self.state.step}")
@@ -261,7 +290,7 @@ class Trainer:
 
         if self._tracker is not None and (last or (epoch + 1) % self.config.train.oscillation_window == 0):
             self.run.append_oscillation({"epoch": epoch + 1, "step": self.state.step, **self._tracker.end_window()})
-        if last or (epoch + 1) % self.config.train.checkpoint_every == 0:
+        if self.state.step == self._until or (epoch + 1) % self.config.train.checkpoint_every == 0:
             self._checkpoint(totals, None)
         if self.context.is_main:
             shown = evaluation.metrics if evaluation else {}
@@ -293,6 +322,9 @@ class Trainer:
             columns = self.task.info.totals
             rows = self.context.gather(dict(zip(columns, totals.tolist(), strict=True)))
             self.state.partial_epoch = PartialEpoch(tuple(rows), spent)
+        self._write_watched()
+        if self.context.is_main:
+            self.run.sync_steps()  # a run goes on behind the records that were there at its checkpoint
         task_state = self.task.state_dict()
         self.state.seconds = time.perf_counter() - self._began
         if self.context.is_main:

@@ -167,8 +167,7 @@ def test_what_is_refused(here: Path, made: dict[str, tuple[int, ...]], given: tu
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("backend", ["ffcv", "folder"])
-@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize(("backend", "flat"), [("ffcv", False), ("folder", True)])
 def test_prepared_and_read(here: Path, backend: str, flat: bool) -> None:
     if flat:
         make_folder(here / "birds", 8, 6)

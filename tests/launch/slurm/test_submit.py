@@ -5,18 +5,23 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from adarem.launch import preparation
 from adarem.launch.launch import launch
+from adarem.launch.slurm import requeue
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes, locks
 from adarem.run.errors import UserError
+from adarem.run.estimate import read_estimates
+from adarem.run.measurements import keep_measurement
 from tests.support import ROOT
 from tests.support.launching import executable, moved
+from tests.support.measured import measurement
 
 Site = tuple[Plan, Callable[[], list[list[str]]]]  # a plan, and what sbatch got: words of each submission
 
@@ -79,6 +84,55 @@ def test_sbatch_gets_exactly_these_words(site: Site, capsys: pytest.CaptureFixtu
     assert f"runs_dir={plan.runs_dir}" in report and "grid=table2" in report
     out = capsys.readouterr().out
     assert "array    job 100: 3 runs, 2 nodes x 8 ranks each" in out and "squeue --array --jobs=100" in out
+
+
+def test_each_rung_is_an_array_after_the_one_below(
+    site: Site, search: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, submissions = site
+    plan = moved(search, search.runs_dir, name="slurm", device="cuda", nodes=2, ranks_per_node=8)
+    assert launch(plan, dry_run=True) == exitcodes.OK and not submissions()
+    assert capsys.readouterr().out.count("# the array's runs, task 0 first: ") == 3
+    monkeypatch.setattr(preparation, "is_prepared", lambda data: False)
+    assert launch(plan) == exitcodes.OK
+    prepare, first, second, third, report = submissions()  # prepared once
+    assert "--dependency=singleton" in prepare and all("--array=0-3" in job for job in (first, second, third))
+    waits = [next(w for w in job if w.startswith("--dependency=")) for job in (first, second, third, report)]
+    assert waits == [f"--dependency={w}" for w in (
+        "afterok:100", "afterok:100,afterany:101", "afterok:100,afterany:102", "afterany:103"
+    )]  # fmt: skip
+    assert "those that go on after job 101" in capsys.readouterr().out
+
+
+def test_a_task_whose_run_does_not_go_on_ends_at_once(search: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [planned.run for planned in search.runs]
+    assert [requeue.main(["due", str(run.path)]) for run in runs] == [0] * 4
+    for run, value in zip(runs[:3], (1.0, 2.0, 3.0), strict=True):
+        run.append_metrics({"epoch": 2, "split": "holdout", "top1": value})
+    assert [requeue.main(["due", str(run.path)]) for run in runs] == [requeue.HELD_BACK] * 3 + [0]
+    assert "paused at 2 of 8 epochs; waits for 1 runs" in capsys.readouterr().out
+    runs[3].append_metrics({"epoch": 2, "split": "holdout", "top1": 4.0})
+    assert [requeue.main(["due", str(run.path)]) for run in runs] == [requeue.HELD_BACK] * 2 + [0] * 2
+    assert f"{runs[0].path}: stopped at rung 2\n" in capsys.readouterr().out
+    assert requeue.main(["due", str(search.folder / "gone")]) == 0  # which training says in one line
+
+
+def test_jobs_ask_for_what_was_measured(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """1.3 times the longest run, unless the user gives a limit or a run was not measured."""
+    plan, submissions = site
+    plan = moved(plan, plan.runs_dir, time="2-00:00:00")
+    plan.runs_dir.mkdir(parents=True)
+    for planned, seconds in zip(plan.runs[1:], (100.0, 7200.0), strict=True):
+        keep_measurement(plan.runs_dir, measurement(planned.config, epoch_seconds=seconds))
+    launch(plan, dry_run=True)
+    assert "--time=2-00:00:00" in capsys.readouterr().out
+    keep_measurement(plan.runs_dir, measurement(plan.runs[0].config, epoch_seconds=50.0))
+    launch(plan)
+    assert "--time=05:13:00" in submissions()[0]  # two epochs of two hours and what is around them
+    assert "price    3 runs left, " in capsys.readouterr().out
+    assert set(read_estimates(plan.folder)) == {planned.config.run_name for planned in plan.runs}
+    launch(replace(plan, time_given=True), dry_run=True)
+    assert "--time=2-00:00:00" in capsys.readouterr().out
 
 
 def test_missing_data_are_prepared_by_a_job_that_the_array_waits_for(

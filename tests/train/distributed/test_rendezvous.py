@@ -3,8 +3,7 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,65 +11,53 @@ import pytest
 import torch.distributed as dist
 
 from adarem.run.directory import RunDir
+from adarem.run.errors import RankLost
+from adarem.train.distributed import rendezvous
+from adarem.train.distributed.stop import SignalListener
 from tests.support.processes import wait_for
+from tests.support.warm import Forked, adarem, free_port
 
 HOST = socket.gethostname()
 
-# A rank that only meets the others and prints the outcome. It counts its looks at the store in a file.
-WAITER = """
-import sys, time
-from adarem.train.distributed import rendezvous
-from adarem.train.distributed.stop import SignalListener
-from adarem.run.errors import RankLost
-stop, rank, world_size, patience = SignalListener(), int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-looks = open(sys.argv[4], "ab", buffering=0)
-def look():
-    looks.write(b".")
-    return stop.signal
-print("here", flush=True)
-try:
-    store, hosts = rendezvous.meet(rank, world_size, patience, look)
-    print("met", len(hosts), flush=True)
-    store.add("test/left", 1)
-    while rank == 0 and store.add("test/left", 0) < world_size:  # the store is rank 0's: it leaves last
-        time.sleep(0.05)
-except (RankLost, rendezvous.StoppedWaiting) as e:
-    print(type(e).__name__, e)
-"""
+
+def meet(rank: int, world_size: int, patience: float, file: str) -> None:
+    """A rank that only meets the others and prints the outcome. It counts its looks at the store in a file."""
+    stop = SignalListener()
+    with open(file, "ab", buffering=0) as looks:
+
+        def look() -> str | None:
+            looks.write(b".")
+            return stop.signal
+
+        print("here", flush=True)
+        try:
+            store, hosts = rendezvous.meet(rank, world_size, patience, look)
+            print("met", len(hosts), flush=True)
+            store.add("test/left", 1)
+            while rank == 0 and store.add("test/left", 0) < world_size:  # the store is rank 0's: it leaves last
+                time.sleep(0.05)
+        except (RankLost, rendezvous.StoppedWaiting) as e:
+            print(type(e).__name__, e)
 
 
 @pytest.fixture
 def place() -> dict[str, str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
 
-def run_python(place: dict[str, str], *words: str, **environment: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *words],
-        env=os.environ | place | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def waiter(place: dict[str, str], rank: int, world_size: int, patience: float = 600.0, looks: str = os.devnull):
+def waiter(
+    place: dict[str, str], rank: int, world_size: int, patience: float = 600.0, looks: str = os.devnull
+) -> Forked:
     """Returns once it is about to meet the others."""
-    process = run_python(place, "-c", WAITER, str(rank), str(world_size), str(patience), looks)
-    line = b""  # byte by byte: a buffered reader may take the line after it too, which communicate then misses
-    while line != b"here\n":
-        line += (byte := os.read(process.stdout.fileno(), 1))
-        assert byte, process.communicate()[1]
+    process = Forked(meet, rank, world_size, patience, looks, **place)
+    wait_for(lambda: "here\n" in process.printed(), 300, process)
     return process
 
 
-def output(process: subprocess.Popen) -> tuple[str, list[str]]:
+def output(process: Forked) -> tuple[str, list[str]]:
     """What a rank printed, and its lines for people; torch's own lines on a closed store are left out."""
-    out, err = process.communicate(timeout=300)
-    return out.strip(), [line for line in err.splitlines() if line.startswith("adarem")]
+    out, err = process.communicate(300)
+    return out.removeprefix("here\n").strip(), [line for line in err.splitlines() if line.startswith("adarem")]
 
 
 def test_ranks_meet_whoever_comes_first(place: dict[str, str]) -> None:
@@ -125,8 +112,7 @@ def test_a_signal_while_ranks_wait_for_each_other(
     """Before anything was begun: an end within seconds, and no trace of an attempt. SIGTERM is what launchers send to
     the other ranks when one has failed, so it must not look like an interruption."""
     run = RunDir(tiny_run("cluster.ranks_per_node=2"))
-    words = ("-m", "adarem", "train", str(run.path))
-    waiting = run_python(place, *words, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
+    waiting = Forked(adarem, "train", str(run.path), **place, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2")
 
     def answers() -> bool:
         with socket.socket() as s:
@@ -134,7 +120,7 @@ def test_a_signal_while_ranks_wait_for_each_other(
 
     wait_for(answers, 300, waiting)
     waiting.send_signal(number)
-    _, err = waiting.communicate(timeout=300)
+    _, err = waiting.communicate(300)
     assert waiting.returncode == code
     name = signal.Signals(number).name
     assert f"interrupted: {name} while rank 0 waited for rank 1; the same command starts again" in err

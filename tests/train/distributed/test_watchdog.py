@@ -11,7 +11,7 @@ def watching(beats: list[tuple[float, int, Activity]], now: float = 100.0) -> wa
     """A watchdog of ranks by the age of their last progress in seconds, their step and activity; all are alive."""
     dog = watchdog.Watchdog.__new__(watchdog.Watchdog)
     dog._context = RankContext(0, len(beats), 0, torch.device("cpu"), tuple(f"n{i}" for i in range(len(beats))))
-    dog._stall_seconds, dog._parent, dog._store = 10.0, None, None
+    dog._stall_seconds, dog._parent, dog._board = 10.0, None, None
     dog._ranks = [
         watchdog._RankStatus(step=step, activity=activity, published_at=now, progress_at=now - age)
         for age, step, activity in beats

@@ -20,7 +20,8 @@ from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.language import LanguageTask
 from adarem.train.train import _build
 from tests.support.accumulation import difference, train_steps
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.warm import train_on_ranks
 
 ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
 TOKENS_TIMING = "tokens_per_s"
@@ -172,7 +173,7 @@ def test_two_ranks_take_the_step_of_one_dropout_included_and_may_take_over_withi
     assert run_here(one.path) == exitcodes.OK
     two = RunDir(text_run(*common, "cluster.ranks_per_node=2", folder="two"))
     assert run_here(two.path, StopAtStep(3)) == exitcodes.REQUEUE
-    done = torchrun(2, two.path)
+    done = train_on_ranks(2, two.path)
     assert done.returncode == 0, done.stderr
     assert [a["world_size"] for a in two.attempts()] == [1, 2]
     a, b = final_state(one)["model"], final_state(two)["model"]

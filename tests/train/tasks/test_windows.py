@@ -17,7 +17,8 @@ from adarem.run.errors import UserError
 from adarem.train.distributed.context import RankContext
 from adarem.train.tasks.windows import WindowTask
 from tests.support.accumulation import difference, train_steps
-from tests.support.training import StopAtStep, assert_same_bits, figures, final_state, torchrun
+from tests.support.training import StopAtStep, assert_same_bits, figures, final_state
+from tests.support.warm import train_on_ranks
 
 ALONE = RankContext(0, 1, 0, torch.device("cpu"), ("here",))
 TINY = (
@@ -134,7 +135,7 @@ def test_without_dropout_two_ranks_take_the_step_of_one_and_may_take_over_within
     assert run_here(one.path) == exitcodes.OK
     two = RunDir(window_run(*common, "cluster.ranks_per_node=2", folder="two"))
     assert run_here(two.path, StopAtStep(3)) == exitcodes.REQUEUE
-    done = torchrun(2, two.path)
+    done = train_on_ranks(2, two.path)
     assert done.returncode == 0, done.stderr
     a, b = final_state(one)["model"], final_state(two)["model"]
     for name in a:

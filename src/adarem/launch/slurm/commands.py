@@ -1,5 +1,6 @@
 """The sbatch lines of a sweep's jobs, and the folder where the sweep keeps its array lists and job logs."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,14 +26,18 @@ def job_name(sweep: Path, suffix: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.=+-]+", "_", f"{sweep.name}-{suffix}")
 
 
-def array_command(sweep: Path, token: str, runs: int, cluster: ClusterConfig, after: str | None) -> list[str]:
+def array_command(
+    sweep: Path, token: str, runs: int, cluster: ClusterConfig, after: str | None, rung: Sequence[str] = ()
+) -> list[str]:
     """The sbatch line of one array.
 
     Args:
         token: what distinguishes the array from the sweep's others; see ``array_list``.
         runs: number of tasks, one run per task.
         after: ids of the jobs that prepare the data, joined by colons; None when nothing has to be prepared.
+        rung: ids of the arrays of the rung below, which have to end first, successfully or not.
     """
+    waits = [*([f"afterok:{after}"] if after else []), *([f"afterany:{':'.join(rung)}"] if rung else [])]
     limit = f"%{cluster.max_parallel}" if cluster.max_parallel else ""
     return [
         "sbatch",
@@ -46,7 +51,8 @@ def array_command(sweep: Path, token: str, runs: int, cluster: ClusterConfig, af
         f"--cpus-per-task={cluster.cpus_per_rank}",
         *([f"--time={cluster.time}"] if cluster.time else []),
         _output(sweep, "%A_%a.out"),
-        *([f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []),
+        *([f"--dependency={','.join(waits)}"] if waits else []),
+        *(["--kill-on-invalid-dep=yes"] if after else []),
         *_site_options(cluster, auxiliary=False),
         str(slurm_script("run.sbatch")),
         str(array_list(sweep, token)),
@@ -65,6 +71,29 @@ def prepare_command(sweep: Path, run: RunDir, key: str, cluster: ClusterConfig) 
         *_site_options(cluster, auxiliary=True),
         str(slurm_script("prepare.sbatch")),
         str(run.path),
+    ]
+
+
+def probe_command(
+    sweep: Path, folder: Path, runs_dir: Path, seconds: float, cells: int, cluster: ClusterConfig
+) -> list[str]:
+    """The job that measures the cells of a folder, one after another, on as many nodes as a run has."""
+    minutes = 10 + math.ceil(cells * (3 + 4 * seconds / 60))
+    return [
+        "sbatch",
+        "--parsable",
+        f"--job-name={job_name(sweep, 'probe')}",
+        f"--nodes={cluster.nodes}",
+        f"--ntasks-per-node={cluster.ranks_per_node}",
+        f"--gpus-per-node={cluster.ranks_per_node if cluster.device == 'cuda' else 0}",
+        f"--cpus-per-task={cluster.cpus_per_rank}",
+        f"--time={minutes // 60:02d}:{minutes % 60:02d}:00",
+        _output(sweep, "probe-%j.out"),
+        *_site_options(cluster, auxiliary=False),
+        str(slurm_script("probe.sbatch")),
+        str(folder),
+        str(runs_dir),
+        f"{seconds:g}",
     ]
 
 

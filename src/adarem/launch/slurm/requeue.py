@@ -1,6 +1,7 @@
 """Whether Slurm starts a job again whose ranks have ended. Standard library and yaml only.
 
-slurm/run.sbatch calls ``python -m adarem.launch.slurm.requeue again RUN_DIR EXIT_CODE``: exit code 0 is yes.
+slurm/run.sbatch calls ``python -m adarem.launch.slurm.requeue again RUN_DIR EXIT_CODE``: exit code 0 is yes. Before it
+starts ranks it calls ``... due RUN_DIR``: exit code 4 says that a rung of a search holds the run back.
 """
 
 import json
@@ -15,8 +16,10 @@ from adarem.run import exitcodes
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
+from adarem.run.halving import place_of
 from adarem.run.records import count
 
+HELD_BACK = 4
 FAILURES_ALLOWED = 3  # in a row without a new checkpoint
 # Slurm's warning kills a rank that has no handler yet, or none any more: scancel repeats it where an array still has
 # waiting tasks.
@@ -71,8 +74,23 @@ def again(run: RunDir, code: int) -> bool:
     return False
 
 
+def held_back(run: RunDir) -> str | None:
+    """One line on the rung that keeps a run of a search from training now; None: it may, or training says why not."""
+    try:
+        place = place_of(run)
+    except (UserError, OSError):
+        return None
+    return None if place is None or place.state in ("due", "finished") else f"{place.text()}{place.waiting()}"
+
+
 def main(argv: list[str]) -> int:
-    """0: start the job again; 1: do not, or a UserError that starting again does not fix; 2: wrong arguments."""
+    """``again``: 0: start the job again; 1: do not, or a UserError that starting again does not fix. ``due``: 0: train;
+    HELD_BACK: there is nothing to do now. 2: wrong arguments."""
+    if len(argv) == 2 and argv[0] == "due":
+        if (line := held_back(RunDir(Path(argv[1])))) is None:
+            return 0
+        print(f"{argv[1]}: {line}")
+        return HELD_BACK
     if len(argv) != 3 or argv[0] != "again" or not argv[2].isdigit():
         print("usage: python -m adarem.launch.slurm.requeue again RUN_DIR EXIT_CODE", file=sys.stderr)
         return exitcodes.USER_ERROR

@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adarem.launch.commands import environment, make_report, publishes, report_arguments
 from adarem.launch.preparation import unprepared
+from adarem.launch.rungs import later, places
+from adarem.launch.slurm.accounting import keep_array_job, write_down
 from adarem.launch.slurm.commands import array_command, array_list, prepare_command, report_command, slurm_folder
 from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
 from adarem.launch.snapshot import outcome
@@ -22,6 +25,7 @@ from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
+from adarem.run.estimate import FLAT_TIME, time_limit
 from adarem.run.files import write_atomically
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
             "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
         )
     plan.write()
+    write_down(plan.folder)  # what earlier jobs took
     with _one_launcher(plan.folder):
         queue = queued(plan.folder) if shutil.which("squeue") else {}
         return _launch(plan, queue, dry_run=False)
@@ -63,18 +68,26 @@ def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
         return exitcodes.OK
     submission = _Submission(plan, dry_run)
     # An array's tasks have one shape: runs of different shapes (a grid over cluster.nodes) go into different arrays.
-    shapes: dict[ClusterConfig, list[PlannedRun]] = {}
-    for planned in to_start:
-        shapes.setdefault(planned.config.cluster, []).append(planned)
-    arrays = [submission.array(cluster, runs) for cluster, runs in shapes.items()]
-    after = [*arrays, *sorted({job.split("_")[0] for job in queue.values()})]
+    lists: list[Sequence[PlannedRun]] = []
+    arrays: list[str] = []
+    queued_jobs = sorted({job.split("_")[0] for job in queue.values()})
+    after: list[str] = []
+    stages = [to_start, *later(plan)] if to_start else []
+    for stage in stages:  # a task of a later rung ends at once where its run does not go on
+        shapes: dict[ClusterConfig, list[PlannedRun]] = {}
+        for planned in stage:
+            shapes.setdefault(planned.config.cluster, []).append(planned)
+        arrays = [submission.array(cluster, runs, after) for cluster, runs in shapes.items()]
+        lists += shapes.values()
+        after = [*arrays, *queued_jobs]
+    after = after or queued_jobs
     # Without new runs too: the report job of an earlier launch may have been refused or cancelled.
     if arrays or not report_is_queued(plan.folder):
         submission.report(after)
     if dry_run:
         for command in submission.commands:
             print(shlex.join(command))
-        for runs in shapes.values():
+        for runs in lists:
             print("# the array's runs, task 0 first: " + " ".join(planned.config.run_name for planned in runs))
     else:
         _print_where_to_look(plan, after)
@@ -83,7 +96,7 @@ def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
 
 def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["PlannedRun"]:
     """The runs that need a job; prints a line on each of the others."""
-    found = []
+    found, known = [], places(plan)
     for planned in plan.runs:
         name, status = planned.config.run_name, planned.run.status()
         if name in queue:
@@ -92,6 +105,8 @@ def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["PlannedRun"]:
             print(f"{name}: {outcome(planned.run)}, finished before")
         elif status == "running":
             print(f"{name}: another process trains it; skipped")
+        elif (place := known.get(planned.run.path.name)) is not None and place.state != "due":
+            print(f"{name}: {place.text()}{place.waiting()}")
         else:
             found.append(planned)
     return found
@@ -103,24 +118,45 @@ class _Submission:
     def __init__(self, plan: "Plan", dry_run: bool) -> None:
         self.plan, self.dry_run = plan, dry_run
         self.commands: list[list[str]] = []
+        self._price = plan.price()
+        self.prepared_by: dict[str, str] = {}  # a data set's key to the job that prepares it
 
-    def array(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"]) -> str:
-        """Submits one array, and before it a job for each data set that is not prepared; returns the array's id."""
+    def array(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"], rung: Sequence[str] = ()) -> str:
+        """Submits one array, and before it a job for each data set that is not prepared; returns the array's id.
+
+        Args:
+            rung: the arrays of the rung below.
+        """
         sweep, prepared_by = self.plan.folder, []
         for key, run in unprepared(runs).items():
-            prepared_by.append(self._submit(prepare_command(sweep, run, key, cluster), cluster))
-            print(f"prepare  job {prepared_by[-1]}: writes the .beton files")
+            if key not in self.prepared_by:
+                self.prepared_by[key] = self._submit(prepare_command(sweep, run, key, cluster), cluster)
+                print(f"prepare  job {self.prepared_by[key]}: writes the .beton files")
+            prepared_by.append(self.prepared_by[key])
+        cluster = replace(cluster, time=self._time_limit(cluster, runs))
         token = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
         names = array_list(sweep, token)
         if not self.dry_run:
             write_atomically(names, "".join(f"{planned.config.run_name}\n" for planned in runs))
         try:
-            job = self._submit(array_command(sweep, token, len(runs), cluster, ":".join(prepared_by) or None), cluster)
+            command = array_command(sweep, token, len(runs), cluster, ":".join(prepared_by) or None, rung)
+            job = self._submit(command, cluster)
         except UserError:
             names.unlink(missing_ok=True)
             raise
-        print(f"array    job {job}: {len(runs)} runs, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each")
+        if not self.dry_run:
+            keep_array_job(sweep, token, job)
+        on = f", those that go on after job {':'.join(rung)}" if rung else ""
+        print(f"array    job {job}: {len(runs)} runs, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each{on}")
         return job
+
+    def _time_limit(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"]) -> str | None:
+        """That of the longest run, where all were measured and the user gives none."""
+        limits = self._price.limits
+        names = [planned.run.path.name for planned in runs]
+        if self.plan.time_given or cluster.time != FLAT_TIME or not all(name in limits for name in names):
+            return cluster.time
+        return time_limit(max(limits[name] for name in names))
 
     def report(self, after: Sequence[str]) -> None:
         """Submits the job that makes the report once the jobs ``after`` have ended."""
@@ -140,6 +176,7 @@ class _Submission:
         if self.dry_run:
             return f"JOB{len(self.commands)}"
         env = environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
+        env["ADAREM_SWEEP"] = str(self.plan.folder)
         env["ADAREM_PUBLISH"] = str(self.plan.folder) if publishes(self.plan) else ""
         return submit(command, env)
 

@@ -2,14 +2,14 @@
 
 import ctypes
 from array import array
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from adarem.optim.adarem_s import Sphere
 from adarem.optim.kernels.cpu_library import library
-from adarem.optim.step import StepSettings, StepTensors
+from adarem.optim.memory import Pieces, addresses
+from adarem.optim.step import Memory, StepSettings, StepTensors
 
 
 class _Args(ctypes.Structure):
@@ -30,10 +30,6 @@ class _Args(ctypes.Structure):
     ]
 
 
-def _pointers(tensors: Sequence[Tensor]) -> "array[int]":
-    return array("Q", map(Tensor.data_ptr, tensors))
-
-
 def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | None) -> None:
     """One step over CPU tensors of one type and layout; with ``sphere`` a step on it."""
     # Reading a CPU tensor on the host costs nothing.
@@ -41,7 +37,7 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         return
     memory = settings.memory
     known = memory is not None and memory.tensors is tensors and len(memory.pointers) > 0
-    pointers = memory.pointers if memory and known else list(map(_pointers, tensors))
+    pointers = memory.pointers if memory and known else [addresses(xs) for xs in tensors]
     numels = memory.numels if memory and known else array("q", map(Tensor.numel, tensors.params))
     params, grads, exp_avgs, maxima, steps, offsets = pointers
     shared = settings.model_maximum
@@ -55,8 +51,8 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
         "maxima": maxima,
         "steps": steps,
         "offsets": offsets,
-        "alphas": _pointers(sphere.alphas if sphere else []),
-        "radii": _pointers(sphere.radii if sphere else []),
+        "alphas": addresses(sphere.alphas if sphere else []),
+        "radii": addresses(sphere.radii if sphere else []),
     }
     args = _Args(
         tensors=len(tensors.params),
@@ -78,7 +74,29 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
     name = str(tensors.params[0].dtype).removeprefix("torch.")
     kernel = getattr(library(), f"adarem_{name}")
     kernel.restype = ctypes.c_int64
-    refused: int = kernel(ctypes.byref(args))
+    _raise_for_count(kernel(ctypes.byref(args)), tensors)
+
+
+def check_counts(memory: Memory) -> None:
+    """Raises ValueError for a count of steps on the CPU that the step would refuse."""
+    steps, offsets = (numbers.buffer_info()[0] for numbers in memory.pointers[-2:])
+    args = _Args(tensors=len(memory.numels), steps=steps, offsets=offsets)
+    kernel = library().adarem_refused_count
+    kernel.restype = ctypes.c_int64
+    _raise_for_count(kernel(ctypes.byref(args)), memory.tensors)
+
+
+def are_clear(pieces: Pieces, starts: "array[int]", nbytes: "array[int]") -> bool:
+    """:meth:`Pieces.are_clear_of` in a tenth of its time."""
+    numbers = (starts, nbytes), (pieces.starts, pieces.ends)
+    args = [x for a, b in numbers for x in (len(a), a.buffer_info()[0], b.buffer_info()[0])]
+    clear = library().adarem_are_clear
+    clear.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p] * 2
+    clear.restype = ctypes.c_int64
+    return bool(clear(*args))
+
+
+def _raise_for_count(refused: int, tensors: StepTensors) -> None:
     if refused >= 0:
         step, offset = (xs[refused].item() for xs in (tensors.state_steps, tensors.decay_offsets))
         raise ValueError(f"Invalid step value: {step}, or decay_offset: {offset}")

@@ -3,6 +3,7 @@
 //
 // Results do not depend on the number of threads: chunks are fixed, maxima are exact, norms are summed in chunk order.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -133,12 +134,29 @@ void update(P* p, P* g, S* m, int64_t n, const Rates<S>& r, typename Int<S>::typ
     }
 }
 
-// Returns -1; or the first tensor whose count of steps is none, with nothing changed.
-template <class P, class S>
-int64_t step(const Args& a) {
+// The first tensor whose count of steps is none, or -1.
+int64_t refused_count(const Args& a) {
     for (int64_t t = 0; t < a.tensors; ++t) {
         if (!(*a.steps[t] >= 0 && *a.steps[t] < 9e18f && std::fabs(*a.offsets[t]) < 9e18f)) return t;
     }
+    return -1;
+}
+
+// Whether none of n pieces of memory overlaps one of m others, which are in order and disjoint, or is nowhere.
+bool are_clear(int64_t n, const uint64_t* starts, const uint64_t* nbytes, int64_t m, const uint64_t* other_starts,
+               const uint64_t* other_ends) {
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t later = std::upper_bound(other_starts, other_starts + m, starts[i]) - other_starts;
+        if (starts[i] == 0 || (later > 0 && other_ends[later - 1] > starts[i])) return false;
+        if (later < m && starts[i] + nbytes[i] > other_starts[later]) return false;
+    }
+    return true;
+}
+
+// Returns -1; or the first tensor whose count of steps is none, with nothing changed.
+template <class P, class S>
+int64_t step(const Args& a) {
+    if (const int64_t refused = refused_count(a); refused >= 0) return refused;
     const bool sphere = a.spheres > 0, slr = sphere && a.slr;
     std::vector<Rates<S>> rates(a.tensors);
     std::vector<int64_t> owner, first(a.tensors + 1);
@@ -240,6 +258,11 @@ int self_test() {
 extern "C" {
 int adarem_self_test() {
     return self_test<float, float>() | self_test<double, double>() | self_test<bf16, float>() | self_test<fp16, float>();
+}
+int64_t adarem_refused_count(const Args* a) { return refused_count(*a); }
+int64_t adarem_are_clear(int64_t n, const uint64_t* starts, const uint64_t* nbytes, int64_t m,
+                         const uint64_t* other_starts, const uint64_t* other_ends) {
+    return are_clear(n, starts, nbytes, m, other_starts, other_ends);
 }
 int64_t adarem_float32(const Args* a) { return step<float, float>(*a); }
 int64_t adarem_float64(const Args* a) { return step<double, double>(*a); }

@@ -82,6 +82,7 @@ def fused_step(
         alphas, radii = (sphere.alphas, sphere.radii) if sphere else ([], [])
         one_sphere = len(radii) == 1 < len(alphas)
         memory = check_step(tensors, settings, alphas, radii, one_sphere)
+        settings = settings._replace(memory=memory)
     groups = memory.groups
     for chosen in groups:
         part, part_of_sphere = tensors, sphere
@@ -95,9 +96,9 @@ def fused_step(
             _without_kernels(part, settings, part_of_sphere)
             continue
         # The gradient is written too: a GradScaler's fused step leaves it unscaled.
-        with _one_layout(part, settings.grad_scale is not None, memory.contiguous) as dense:
+        with _one_layout(part, settings.grad_scale is not None, memory.alike) as dense:
             if device == "cpu":
-                cpu.fused_step(dense, settings._replace(memory=memory), part_of_sphere)
+                cpu.fused_step(dense, settings, part_of_sphere)
             else:
                 from adarem.optim.kernels import triton_step
 
@@ -122,13 +123,13 @@ def _without_kernels(tensors: StepTensors, settings: StepSettings, sphere: Spher
 
 
 @contextmanager
-def _one_layout(tensors: StepTensors, scaled: bool, contiguous: bool) -> Iterator[StepTensors]:
+def _one_layout(tensors: StepTensors, scaled: bool, alike: bool) -> Iterator[StepTensors]:
     """The tensors with the k-th parameter, gradient and m in one dense layout, for every k.
 
     Kernels walk over memory: the k-th element in memory must be the same element in all three. Where layouts differ, or
     have gaps, all three are copied, and what was written to the copies goes back at the end: gradients if ``scaled``.
     """
-    if contiguous:
+    if alike:
         yield tensors
         return
     originals = (tensors.params, tensors.grads, tensors.exp_avgs)

@@ -87,12 +87,12 @@ def _draw_panel(ax: "Axes", panel: Panel, lines: Sequence[LineOfTable], legend: 
 
     in_view = {line.label: _draw_line(ax, line, panel, legend) for line in lines}
     _set_y_axis(ax, panel, in_view)
-    if panel.x_label == "Epoch":
+    if panel.x_label in ("Epoch", "Step"):
         locator = AutoLocator()
         locator.set_params(integer=True)
         ax.xaxis.set_major_locator(locator)
     if not ax.get_lines():
-        text = "not reached yet" if panel.span else "no epoch finished"
+        text = "not watched" if panel.x_label == "Step" else "not reached yet" if panel.span else "no epoch finished"
         ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, color="#777")
 
 

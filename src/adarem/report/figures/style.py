@@ -69,11 +69,22 @@ class Frame:
     axes: list[list["Axes"]]
 
 
-def frame(table: Table, rows: int, columns: int, title: str, gap: float = 0.22, caption: str = "") -> Frame:
+def frame(
+    table: Table,
+    rows: int,
+    columns: int,
+    title: str,
+    gap: float = 0.22,
+    caption: str = "",
+    entries: Sequence[str] | None = None,
+    row: float = ROW,
+) -> Frame:
     """An empty figure with its title, a caption at the bottom and, on a rehearsal, the stamp.
 
     Args:
         gap: between the panels of a row, as a share of their width.
+        entries: labels of the legend; None: those of curves once all runs are finished.
+        row: its height in inches.
     """
     from matplotlib.figure import Figure
 
@@ -81,12 +92,12 @@ def frame(table: Table, rows: int, columns: int, title: str, gap: float = 0.22, 
     overrides = all_overrides(table)
     if len(overrides) == 1 and overrides[0]:
         title = textwrap.shorten(f"{title} ({table.labels.overrides(overrides[0])})", LONGEST_TITLE, placeholder=" …)")
-    entries = _expected_entries(table)
+    entries = _expected_entries(table) if entries is None else entries
     head = HEAD + 0.2 * (max(1, math.ceil(len(entries) / _entries_per_line(table, entries))) - 1)
     caption_lines = textwrap.wrap(caption, 125)
     stamp_height = 0.45 if rehearsal else 0.05
     foot = stamp_height + CAPTION * len(caption_lines)
-    height = head + foot + ROW * rows
+    height = head + foot + row * rows
     figure = Figure(figsize=(WIDTH, height), dpi=150)
     axes: list[list[Axes]] = figure.subplots(rows, columns, squeeze=False).tolist()
     figure.text(0.5, 1 - 0.1 / height, title, fontsize=11, ha="center", va="top")
@@ -95,7 +106,7 @@ def frame(table: Table, rows: int, columns: int, title: str, gap: float = 0.22, 
     # Margins by hand: tight_layout draws the whole figure once more to find them.
     figure.subplots_adjust(
         left=0.8 / WIDTH, right=1 - 0.15 / WIDTH, top=1 - (head + 0.3) / height, bottom=(foot + 0.5) / height,
-        wspace=gap, hspace=0.85 / (ROW - 0.85),
+        wspace=gap, hspace=0.85 / (row - 0.85),
     )  # fmt: skip
     for ax in (ax for row in axes for ax in row):
         ax.tick_params(labelsize=8)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.report.figures import oscillation
+from adarem.report.figures import oscillation, search
 from adarem.report.figures.curves import curves, networks
 from adarem.report.figures.panels import (
     HELD_OUT_ERROR,
@@ -18,6 +18,7 @@ from adarem.report.figures.panels import (
     against_time,
     last_third,
 )
+from adarem.report.figures.steps import watched_steps
 from adarem.report.figures.style import LONGEST_TITLE, save
 from adarem.report.tables.table import Table
 
@@ -53,9 +54,11 @@ def write_figures(table: Table, folder: Path) -> list[Path]:
 
 
 def figure_names(table: Table) -> list[str]:
-    """File names, without ending, of a table's figures."""
+    """File names, without ending, of a table's figures, that of the watched steps left out, which not all have."""
     if is_about_oscillation(table):
         return ["figure1", "figure1-parameters", "figure2"]
+    if table.search is not None:
+        return search.figure_names(table.search)
     endings = [part.ending for part in _parts(table)]
     return [f"{name}{ending}" for name in (_curves_name(table), f"{table.name}-time") for ending in endings]
 
@@ -65,8 +68,15 @@ def is_about_oscillation(table: Table) -> bool:
     return "q_mean" in table.sweep.spec.metrics
 
 
+def has_times(table: Table) -> bool:
+    """Whether a sweep's cells are held against each other by time to accuracy: not those of a search, nor of Q."""
+    return table.search is None and not is_about_oscillation(table)
+
+
 def draw_figures(table: Table) -> list[NamedFigure]:
-    """Figures 1 and 2 of a grid about Q, else the curves against epoch and time; in the order of ``figure_names``."""
+    """Figures 1 and 2 of a grid about Q, those of a search, else the curves against epoch and time; in the order of
+    ``figure_names``. Then that of the watched steps, where there are any.
+    """
     data = next((r.config.data.label for r in table.sweep.runs), "")
     stamp = "REHEARSAL of " if table.sweep.rehearsal else ""
     if is_about_oscillation(table):
@@ -75,9 +85,15 @@ def draw_figures(table: Table) -> list[NamedFigure]:
             oscillation.by_parameter(table, f"{stamp}Figure 1 for each watched parameter, first iterations"),
             curves(table, OSCILLATION, f"{stamp}Figure 2. q = l / d, path / displacement of each parameter, on {data}"),
         ]
+    elif table.search is not None:
+        figures = search.figures(table, table.search, stamp, data)
     else:
         figures = _curves_and_times(table, stamp, data)
-    return [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
+    found = [NamedFigure(name, figure) for name, figure in zip(figure_names(table), figures, strict=True)]
+    room = LONGEST_TITLE - len(f"{stamp}. What each step does, on {data}")
+    heading = textwrap.shorten(table.heading, max(room, 20), placeholder=" …")
+    steps = watched_steps(table, f"{stamp}{heading}. What each step does, on {data}")
+    return [*found, *([NamedFigure(f"{table.name}-steps", steps)] if steps else [])]
 
 
 def _curves_and_times(table: Table, stamp: str, data: str) -> list["Figure"]:

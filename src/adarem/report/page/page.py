@@ -54,7 +54,15 @@ def render(table: Table, figures: Sequence[Path]) -> str:
         figures: SVG files, embedded in this order.
     """
     sweep = sweep_section(table, figures)
-    parts = ["figures", *(["times"] if sweep.times else []), "fairness", "throughput", "failures", "provenance"]
+    parts = [
+        *(["search"] if sweep.search else []),
+        "figures",
+        *(["times"] if sweep.times else []),
+        "fairness",
+        "throughput",
+        "failures",
+        "provenance",
+    ]
     links = [Link("../index.html", "All sweeps"), *(Link(f"#{sweep.name}-{part}", part.capitalize()) for part in parts)]
     template = _environment().get_template("sweep.html.j2")
     title = table.title if table.sweep.spec.paper is None else _title([sweep.rehearsal])

@@ -12,11 +12,13 @@ from adarem.report import provenance
 from adarem.report.claims import overview
 from adarem.report.claims.judge import RULE
 from adarem.report.claims.overview import Overview
-from adarem.report.figures.write import is_about_oscillation
+from adarem.report.figures.write import has_times
 from adarem.report.load import Run
 from adarem.report.page.sortable import PageCell, SortableTable, sortable
+from adarem.report.search import tables as search_tables
+from adarem.report.search.moved import moved_settings
 from adarem.report.tables import render as tables
-from adarem.report.tables import times
+from adarem.report.tables import spent, times
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
@@ -57,6 +59,15 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What the runs took next to what was expected."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Notes:
     heading: str
     lines: Sequence[str]
@@ -69,6 +80,15 @@ class LogTail:
 
 
 @dataclass(frozen=True)
+class SearchPart:
+    """One table of a search with its heading, and sentences below it."""
+
+    heading: str
+    table: SortableTable
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
 class SweepSection:
     name: str
     title: str
@@ -77,7 +97,9 @@ class SweepSection:
     warnings: Sequence[str]
     table: PaperTable
     legend: Sequence[str]
-    cells: SortableTable
+    search: Sequence[SearchPart]  # of a search, and of settings moved from one optimizer to another
+    selected: Notes | None
+    cells: SortableTable | None
     figures: Sequence[EmbeddedFigure]
     times: Times | None
     oscillation: Notes | None
@@ -85,6 +107,7 @@ class SweepSection:
     settings: SortableTable
     settings_notes: Sequence[str]
     throughput: SortableTable
+    spent: Costs | None
     failures: Sequence[str]
     logs: Sequence[LogTail]
     attempts: SortableTable
@@ -122,14 +145,17 @@ def sweep_section(table: Table, figures: Sequence[Path]) -> SweepSection:
         warnings=found.get("Warnings", []),
         table=paper_table(table),
         legend=tables.legend(table),
-        cells=_cells(table),
+        search=_search(table),
+        selected=Notes(tables.SELECTED, table.selected) if table.selected else None,
+        cells=_cells(table) if table.search is None else None,
         figures=[_embedded(path) for path in figures if path.exists()],
-        times=None if is_about_oscillation(table) else _times(table),
+        times=_times(table) if has_times(table) else None,
         oscillation=Notes(tables.OSCILLATION, oscillation) if oscillation else None,
         tests=[*found.get(tables.POWER, []), *tables.test_notes(table)],
         settings=sortable(header, rows, numeric=(1, 2, 5, 6)),
         settings_notes=notes,
         throughput=_throughput(sweep.runs),
+        spent=_costs(table),
         failures=failures,
         logs=_logs(sweep.runs) if failures else [],
         attempts=_attempts(sweep.runs),
@@ -146,13 +172,20 @@ def paper_table(table: Table) -> PaperTable:
     return PaperTable([table.labels.optimizer(o) for o in table.columns], lines)
 
 
+def _search(table: Table) -> list[SearchPart]:
+    """What a search found; of a sweep with moved settings how these compare."""
+    found = [] if table.search is None else [of(table.search, table.labels) for of in search_tables.ALL]
+    found += filter(None, [moved_settings(table)])
+    return [SearchPart(f.heading, sortable(f.header, f.rows, f.numeric), f.notes) for f in found]
+
+
 def _cells(table: Table) -> SortableTable:
     """One row per cell of the table."""
     if table.sweep.spec.paper is None:
         headings: tuple[str, ...] = ("Network", "Metric", "Optimizer", "Ours", "n", "Runs")
-        return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4))
+        return sortable(headings, [_cell_row(table, cell) for cell in table.listed], numeric=(3, 4))
     headings = ("Network", "Metric", "Optimizer", "Paper", "Ours", "Difference", "n", "Verdict", "Runs")
-    return sortable(headings, [_cell_row(table, cell) for cell in table.cells], numeric=(3, 4, 5, 6))
+    return sortable(headings, [_cell_row(table, cell) for cell in table.listed], numeric=(3, 4, 5, 6))
 
 
 def _cell_row(table: Table, cell: Cell) -> list[str | PageCell]:
@@ -180,6 +213,11 @@ def _embedded(path: Path) -> EmbeddedFigure:
 def _times(table: Table) -> Times:
     header, rows = times.rows(table)
     return Times(sortable(header, rows, numeric=range(2, 7)), times.rule(table))
+
+
+def _costs(table: Table) -> Costs | None:
+    found = spent.rows(table)
+    return found and Costs(spent.HEADING, sortable(found.header, found.rows, numeric=range(1, 6)), found.notes)
 
 
 def _median(values: NDArray[np.float64]) -> float | None:

@@ -11,13 +11,18 @@ from typing import NamedTuple
 from adarem.report import provenance
 from adarem.report import stats as statistics
 from adarem.report.run import Run
+from adarem.report.search import tables as search_tables
+from adarem.report.search.moved import moved_settings
+from adarem.report.tables import spent
 from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
 from adarem.run.directory import FINISHED
+from adarem.run.text import aligned
 
 FAILED = "Failed, diverged or unreadable"
 MISSING = "Planned, and not there"
+SELECTED = "The search: selected"
 POWER = "What the seeds could show"
 STAMPED = ("rehearsal", "variation")  # standings that show wherever the table does
 OSCILLATION = "Oscillation in the last window, and who had no gradient"
@@ -40,7 +45,7 @@ class Line:
     """One printed line of the table: the row that it belongs to, which value, and one text per column."""
 
     row: str
-    kind: str  # paper, ours, difference, n, verdict
+    kind: str  # paper, ours, difference, n, verdict; of a search best, trials
     texts: Sequence[CellText]
 
 
@@ -56,6 +61,8 @@ def lines(table: Table) -> list[Line]:
             "ours": [CellText(c.ours, c.best) for c in cells],
             "difference": [CellText(difference_text(c, rehearsal), False) for c in cells],
             "n": [CellText(c.n, False) for c in cells],
+            "best": [CellText(c.ours, c.best) for c in cells],
+            "trials": [CellText(c.trials, False) for c in cells],
             "verdict": [CellText(c.verdict, False) for c in cells],
         }
         out += [Line(label, kind, texts[kind]) for kind in kinds(table)]
@@ -64,6 +71,8 @@ def lines(table: Table) -> list[Line]:
 
 def kinds(table: Table) -> list[str]:
     """Which lines a row has: a verdict on a reproduction alone, and ours alone where the paper has no numbers."""
+    if table.search is not None:
+        return ["best", "trials"]
     if not table.paper.values:
         return ["ours", "n"]
     return ["paper", "ours", "difference", "n"] + (["verdict"] if table.sweep.standing.kind == "reproduction" else [])
@@ -83,6 +92,12 @@ def _signed(x: float) -> str:
 def legend(table: Table) -> list[str]:
     """How to read the table, in sentences."""
     out = []
+    if table.search is not None:
+        return [
+            "Best: the best trial so far of each optimizer, with the mean over the search's seeds. Trials: those that "
+            "are finished, of those that were planned. Bold: best of its row. — is not finished or not planned, div. "
+            "diverged, ep k/N still training."
+        ]
     if table.sweep.rehearsal and table.paper.values:
         out.append(
             "A rehearsal: the paper's values are of other data, so the differences, in brackets, measure nothing "
@@ -108,7 +123,9 @@ def legend(table: Table) -> list[str]:
 
 def power_notes(table: Table) -> list[str]:
     """The smallest difference that this number of seeds could have shown, one line per metric."""
-    out = []
+    out: list[str] = []
+    if table.search is not None:  # the seeds of the best of many trials say nothing
+        return out
     for metric in table.sweep.spec.metrics:
         cells = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
         if not cells:
@@ -163,15 +180,20 @@ def oscillation_notes(table: Table) -> list[str]:
 def sections(table: Table) -> list[Section]:
     """What follows the table; empty sections left out."""
     c = table.sweep
-    runs = []
-    for cell in table.cells:
+    runs: list[str] = []
+    for cell in table.cells if table.search is None else ():
         if cell.metric == c.spec.metrics[0]:
             of = f"{table.labels.model(cell.model)}, {table.labels.cell(cell.optimizer, cell.overrides)}"
             runs += [f"{of}: {r.name}: {r.status}, {_trace(r)}" for r in cell.runs]
+    for r in c.runs if table.search is not None else ():
+        of = f"{r.config.model.label}, {table.labels.cell(r.config.optimizer.name, r.overrides)}"
+        runs.append(f"{of}: {r.name}: {r.status}, {_trace(r)}")
+    of_search = search_tables.warnings(table.search, table.labels) if table.search is not None else []
     found = [
-        ("Warnings", provenance.warnings(c)),
+        ("Warnings", [*of_search, *provenance.warnings(c)]),
         (FAILED, provenance.problems(c)),
         (MISSING, provenance.missing(c)),
+        (SELECTED, table.selected),
         (POWER, power_notes(table)),
         (OSCILLATION, oscillation_notes(table)),
         ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
@@ -202,13 +224,31 @@ def markdown(table: Table) -> str:
     for sentence in legend(table):
         out += ["", sentence]
     shown = dict(sections(table))
-    for heading in ("Warnings", FAILED, MISSING):
+    for heading in ("Warnings", FAILED, MISSING, SELECTED):
         if heading in shown:
             out += ["", f"## {heading}", "", *(f"- {t}" for t in shown.pop(heading))]
+    if table.search is not None:
+        for rows in search_tables.ALL:
+            out += _rows(rows(table.search, table.labels))
+    if (moved := moved_settings(table)) is not None:
+        out += _rows(moved)
     out += ["", "## Settings of each optimizer", "", *_sheet(table)]
+    if of_cost := spent.markdown(table):
+        out += ["", f"## {spent.HEADING}", "", *of_cost]
     for heading, text in shown.items():
         out += ["", f"## {heading}", "", *(f"- {t}" for t in text)]
     return "\n".join(out) + "\n"
+
+
+def _rows(found: search_tables.Rows) -> list[str]:
+    """A table of a search under its heading."""
+    rules = ["---:" if i in found.numeric else "---" for i in range(len(found.header))]
+    out = ["", f"## {found.heading}", "", f"| {' | '.join(found.header)} |", f"| {' | '.join(rules)} |"]
+    return [
+        *out,
+        *(f"| {' | '.join(row)} |" for row in found.rows),
+        *(line for note in found.notes for line in ("", note)),
+    ]
 
 
 def _sheet(table: Table) -> list[str]:
@@ -231,7 +271,7 @@ def to_csv(table: Table) -> str:
     f = io.StringIO()
     w = csv.DictWriter(f, CSV_COLUMNS, lineterminator="\n")
     w.writeheader()
-    for c in table.cells:
+    for c in table.listed:
         s = c.summary
         config = c.runs[0].config if c.runs else None
         h = s.half_width if s and s.half_width is not None else None
@@ -280,11 +320,16 @@ def screen(table: Table, width: int | None = None) -> str:
     of_row: dict[str, dict[str, Line]] = {}
     for line in lines(table):
         of_row.setdefault(line.row, {})[line.kind] = line
+    planned: dict[str, set[str]] = {}  # optimizers by row, where any was
+    for cell in table.listed:
+        planned.setdefault(table.row_label(cell.row), set()).add(cell.optimizer)
     body: list[list[str]] = [["", *shown]]
     for row, by_kind in of_row.items():
         body += [[part] for part in textwrap.wrap(row, width, subsequent_indent="    ")]
         for i, o in enumerate(table.columns):
             texts = [by_kind[k].texts[i] for k in shown]
+            if row in planned and o not in planned[row]:
+                continue
             body.append([f"  {table.labels.optimizer(o)}", *(f"*{t}*" if bold else f"{t} " for t, bold in texts)])
     full = [b for b in body if len(b) > 1]
     widths = [max(len(b[i]) for b in full) for i in range(len(full[0]))]
@@ -304,9 +349,17 @@ def screen(table: Table, width: int | None = None) -> str:
         out.append("")
     for fact in provenance.facts(c):
         say(str(fact))
-    say("*best of its row*; ± sample standard deviation over n seeds; — not finished; div. diverged")
+    if table.search is not None:
+        say("*best of its row*: the best trial so far, mean over its seeds; — not finished; div. diverged")
+    else:
+        say("*best of its row*; ± sample standard deviation over n seeds; — not finished; div. diverged")
     found = dict(sections(table))
     for heading, mark in (("Warnings", "Warning"), (FAILED, "Problem"), (MISSING, "Problem"), (POWER, "Note")):
         for text in found.get(heading, []):
             say(f"{mark}: {text}")
+    if of_cost := spent.rows(table):
+        out += ["", f"{spent.HEADING}:"]
+        out += aligned([of_cost.header, *of_cost.rows], right=range(1, 6)) if of_cost.rows else []
+        for note in of_cost.notes[0 if not of_cost.rows else 1 :]:
+            say(note)
     return "\n".join(out) + "\n"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from adarem.report.load import Run
+from adarem.report.search.trials import Search
 from adarem.report.tables.table import Table
 from adarem.run.catalog import OPTIMIZERS
 from adarem.run.config import ModelConfig
@@ -13,6 +14,7 @@ from adarem.run.records import number
 from adarem.run.reproduction import of_paper
 from adarem.run.schedules import schedule_text, schedules
 from adarem.run.stated import Stated
+from adarem.run.sweep import setting_text
 from adarem.run.text_models import LmConfig
 
 OF_IMAGES = (
@@ -24,6 +26,10 @@ NOT_TUNED = "One configuration of each optimizer was tried here, so none was tun
 ALL_SHOWN = (
     "Where several configurations of an optimizer were tried here, each has rows of its own in the table: none was "
     "picked for its result."
+)
+SEARCH = (
+    "A search: shown are the settings of each optimizer's best trial so far. All trials are listed above, with the "
+    "same number for each optimizer unless a warning says otherwise."
 )
 SEARCHED = (
     "Searched here: the settings are those that {} selected for each optimizer and network, out of as many trials as "
@@ -49,7 +55,7 @@ def _on_text(table: Table) -> str:
     """OF_TEXT with what was searched here."""
     spec = table.sweep.spec
     if spec.search:
-        source = "Ours are this table's rows, as many configurations for each optimizer."
+        source = "Ours are the trials above."
     elif spec.searched:
         source = f"Ours are those of {spec.searched.sweep}, counted above; how it selected is under Selection."
     elif spec.settings_from:  # of a sweep that was planned before searches left a file
@@ -104,6 +110,35 @@ def _network(run: Run) -> str:
     return ", ".join(filter(None, [m.imported, readable(own)]))
 
 
+def _rows_of_search(
+    table: Table, search: Search, optimizer: str, stated: Stated | None, own_schedules: Mapping[str, str]
+) -> list[list[str]]:
+    """One row for each network: the best trial so far."""
+    rows = []
+    for part in (p for p in search.parts if p.optimizer == optimizer):
+        label = table.labels.optimizer(optimizer)
+        if len(search.models) > 1:
+            label += f", {table.labels.model(part.model)}"
+        best, n = part.best or part.trials[0], len(part.trials)
+        rows.append(_row(best.runs[0], stated, label, f"{n} trial{'s' if n > 1 else ''}", own_schedules))
+    return rows
+
+
+def _ranges(table: Table, search: Search) -> list[str]:
+    """What was tried of each setting, one line per optimizer."""
+    found: dict[str, str] = {}
+    for part in search.parts:
+        words = []
+        for d in part.dimensions:
+            tried = f"{d.low:g} to {d.high:g}"
+            if d.scale == "category" or not search.drawn:
+                tried = ", ".join(map(setting_text, d.values))
+            words.append(f"{d.label} {tried}{' (log)' if search.drawn and d.scale == 'log' else ''}")
+        found.setdefault(table.labels.optimizer(part.optimizer), "; ".join(words))
+    verb = "Drawn for" if search.drawn else "Tried with"
+    return [f"{verb} {name}: {words}." for name, words in found.items() if words]
+
+
 class FairnessSheet(NamedTuple):
     """What each optimizer was given: one row per optimizer and settings off the axes."""
 
@@ -123,6 +158,9 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     most = 0
     for o in table.columns:
         own = [r for r in runs if r.config.optimizer.name == o]
+        if table.search is not None:
+            rows += _rows_of_search(table, table.search, o, stated, own_schedules)
+            continue
         seen = dict.fromkeys(r.overrides for r in own)
         most = max(most, len(seen))
         tried = f"{len(seen)} configuration{'s' if len(seen) > 1 else ''}{f'; {searched.of(o)}' if searched else ''}"
@@ -153,12 +191,15 @@ def fairness_sheet(table: Table) -> FairnessSheet:
     if not study and (others_than := dict.fromkeys(r.config.model.label for r in runs if not of_paper(r.config))):
         notes.append(f"No network of the paper: {', '.join(others_than)}.")
     not_picked = NOT_TUNED if most < 2 else ALL_SHOWN
+    if table.search is not None:
+        not_picked = SEARCH
+        notes += _ranges(table, table.search)
     if searched:
         not_picked = SEARCHED.format(searched.sweep)
     if study:
         notes.append(not_picked)
     elif runs and runs[0].config.data.kind == "text":
-        notes.append(_on_text(table))
+        notes += [_on_text(table), *([SEARCH] if table.search is not None else [])]
     else:
         notes.append(OF_IMAGES + not_picked)
     if runs and runs[0].config.scale.lr_factor != 1:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from adarem.report import stats as statistics
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
+from adarem.report.search.trials import Search, search_of
 from adarem.report.stats import Comparison, Summary, TwoSamples
 from adarem.resources import paper_file
 from adarem.run.catalog import METRICS, metric_named
@@ -69,7 +70,7 @@ class Row(NamedTuple):
 
 @dataclass
 class Cell:
-    """One model under one optimizer, by one metric, over all seeds."""
+    """One model under one optimizer, by one metric, over all seeds; of a search those of its best trial so far."""
 
     model: str
     optimizer: str
@@ -83,6 +84,7 @@ class Cell:
     best: bool = False
     best_in_paper: bool = False
     verdict: str = ""
+    trials: str = ""  # of a search: how many are finished
 
     @property
     def row(self) -> Row:
@@ -112,7 +114,7 @@ class Cell:
             lost = [s for s in ("div.", "failed") if s in states]
             text = self.summary.text() + (f" [{self.data}]" if self.data else "")
             return f"{text} ({', '.join(f'{states.count(s)} {s}' for s in lost)})" if lost else text
-        for start in ("div.", "failed", "ep", "stopped"):
+        for start in ("div.", "failed", "ep", "stopped", "paused"):
             hit = [s for s in states if s.startswith(start)]
             if hit:
                 return hit[0]
@@ -146,6 +148,8 @@ class Table:
     labels: Labels
     rows: Sequence[Row]  # in the paper's order
     columns: Sequence[str]  # optimizers
+    search: Search | None = None  # of a search; its rows are then the networks, whatever settings were tried
+    selected: Sequence[str] = ()  # of a finished search: what it selected, in words
 
     @property
     def name(self) -> str:
@@ -162,6 +166,11 @@ class Table:
         text = self.sweep.spec.printed_title
         kind = self.sweep.standing.kind
         return f"{kind.upper()} of {text}" if kind in ("rehearsal", "variation") else text
+
+    @property
+    def listed(self) -> list[Cell]:
+        """The cells without those that nobody planned, of a search and of settings off the grid's own axes."""
+        return [c for c in self.cells if c.planned or not c.overrides and self.search is None]
 
     def cell(self, row: Row, optimizer: str) -> Cell:
         return next(c for c in self.cells if c.row == row and c.optimizer == optimizer)
@@ -196,8 +205,11 @@ class Table:
         """Welch's t of the ``compared`` optimizers against the others of their row, and of the settings that a grid
         varies against its own.
 
-        Holm's correction runs over all of them. Cells with one seed or of other data are left out.
+        Holm's correction runs over all of them. Cells with one seed or of other data are left out. None of a search,
+        whose cells are the best of many.
         """
+        if self.search is not None:
+            return []
 
         def able(cells: Iterable[Cell]) -> list[Cell]:
             return [c for c in cells if len(c.values) >= 2 and not c.mixed]
@@ -266,6 +278,8 @@ def build(sweep: Sweep, paper: Paper) -> Table:
             metric_named(name)
         except UserError as e:
             raise UserError(f"{sweep.folder / 'grid.yaml'}: metrics: {e}, and plan the grid again") from None
+    if (search := search_of(sweep)) is not None:
+        return _of_search(sweep, paper, search)
     models = _ordered(spec.models, {r.config.model.name for r in runs})
     optimizers = _ordered(spec.optimizers, {r.config.optimizer.name for r in runs})
     printed = labels(sweep)
@@ -291,6 +305,25 @@ def build(sweep: Sweep, paper: Paper) -> Table:
         _mark_best([table.cell(row, o) for o in optimizers])
     for c in cells:
         c.verdict = _verdict(c, sweep)
+    return table
+
+
+def _of_search(sweep: Sweep, paper: Paper, search: Search) -> Table:
+    """One row per network and metric: of each optimizer its best trial so far, by the search's first metric."""
+    optimizers = _ordered(sweep.spec.optimizers, {part.optimizer for part in search.parts})
+    cells, rows = [], []
+    for model in search.models:
+        for metric in sweep.spec.metrics:
+            rows.append(Row(model, "", metric))
+            for o in optimizers:
+                part = search.part(model, o)
+                runs = [] if part is None else (part.best or part.trials[0]).runs
+                trials = "—" if part is None else part.counts
+                cells.append(Cell(model, o, "", metric, "", runs, len(runs), trials=trials, verdict="—"))
+    table = Table(sweep, paper, cells, labels(sweep), rows, optimizers, search)
+    _mark_data(cells)
+    for row in rows:
+        _mark_best([table.cell(row, o) for o in optimizers])
     return table
 
 

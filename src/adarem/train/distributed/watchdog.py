@@ -1,7 +1,7 @@
 """Ends a run that cannot continue: a rank that died or hangs would make the others wait for ever.
 
 Each rank's training loop leaves beats in its own memory (heartbeat.Heartbeat). A thread of each rank publishes the
-newest one every second in the store at which the ranks met, and reads the others'. So a rank that is stopped, dead or
+newest one every second where all of them can read it, and reads the others'. So a rank that is stopped, dead or
 unreachable differs from one that merely waits, and the training loop pays for no communication.
 """
 
@@ -23,7 +23,6 @@ from adarem.train.distributed.heartbeat import Activity
 
 PERIOD_SECONDS = 1.0
 SILENT_SECONDS = 6.0  # a rank whose watchdog thread publishes nothing for so long counts as dead or stopped
-_KEY = "adarem/heartbeat/{}"
 # How the collectives of gloo and NCCL word the loss of another rank.
 _CONNECTION = re.compile(r"onnection|peer|Broken pipe|[Tt]imed out|gloo|NCCL|recvValue|store", re.I)
 
@@ -84,11 +83,11 @@ class Watchdog:
         self._published = 0
         now = time.monotonic()
         self._ranks = [_RankStatus(published_at=now, progress_at=now) for _ in range(context.world_size)]
-        self._store_answered = now
+        self._board_answered = now
         # A launcher that dies leaves its ranks behind; they would hold the run's lock and train next to a new start.
-        launched = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_STEP_ID" in os.environ
+        launched = any(name in os.environ for name in ("ADAREM_RANKS", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID"))
         self._parent = os.getppid() if launched else None
-        self._store = rendezvous.connect(30.0) if context.world_size > 1 else None
+        self._board = rendezvous.open_board(30.0) if context.world_size > 1 else None
         self._exchange(now)
         context.barrier()  # from here on every rank's first heartbeat can be read
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -128,7 +127,7 @@ class Watchdog:
             now = time.monotonic()
             with contextlib.suppress(Exception):  # the time since the store last answered counts
                 self._exchange(now)
-                self._store_answered = now
+                self._board_answered = now
             stall = self._find_stall(time.monotonic())
             if stall and not self._closing.is_set():
                 self._end(stall)
@@ -147,17 +146,16 @@ class Watchdog:
                 closed=self._closing.is_set(),
             )
             self._ranks[rank].update(mine, now)
-            if self._store is None:
+            if self._board is None:
                 return
-            self._store.set(_KEY.format(rank), json.dumps(mine))
+            self._board.publish(rank, json.dumps(mine))
             for other, status in enumerate(self._ranks):
-                key = _KEY.format(other)
-                if other != rank and (self._published > 1 or self._store.check([key])):
-                    status.update(json.loads(self._store.get(key)), time.monotonic())
+                if other != rank and (its := self._board.read(other)) is not None:
+                    status.update(json.loads(its), time.monotonic())
 
     def _silent(self, now: float) -> list[int]:
         """Ranks that publish nothing; rank 0, whose process or host has the store, if the store does not answer."""
-        if self._store is not None and now - self._store_answered > SILENT_SECONDS:
+        if self._board is not None and now - self._board_answered > SILENT_SECONDS:
             return [0] if self._context.rank else []
         return [r for r, s in enumerate(self._ranks) if not s.closed and now - s.published_at > SILENT_SECONDS]
 

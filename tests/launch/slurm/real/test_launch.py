@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from adarem.launch import preparation
 from adarem.launch.launch import launch
 from adarem.plan.plan import Plan, make_plan
+from adarem.run import exitcodes
+from adarem.run.selection import select
 from tests.support import ROOT
 from tests.support.cluster import Cluster
 from tests.support.launching import STUB, moved
@@ -47,6 +50,27 @@ def wait_for(ready: Callable[[], object], seconds: float) -> None:
 
 def log_of(plan: Plan, task: int) -> str:
     return next((plan.folder / "slurm").glob(f"*_{task}.out"), Path("/dev/null")).read_text()
+
+
+@pytest.mark.slow
+def test_rungs_are_arrays_that_decide_from_files(
+    with_stub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three arrays of four tasks; a task whose run does not go on starts no rank."""
+    monkeypatch.setattr(preparation, "is_prepared", lambda data: True)
+    halving = "grid.halving={rungs: [2, 4], keep: 1/2}"
+    words = ["grid=table2_search", "data=digits", "optimizer=sgdm", "grid.draw.trials=4", halving, *CPU]
+    places = [f"data.root={tmp_path}/digits", f"runs_dir={tmp_path}/runs", f"results_dir={tmp_path}/results"]
+    plan = make_plan([*words, "scale.epochs=8", "cluster.ranks_per_node=1", *places])
+    plan.write()
+    for i, planned in enumerate(plan.runs):
+        (planned.run.path / "stub.json").write_text(json.dumps({"do": "search", "figure": 10.0 * i}))
+    assert launch(plan) == exitcodes.OK
+    wait_for((tmp_path / "results" / "report.json").exists, 240)
+    assert [p.run.status() for p in plan.runs] == ["paused"] * 3 + ["done"]
+    assert [len(p.run.attempts()) for p in plan.runs] == [1, 1, 2, 3]
+    assert len(list((plan.folder / "slurm").glob("*_0.out"))) == 3
+    assert select(plan.folder).selected["resnet18"]["sgdm"].best is not None
 
 
 @pytest.mark.slow
