@@ -124,7 +124,8 @@ def test_interrupted_failed_and_cancelled_jobs(with_stub: None, digits: list[str
 
     for run in (interrupted, cancelled):
         wait_for(lambda run=run: len(list(run.path.glob("rank?.json"))) == 4, 300)  # they handle signals by then
-    array = jobs("running").split("_")[0]
+    (kept,) = (plan.folder / "slurm").glob("*.array")  # other tests' jobs may run too
+    array = kept.read_text()
     # What Slurm sends before a time limit or a preemption: to the batch shell alone.
     subprocess.run(["scancel", "--batch", "--signal=USR1", f"{array}_0"], check=True)
     subprocess.run(["scancel", f"{array}_2"], check=True)
