@@ -82,6 +82,21 @@ def test_large_tensors_keep_the_radius_too(flags: dict[str, bool]) -> None:
 
 
 @implementations
+@pytest.mark.parametrize("size", [1e20, 1e-22])
+def test_lengths_whose_squares_leave_the_range_of_32_bits(size: float, flags: dict[str, bool]) -> None:
+    """From small weights with small gradients, or with gradients that make a step far off the sphere."""
+    start = min(size, 1.0) * torch.tensor([0.6, -0.8, 0.0])
+    grads = size * torch.tensor([1.0, 2.0, -2.0])
+    radius = 5.0 * min(size, 1.0)
+    p = nn.Parameter(start.clone())
+    optimizer = AdaRemS([{"params": [p], "spherical": True}], lr=0.1, radius=radius, slr=False, **flags)
+    p.grad = grads
+    optimizer.step()
+    moved = 5 * start.double() - 0.1 * grads.double()
+    torch.testing.assert_close(p.detach().double() / radius, moved / moved.norm(), rtol=1e-6, atol=1e-7)
+
+
+@implementations
 @pytest.mark.parametrize("sphere", ["model", "tensor"])
 def test_parameters_without_gradient_stay_put_and_count(flags: dict[str, bool], sphere: str) -> None:
     torch.manual_seed(0)

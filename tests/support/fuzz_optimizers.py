@@ -27,7 +27,7 @@ FLAGS: dict[str, dict[str, Any]] = {
 }
 TOLERANCE = {"torch.float64": 1e-9, "torch.float32": 1e-3, "torch.bfloat16": 0.1, "torch.float16": 0.02}
 BATCH = 100  # cases of one child
-SECONDS = 60  # of one case, after which it counts as hung
+SECONDS = 60  # of the processor's time for one case, after which it counts as hung; of any time ten times as many
 
 
 class Outcome(NamedTuple):
@@ -269,9 +269,14 @@ def _disturb(optimizer: Any, params: list[Any], draw: random.Random, numbers: An
             state["step"] = draw.choice([lambda: count.double(), lambda: count.long(), lambda: int(count)])()
 
     def free() -> None:
+        from adarem.optim.memory import extent
+
         x = draw.choice([state.get("exp_avg"), p.data, p.grad])
         if p.grad is not None and x is not None and x.numel() > 1:
-            less = (x.numel() - 1) * x.element_size()
+            reach = x.storage_offset() + abs(extent(x.size(), x.stride()))
+            less = (
+                reach - 1
+            ) * x.element_size()  # for as many bytes as are needed there would be others' numbers in it
             for nbytes in draw.choice([(0,), (less,), (0, less)]):
                 x.untyped_storage().resize_(nbytes)
 
@@ -415,8 +420,10 @@ def child(first: int, last: int, seed: int) -> None:
     torch.set_num_threads(2)
     for case in range(first, last):
         print(json.dumps(["begin", case]), flush=True)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(10 * SECONDS)
         print(json.dumps(["end", *judge(case, seed)]), flush=True)
+    signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
 
 

@@ -134,6 +134,16 @@ void update(P* p, P* g, S* m, int64_t n, const Rates<S>& r, typename Int<S>::typ
     }
 }
 
+template <class P>
+double square_sum(const P* p, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const double x = load(p[i]);
+        sum += x * x;
+    }
+    return sum;
+}
+
 // The first tensor whose count of steps is none, or -1.
 int64_t refused_count(const Args& a) {
     for (int64_t t = 0; t < a.tensors; ++t) {
@@ -205,6 +215,10 @@ int64_t step(const Args& a) {
         for (int64_t c = first[t]; c < first[t + 1]; ++c) {
             most = most < chunk_max[c] ? chunk_max[c] : most;
             norm2[t] += chunk_norm2[c];
+        }
+        // Squares of 32 bits: above or below their range, once more in 64.
+        if (sphere && sizeof(S) == 4 && !(norm2[t] > 1e-20 && std::isfinite(norm2[t]))) {
+            norm2[t] = square_sum(static_cast<const P*>(a.params[t]), a.numel[t]);
         }
         *static_cast<S*>(a.maxima[t]) = bits<S>(most);
         *a.steps[t] += 1;
