@@ -260,6 +260,32 @@ def test_offsets_that_are_none_are_refused(flags: dict[str, bool]) -> None:
 
 
 @implementations
+@pytest.mark.parametrize("steps", [1, 5])  # before and after the last check is remembered
+def test_a_negative_power_of_lam_is_refused(flags: dict[str, bool], steps: int) -> None:
+    """As after a reset of ``step`` alone, where ``decay_every`` had changed."""
+    optimizer = trained(flags, steps=steps)
+    optimizer.param_groups[1].update(lam=0.0, decay_every=2, counted_every=2)
+    optimizer.state[second(optimizer, 1)]["decay_offset"].fill_(-(steps // 2))
+    optimizer.step()
+    optimizer.state[second(optimizer, 1)]["decay_offset"].fill_(-20.0)
+    refused(optimizer, ValueError, f"Invalid step value: {steps + 1}.0, or decay_offset: -20.0")
+
+
+@implementations
+def test_a_wrong_maximum_is_refused_before_state_is_made(flags: dict[str, bool]) -> None:
+    """Of a parameter without a gradient: no step looks at the rest of its state."""
+    optimizer = trained(flags, steps=0)
+    for group in optimizer.param_groups:
+        group["scope"] = "model"
+    second(optimizer).grad = None
+    optimizer.step()
+    optimizer.state[second(optimizer, 1)]["exp_avg_max"] = torch.zeros(1)
+    second(optimizer, 1).grad, second(optimizer).grad = None, torch.ones(4, 3)
+    refused(optimizer, RuntimeError, "exp_avg_max of a parameter is no 0-dim Tensor")
+    assert second(optimizer) not in optimizer.state
+
+
+@implementations
 @pytest.mark.parametrize("cls", [AdaRem, AdaRemS])
 @pytest.mark.parametrize("steps", [0, 4])
 def test_parameters_with_values_are_not_stepped_in_a_fake_mode(

@@ -329,11 +329,12 @@ class AdaRem(Optimizer):
                 self._continue_decay(group)
         if not compiling and len(self._last_checks) != len(self.param_groups):
             self._last_checks = tuple(LastCheck() for _ in self.param_groups)
+        model_maximum = None if compiling else self._model_maximum()  # raises before state is made, which are zeros
         prepared: list[tuple[dict[str, Any], StepTensors, StepSettings]] = []
         for i, group in enumerate(self.param_groups):  # all of them before any is updated
             tensors, settings = self._prepare(group, None if compiling else self._last_checks[i])
             prepared.append((group, tensors, settings))
-        model_maximum = self._model_maximum()
+        model_maximum = self._model_maximum() if compiling else model_maximum  # one graph for first and later steps
         for group, tensors, settings in prepared:
             if group["scope"] == "model":
                 settings = settings._replace(model_maximum=model_maximum)

@@ -384,7 +384,7 @@ def _check_counts(
         from adarem.optim.kernels import cpu, fused  # here: others need no compiler
 
         if fused.available("cpu"):
-            cpu.check_counts(memory)
+            cpu.check_counts(memory, settings.decay_every)
             return
     for name, counts, lowest in (("step", steps, 0), ("decay_offset", offsets, -MOST_STEPS)):
         on_host = [x for x in counts if x.is_cpu]
@@ -393,6 +393,15 @@ def _check_counts(
         low, high = (x.item() for x in torch.aminmax(torch.stack(on_host)))
         if not (low >= lowest and high < MOST_STEPS):
             raise ValueError(f"Invalid {name} value: {high if low >= lowest else low}")
+        if name == "decay_offset" and low < 0 and len(steps) == len(offsets):  # else a step makes what is missing
+            _refuse_negative_powers(steps, offsets, settings.decay_every)
+
+
+def _refuse_negative_powers(steps: Sequence[Tensor], offsets: Sequence[Tensor], every: int) -> None:
+    """Raises for a decay_offset below what the steps done have added, as after a reset of ``step`` alone."""
+    for step, offset in zip(steps, offsets, strict=True):
+        if step.is_cpu and _is_plain(type(step)) and offset.is_cpu and int(offset) + int(step) // every < 0:
+            raise ValueError(f"Invalid step value: {step.item()}, or decay_offset: {offset.item()}")
 
 
 def _check_settings(settings: StepSettings, params: Sequence[Tensor]) -> None:

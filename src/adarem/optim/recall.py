@@ -10,6 +10,7 @@ from itertools import chain
 from operator import is_
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from adarem.optim import compat
@@ -71,6 +72,8 @@ class LastCheck:
     def remember(self, memory: Memory, scalars: Sequence[Sequence[Tensor]], purpose: Purpose) -> None:
         """Takes in what a check found, from the second time on that it finds the same: a first may be the last."""
         self._found = None
+        if torch.compiler.is_compiling():  # between two graphs: a guard cannot be traced
+            return
         lists = [xs for xs in (*memory.tensors, *scalars) if xs]
         seen = (purpose, memory.pointers[0]) if memory.pointers else ()
         again, self._looked_at = seen == self._looked_at, seen

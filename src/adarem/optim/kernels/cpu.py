@@ -77,10 +77,10 @@ def fused_step(tensors: StepTensors, settings: StepSettings, sphere: Sphere | No
     _raise_for_count(kernel(ctypes.byref(args)), tensors)
 
 
-def check_counts(memory: Memory) -> None:
-    """Raises ValueError for a count of steps on the CPU that the step would refuse."""
+def check_counts(memory: Memory, decay_every: int) -> None:
+    """Raises ValueError for a count of steps, or of λ's powers, on the CPU that the step would refuse."""
     steps, offsets = (numbers.buffer_info()[0] for numbers in memory.pointers[-2:])
-    args = _Args(tensors=len(memory.numels), steps=steps, offsets=offsets)
+    args = _Args(tensors=len(memory.numels), steps=steps, offsets=offsets, decay_every=decay_every)
     kernel = library().adarem_refused_count
     kernel.restype = ctypes.c_int64
     _raise_for_count(kernel(ctypes.byref(args)), memory.tensors)

@@ -147,7 +147,9 @@ double square_sum(const P* p, int64_t n) {
 // The first tensor whose count of steps is none, or -1.
 int64_t refused_count(const Args& a) {
     for (int64_t t = 0; t < a.tensors; ++t) {
-        if (!(*a.steps[t] >= 0 && *a.steps[t] < 9e18f && std::fabs(*a.offsets[t]) < 9e18f)) return t;
+        const float step = *a.steps[t], offset = *a.offsets[t];
+        if (!(step >= 0 && step < 9e18f && std::fabs(offset) < 9e18f)) return t;
+        if (offset < 0 && int64_t(offset) + int64_t(step) / a.decay_every < 0) return t;
     }
     return -1;
 }
