@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 
 SHUTDOWN_SECONDS = 120.0  # from a signal to a rank's checkpoint: at most an evaluation and a step
 _REPORTED_BY_THE_RANK = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
@@ -143,4 +143,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

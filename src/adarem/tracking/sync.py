@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adarem.run import streams
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -170,6 +171,7 @@ def _input_ended(seconds: float) -> bool:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     try:
         sync(RunDir(Path(sys.argv[1])), follow=True)
     except UserError as error:

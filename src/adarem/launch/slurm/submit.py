@@ -187,7 +187,7 @@ def submit(command: Sequence[str], env: Mapping[str, str]) -> str:
     Raises:
         UserError: sbatch refused; the message quotes it.
     """
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"sbatch: refused the job ({'; '.join(lines)}); fix cluster.* of the config")
