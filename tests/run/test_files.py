@@ -47,7 +47,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-                (b"name: {\n}}", "not valid YAML at line 2; fix it"),
+        (b"name: {\n}}", "not valid YAML at line 2; fix it"),
         (b"name: 2024-99-99", "not valid YAML; fix it"),
         (b"!!python/object/apply:os.system ['touch pwned']", "not valid YAML at line 1; fix it"),
         (b"- table2", "holds no mapping; fix it"),
