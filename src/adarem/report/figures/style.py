@@ -186,7 +186,7 @@ class Legend:
 def own_look() -> Iterator[None]:
     """Within it matplotlib has its own defaults, and none of a user's matplotlibrc, style, backend or session."""
     before = {name: os.environ.pop(name, None) for name in ("MATPLOTLIBRC", "MPLBACKEND")}
-    os.environ["MATPLOTLIBRC"] = os.devnull  # else that of the current folder or of the home is read
+    os.environ["MATPLOTLIBRC"] = os.devnull  # a damaged one of the home would end the import
     try:
         import matplotlib
     finally:
