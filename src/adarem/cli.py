@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from adarem.dependencies import import_problem
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.errors import RankLost, UserError
 
 _OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         An exit code of ``adarem.run.exitcodes``.
     """
+    if argv is None:
+        streams.prepare()
     args = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
@@ -64,7 +66,7 @@ def _print_problem(verb: str, problem: str) -> None:
     """One line; of a job's ranks, one per node prints it: a node may lack what the first one has."""
     first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
     if verb != "train" or first:
-        line = "\\n".join(problem.splitlines())  # a path may hold a line feed
+        line = streams.one_line(problem)  # a path may hold a line feed
         print(f"adarem {verb}: {line}", file=sys.stderr)
 
 

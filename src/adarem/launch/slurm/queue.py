@@ -30,7 +30,7 @@ def queued(sweep: Path, patience: float = 120.0) -> dict[str, str]:
     for line in _squeue(["--array", "--format=%F %K %j", f"--name={','.join(sorted(lists))}"], patience):
         job, task, name = line.split(maxsplit=2)
         if name in lists and task.isdigit():
-            runs = lists[name].read_text().splitlines()
+            runs = lists[name].read_text(encoding="utf-8").splitlines()
             found[runs[int(task)]] = f"{job}_{task}"
     return found
 
@@ -43,7 +43,7 @@ def keep_report_job(sweep: Path, job: str) -> None:
 def report_is_queued(sweep: Path) -> bool:
     """Whether the sweep's newest report job is in the queue. Raises UserError when squeue does not answer."""
     try:
-        job = (slurm_folder(sweep) / _REPORT_JOB).read_text()
+        job = (slurm_folder(sweep) / _REPORT_JOB).read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
     # Not by --jobs: squeue fails for an id that it has forgotten. Another sweep's job may have the same name.
@@ -55,7 +55,10 @@ def is_ending(job: str) -> bool:
     """Whether Slurm is taking this running job down for another reason than its time limit: after scancel, say."""
     # The id of an array's last task is also the array's: squeue then lists the other tasks too.
     done = subprocess.run(
-        ["squeue", "--noheader", "--array", f"--jobs={job}", "--format=%A %T %r"], capture_output=True, text=True
+        ["squeue", "--noheader", "--array", f"--jobs={job}", "--format=%A %T %r"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     own = [line.split(maxsplit=2)[1:] for line in done.stdout.splitlines() if line.split()[:1] == [job]]
     return any(state != "RUNNING" and reason != ["TimeLimit"] for state, *reason in own)
@@ -64,7 +67,7 @@ def is_ending(job: str) -> bool:
 def _squeue(arguments: Sequence[str], patience: float) -> list[str]:
     command = ["squeue", "--noheader", *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=patience)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=patience)
     except subprocess.TimeoutExpired:
         raise UserError(
             f"squeue: no answer within {patience:.0f} s, so nothing was submitted; rerun the command later"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.queue import is_ending
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
@@ -51,7 +51,7 @@ def again(run: RunDir, code: int) -> bool:
         "interrupted": sum(a.get("why") == "interrupted" for a in attempts),
     }
     try:
-        before = json.loads(count_file.read_text())
+        before = json.loads(count_file.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         before = {}
     failures = before.get("failures", 0) + 1 if before.get("mark") == mark else 1
@@ -102,4 +102,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

@@ -23,6 +23,7 @@ from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
+from adarem.run.credentials import wandb_project
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.estimate import FLAT_TIME, time_limit
@@ -187,7 +188,7 @@ def submit(command: Sequence[str], env: Mapping[str, str]) -> str:
     Raises:
         UserError: sbatch refused; the message quotes it.
     """
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"sbatch: refused the job ({'; '.join(lines)}); fix cluster.* of the config")
@@ -198,8 +199,8 @@ def _print_where_to_look(plan: "Plan", jobs: Sequence[str]) -> None:
     print(f"queue    squeue --array --jobs={','.join(jobs)}")
     print(f"runs     adarem status grid={plan.spec.name} data={plan.spec.data}")
     print(f"logs     {slurm_folder(plan.folder)}")
-    wandb = plan.runs[0].config.wandb
-    if wandb.mode != "disabled":
+    config = plan.runs[0].config
+    if config.wandb.mode != "disabled":
         runs = shlex.quote(str(plan.folder))
-        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
+        print(f"wandb    project {wandb_project(config)}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
     print(f"results  {plan.results_dir}")
