@@ -34,9 +34,9 @@ def counted(runs: Sequence[Run], spec: SweepSpec) -> Counted:
         set_aside |= {r.name: f"its result.json is that of {_folder(first)}" for r in alike if r is not first}
     for (*_, seed), alike in by_cell.items():
         left = [r for r in alike if r.name not in set_aside]
-        first = min(left, key=lambda r: _rank(r, spec), default=None)
-        again = f"seed {seed} of this cell again, which {_folder(first)} is" if first else ""
-        set_aside |= {r.name: again for r in left if r is not first}
+        for r in left:
+            if r is not (taken := min(left, key=lambda r: _rank(r, spec))):
+                set_aside[r.name] = f"seed {seed} of this cell again, which {_folder(taken)} is"
     lines = [
         f"{r.name}: {set_aside[r.name]}; it is not counted, so move it away or name it as planned"
         for r in runs
