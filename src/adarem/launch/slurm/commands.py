@@ -10,6 +10,8 @@ from adarem.run.config import ClusterConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 
+_OWN_FLAGS = re.compile(r"--(job-name|array|parsable|wait|test-only|wrap|dependency|clusters?)(?==|$)|-[JaWdM]")
+
 
 def slurm_folder(sweep: Path) -> Path:
     """Where a sweep keeps what belongs to Slurm: array lists, job logs, counts of failures."""
@@ -162,5 +164,10 @@ def _site_options(cluster: ClusterConfig, *, auxiliary: bool) -> list[str]:
     """Partition, account and the site's own flags; ``auxiliary`` jobs (prepare, report) need no GPU."""
     partition = cluster.aux_partition or cluster.partition if auxiliary else cluster.partition
     options = [("partition", partition), ("account", cluster.account)]
-    extra = cluster.aux_extra if auxiliary else cluster.extra
+    key, extra = ("aux_extra", cluster.aux_extra) if auxiliary else ("extra", cluster.extra)
+    for flag in extra:
+        if match := _OWN_FLAGS.match(flag):
+            raise UserError(
+                f"cluster.{key}: {flag}: launch has its own {match[0]}, by which it finds its jobs again; leave it out"
+            )
     return [*(f"--{flag}={value}" for flag, value in options if value), *extra]
