@@ -152,3 +152,11 @@ def _opens_a_file(call: ast.Call) -> tuple[bool, str]:
         of = ast.unparse(call.func.value)
         return (of, call.func.attr) in {("os", "fdopen"), ("io", "open")}, call.func.attr
     return False, ""
+
+
+def test_every_entry_point_prepares_its_streams() -> None:
+    """The compiler's child writes one line of ASCII, and the command line does so in ``main``."""
+    for path in sorted(SRC.rglob("*.py")):
+        text = path.read_text("utf-8")
+        if 'if __name__ == "__main__":' in text and path.stem not in ("native", "__main__"):
+            assert "    streams.prepare()\n" in text, path
