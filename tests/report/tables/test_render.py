@@ -265,3 +265,15 @@ def test_csv_traces_every_cell(dirs, table2_runs):
 def test_the_screen_fits_eighty_columns(dirs, table2_runs):
     t = table(table2_runs, dirs[1])
     assert max(map(len, tables.screen(t, 80).splitlines())) <= 80
+
+
+def test_latex_executes_no_name(dirs):
+    folder = write_grid(dirs[0], data="digits", scale="rehearsal")
+    finish(folder, make_config("resnet18", "sgdm", data="digits"), 70.5)
+    there = table(folder, dirs[1])
+    hostile = "[x]*\\input{/etc/passwd}\n\\write18{id}%"
+    named = replace(there, sweep=replace(there.sweep, name=hostile), labels=replace(there.labels, optimizers={"sgdm": hostile}))
+    tex = latex.latex(named)
+    assert r"\label{tab:-x---input--etc-passwd---write18-id--}" in tex
+    assert r"{[}x{]}{*}\textbackslash{}input\{" in tex and "\\input" not in tex.replace("textbackslash{}input", "")
+    assert r"\write18" not in tex

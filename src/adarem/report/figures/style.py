@@ -194,6 +194,7 @@ def own_look() -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # it may have been imported before
+        matplotlib.rcParams["text.parse_math"] = False  # a label's $ is one
         yield
 
 
