@@ -3,6 +3,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -272,7 +273,8 @@ def test_latex_executes_no_name(dirs):
     finish(folder, make_config("resnet18", "sgdm", data="digits"), 70.5)
     there = table(folder, dirs[1])
     hostile = "[x]*\\input{/etc/passwd}\n\\write18{id}%"
-    named = replace(there, sweep=replace(there.sweep, name=hostile), labels=replace(there.labels, optimizers={"sgdm": hostile}))
+    labels = replace(there.labels, optimizers={"sgdm": hostile})
+    named = replace(there, sweep=replace(there.sweep, name=hostile), labels=labels)
     tex = latex.latex(named)
     assert r"\label{tab:-x---input--etc-passwd---write18-id--}" in tex
     assert r"{[}x{]}{*}\textbackslash{}input\{" in tex and "\\input" not in tex.replace("textbackslash{}input", "")
