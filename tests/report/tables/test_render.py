@@ -274,7 +274,8 @@ def test_latex_executes_no_name(dirs):
     there = table(folder, dirs[1])
     hostile = "[x]*\\input{/etc/passwd}\n\\write18{id}%"
     labels = replace(there.labels, optimizers={"sgdm": hostile})
-    named = replace(there, sweep=replace(there.sweep, name=hostile), labels=labels)
+    of_folder = replace(there.sweep, folder=there.sweep.folder.with_name(hostile.replace("/", "~")))
+    named = replace(there, sweep=of_folder, labels=labels)
     tex = latex.latex(named)
     assert r"\label{tab:-x---input--etc-passwd---write18-id--}" in tex
     assert r"{[}x{]}{*}\textbackslash{}input\{" in tex and "\\input" not in tex.replace("textbackslash{}input", "")
