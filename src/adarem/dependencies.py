@@ -77,7 +77,7 @@ def import_problem(error: BaseException) -> str | None:
     if module is None or module in _OWN:
         return None
     if shadow := shadowing_file(module):
-        return f"{module}: {shadow} is imported in place of the real one; rename it, or start in another folder"
+        return f"{module}: {shadow} is imported in place of the real one; {_how_to_reveal(shadow)}"
     if module in sys.stdlib_module_names:
         return f"{module}: {sys.executable} does not have this part of Python; install a complete Python"
     if _place_of(module) is None:
@@ -101,6 +101,16 @@ def shadowing_file(module: str) -> Path | None:
     else:
         return place if any(r.module == module for r in requirements()) else None
     return None if place.is_relative_to(home) else place
+
+
+def _how_to_reveal(shadow: Path) -> str:
+    """What to do about a file that hides a module, by why Python finds it first."""
+    file = shadow.absolute()
+    root = file.parents[1] if file.stem == "__init__" else file.parent
+    for entry in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if Path(entry).absolute() == root:
+            return f"take {entry} out of PYTHONPATH, or rename it"
+    return "rename it, or start in another folder"
 
 
 def _culprit(error: BaseException) -> str | None:
