@@ -32,13 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         streams.prepare()
-    try:
-        args = _parsed(argv)
-    except AttributeError as e:  # a file named argparse.py
-        if (problem := import_problem(e)) is None:
-            raise
-        _print_problem("", problem)
-        return exitcodes.USER_ERROR
+    args = _parsed(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
@@ -86,7 +80,7 @@ def _print_problem(verb: str, problem: str) -> None:
     first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
     if verb != "train" or first:
         line = streams.one_line(problem)  # a path may hold a line feed
-        print(f"adarem {verb}: {line}".replace(" :", ":", 1), file=sys.stderr)
+        print(f"adarem {verb}: {line}", file=sys.stderr)
 
 
 def _file_system_error(verb: str, error: OSError) -> int:
