@@ -87,6 +87,40 @@ def test_overrides_get_through(name: str, make: Make, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_embedded_data_take_searched_settings(make: Make, tmp_path: Path) -> None:
+    """Of a search that is committed, unless OVERRIDES say what is trained; ImageNet takes the paper's."""
+    selected = "results/rehearsals/table2_search-digits/selected.yaml"
+    place = tmp_path / "checkout" / selected
+    place.parent.mkdir(parents=True)
+    shutil.copy(ROOT / selected, place)
+    searched = [f"grid.settings_from={selected}"]
+    expected = {
+        ("reproduce-table2",): searched,
+        ("reproduce-table2", "OVERRIDES=cluster.ranks_per_node=1 runs_dir=/optimizer.lr"): searched,
+        ("reproduce-table2", "OVERRIDES='optimizer.lr=0.4'"): [],
+        ("reproduce-table2", "OVERRIDES=runs_dir=/a scale=smoke"): [],
+        ("reproduce-table2", "OVERRIDES=++train.clip_grad_norm=1"): [],
+        ("reproduce-table1",): [],
+    }
+    for given, words in expected.items():
+        assert make(*given).returncode == 0
+        assert [word for word in arguments(tmp_path) if word.startswith("grid.")] == words, given
+    assert make("reproduce-table2", f"IMAGENET={tmp_path}").returncode == 0
+    assert "cluster=slurm" in arguments(tmp_path) and not any("settings_from" in w for w in arguments(tmp_path))
+
+
+@pytest.mark.parametrize("grid", ["table1", "table2"])
+def test_what_make_reproduce_plans_on_the_digits(grid: str, tmp_path: Path) -> None:
+    """Every cell of the table has settings of the search."""
+    words = [f"grid={grid}", "data=digits", f'runs_dir="{tmp_path}"']
+    plan = make_plan([*words, f'grid.settings_from="{ROOT}/results/rehearsals/{grid}_search-digits/selected.yaml"'])
+    assert plan.folder.name == f"{grid}-digits-searched"
+    own = [run.config.optimizer for run in make_plan(words).runs]
+    searched = [run.config.optimizer for run in plan.runs]
+    assert [o.name for o in searched] == [o.name for o in own]
+    assert all((a.lr, a.weight_decay) != (b.lr, b.weight_decay) for a, b in zip(own, searched, strict=True))
+
+
 def test_quotes_in_overrides(make: Make, tmp_path: Path) -> None:
     assert make("reproduce-table1", """OVERRIDES=runs_dir='/a b' cluster.extra='["--qos=high"]' ""a""").returncode == 0
     assert arguments(tmp_path)[3:] == ["runs_dir=/a b", 'cluster.extra=["--qos=high"]', "a"]

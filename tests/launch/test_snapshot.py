@@ -6,6 +6,7 @@ import pytest
 
 from adarem.launch import snapshot as module
 from adarem.launch.slurm.commands import slurm_folder
+from adarem.launch.slurm.queue import Job
 from adarem.launch.snapshot import Progress, RunStatus, find_sweeps, outcome, snapshot
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
@@ -86,11 +87,11 @@ def test_values_that_are_no_numbers_are_not_known(sweep: Path) -> None:
 
 def test_runs_in_slurms_queue(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slurm_folder(sweep).mkdir()
-    monkeypatch.setattr(module, "queued", lambda folder, patience: {"resnet18-adamw-s0": "40_1"})
+    monkeypatch.setattr(module, "queued", lambda folder, patience: {"resnet18-adamw-s0": Job("40_1")})
     waiting = named(sweep, "resnet18-adamw-s0")
     assert (waiting.state, waiting.job) == ("queued", "40_1")
 
-    def silent(folder: Path, patience: float) -> dict[str, str]:
+    def silent(folder: Path, patience: float) -> dict[str, Job]:
         raise UserError("squeue does not answer")
 
     monkeypatch.setattr(module, "queued", silent)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from adarem.launch.slurm.commands import slurm_folder
-from adarem.launch.slurm.queue import queued
+from adarem.launch.slurm.queue import Job, queued
 from adarem.run.config import DataConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
@@ -53,7 +53,7 @@ class RunStatus:
         }  # fmt: skip
 
 
-def read_status(run: RunDir, queue: Mapping[str, str], place: Place | None = None) -> RunStatus:
+def read_status(run: RunDir, queue: Mapping[str, Job], place: Place | None = None) -> RunStatus:
     """Reads one run; a damaged file makes it ``unreadable`` and no error.
 
     Args:
@@ -69,7 +69,7 @@ def read_status(run: RunDir, queue: Mapping[str, str], place: Place | None = Non
     return RunStatus(run.path.parent.name, run.path.name, "unreadable", problem=problem)
 
 
-def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStatus:
+def _read(run: RunDir, queue: Mapping[str, Job], place: Place | None) -> RunStatus:
     """Raises whatever a damaged file causes."""
     config, state, live = run.config(), run.status(), run.progress() or {}
     if place is not None and place.state in ("paused", "stopped") and state != "running":
@@ -82,7 +82,7 @@ def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStat
         problem = str(result.get("reason", ""))
     shown: State = state
     if state in ("planned", "interrupted", "failed", "paused") and run.path.name in queue:
-        shown, job, problem = "queued", queue[run.path.name], None
+        shown, job, problem = "queued", queue[run.path.name].id, None
     train, evaluated = _last(metrics, "train"), _last(metrics, config.data.evaluated_on)
     running = state == "running"
     epoch = count(train, "epoch") or 0
@@ -133,7 +133,7 @@ def outcome(run: RunDir) -> str:
     return f"top-1 {result['top1']:.2f} %"
 
 
-def snapshot(sweeps: Sequence[Path], queue: Mapping[Path, Mapping[str, str]] | None = None) -> list[RunStatus]:
+def snapshot(sweeps: Sequence[Path], queue: Mapping[Path, Mapping[str, Job]] | None = None) -> list[RunStatus]:
     """Every run of the sweeps, in order of name. Asks Slurm unless ``queue`` says what each sweep has there."""
     queue = ask_slurm(sweeps) if queue is None else queue
     found = []
@@ -150,9 +150,9 @@ def _places(sweep: Path) -> Mapping[str, Place]:
         return {}
 
 
-def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, str]]:
+def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, Job]]:
     """For each sweep its runs in Slurm's queue; empty where Slurm is absent or does not answer."""
-    found: dict[Path, dict[str, str]] = {}
+    found: dict[Path, dict[str, Job]] = {}
     for sweep in sweeps:
         try:
             found[sweep] = queued(sweep, patience=5.0) if slurm_folder(sweep).is_dir() else {}
