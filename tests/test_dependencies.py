@@ -82,6 +82,16 @@ def test_a_file_in_place_of_pythons_own(tmp_path: Path) -> None:
     assert problem("from statistics import median", tmp_path).startswith(f"statistics: {tmp_path / 'statistics.py'} is")
 
 
+def test_too_little_memory_is_no_broken_package(tmp_path: Path) -> None:
+    """`ulimit -v`: a library cannot be mapped, and to install it anew would not help."""
+    part = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object', name='_C')"
+    (tmp_path / "big.py").write_text(part)
+    said = problem("import big", tmp_path)
+    assert said.startswith("big: cannot be imported (libtorch_cpu.so: failed to map segment from shared object); raise")
+    assert import_problem(MemoryError()).startswith("memory: there is no more (MemoryError); raise the limit (`ulimit")
+    assert import_problem(RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 bytes")).startswith("memory: ")
+
+
 def test_errors_that_no_import_raised_are_not_explained_away(tmp_path: Path) -> None:
     assert import_problem(ValueError("x")) is None
     for statement in ("1 / 0", "import sys; sys.nothing", "import adarem.nothing", "from adarem.run import nothing"):

@@ -87,7 +87,8 @@ def _file_system_error(verb: str, error: OSError) -> int:
     """One line for a full, read-only, forbidden or failing file system; any other error is the program's: raised."""
     from adarem.run.files import TRANSIENT
 
-    refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+    refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG)
+    refused += (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ELOOP)
     if error.errno not in (*refused, *TRANSIENT):
         raise error
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
