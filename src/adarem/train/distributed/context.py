@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adarem.run.errors import UserError
 from adarem.train.distributed import rendezvous
 from adarem.train.distributed.heartbeat import Heartbeat
+from adarem.train.distributed.place import place_of_this_process
 from adarem.train.distributed.stop import StopRequest
 
 T = TypeVar("T")
@@ -100,28 +101,6 @@ def on_main_rank(context: RankContext, action: Callable[[], T]) -> T:
     return context.broadcast(raise_on_all_ranks(context, lambda: action() if context.is_main else None))
 
 
-class _Place(NamedTuple):
-    rank: int
-    world_size: int
-    local_rank: int
-
-
-def _place_from_environment() -> _Place:
-    """As torchrun or srun sets it; a lone process is rank 0 of 1."""
-    env = os.environ
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if "RANK" not in env:
-        # Inside a job but outside of srun (a shell on a node) there is no step, and this is a lone process.
-        if not {"SLURM_PROCID", "SLURM_STEP_ID", "MASTER_ADDR"} <= env.keys():
-            return _Place(0, 1, 0)
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, world_size, local_rank = (env.get(name, "0" if name == "LOCAL_RANK" else "") for name in names)
-    if not (rank.isdigit() and world_size.isdigit() and local_rank.isdigit() and int(rank) < int(world_size)):
-        given = ", ".join(f"{name}={env.get(name, '')}" for name in names)
-        raise UserError(f"{given}: no ranks of one run; start with torchrun or slurm/run.sbatch, or unset {names[0]}")
-    return _Place(int(rank), int(world_size), int(local_rank))
-
-
 def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
     """Joins the other ranks: NCCL on CUDA, gloo on the CPU.
 
@@ -134,7 +113,7 @@ def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
         UserError: fewer GPUs on this host than ranks, or no store to meet at (then retryable).
         RankLost, StoppedWaiting: see ``rendezvous.meet``.
     """
-    place = _place_from_environment()
+    place = place_of_this_process()
     rank, world_size, local_rank = place
     if device == "cuda":
         found = torch.cuda.device_count()
