@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
-OmegaConf.register_new_resolver(
-    "ranks_of", lambda run, ranks: ranks.get(run, 1), replace=True
-)  # cluster/rehearsal.yaml
+OmegaConf.register_new_resolver("ranks_of", lambda run, ranks: ranks.get(run, 1), replace=True)
 
 # Overrides of these say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
@@ -55,7 +53,6 @@ _NOT_IN_NAME_KEYS += ("train.watch_every",)
 # Groups whose choice may be a name to import; a file that stands in for one while Hydra composes.
 _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
-
 
 # Keys that need not be in a file of configs/, since the catalog, the config or the grid has a default for them: an
 # override of one adds it.
