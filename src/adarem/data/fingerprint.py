@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from adarem.data.ffcv import beton
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
+from adarem.run.files import decoded
 from adarem.run.text import typed
 
 SPLITS = ("train", "val")
@@ -93,10 +94,10 @@ def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
     """
     path = fingerprint_path(data, split)
     try:
-        found: object = json.loads(path.read_text())
+        found: object = json.loads(decoded(path, path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `{prepare_command(data)}` writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except json.JSONDecodeError:
         raise UserError(f"{path}: not readable as JSON; move it away and run `adarem prepare` again") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{path}: not a fingerprint of format {FORMAT}; run `adarem prepare` again")
