@@ -58,7 +58,7 @@ class Marks:
     def mark(self, what: str) -> None:
         t = os.times()
         line = [what, time.time(), t.user + t.system + t.children_user + t.children_system]
-        with self._path.open("a") as f:
+        with self._path.open("a", encoding="utf-8") as f:
             f.write(json.dumps(line) + "\n")
 
     def around(self, owner: Any, name: str, *, before: str = "", after: str = "", once: bool = True) -> None:
@@ -123,7 +123,7 @@ def launch(out: Path, forked: bool, words: Sequence[str]) -> int:
 
 
 def read(path: Path) -> list[tuple[str, float, float]]:
-    return [tuple(json.loads(line)) for line in path.read_text().splitlines()]
+    return [tuple(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def between(marks: list[tuple[str, float, float]], began: float) -> Iterator[tuple[str, float, float]]:
@@ -231,7 +231,7 @@ def main() -> None:
         ]
     )
     print(text)
-    (Path(__file__).parent / "results" / f"start_up-{today}-cpu.md").write_text(text + "\n")
+    (Path(__file__).parent / "results" / f"start_up-{today}-cpu.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
