@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
+OmegaConf.register_new_resolver("ranks_of", lambda run, ranks: ranks.get(run, 1), replace=True)
 
 # They say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
