@@ -131,7 +131,7 @@ def test_holm_leaves_out_what_has_no_test():
     three = st.paired_tests(_cells(([70.1] * 3, [70.3] * 3), varied, ([1.0, 1.0], [1.0, 1.0])), ["top1"] * 3)
     assert three[1] == alone and alone.adjusted == alone.p
     assert [(c.half_width, c.p, c.adjusted) for c in (three[0], three[2])] == [(None, None, None)] * 2
-    assert three[0].text == "−0.20; the seeds did not differ, so there is no test"
+    assert three[0].text == "−0.20; the same with every seed, so there is no test"
     assert alone.text == "−0.60 ± 0.25 (95 %, 3 seeds), p = 0.0091, Holm 0.0091"
 
 

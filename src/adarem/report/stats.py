@@ -211,7 +211,7 @@ class Comparison:
         """``+0.60 ± 0.30 (95 %, 3 seeds), p = 0.004, Holm 0.02``, or why there is no test."""
         difference = f"{self.difference:+.2f}".replace("-", "−")
         if self.p is None:
-            return f"{difference}; the seeds did not differ, so there is no test"
+            return f"{difference}; the same with every seed, so there is no test"
         return (
             f"{difference} ± {self.half_width:.2f} (95 %, {self.n} seeds), p = {self.p:.2g}, Holm {self.adjusted:.2g}"
         )

@@ -145,8 +145,8 @@ def test_two_false_of_six_pass_as_most_at_most_5_percent_of_the_time():
 def test_every_sentence_carries_its_numbers(dirs):
     entries = {c.id: c.sentence for c in read_claims(dirs[1])}
     assert entries["adarem-matches-sgdm"].endswith("is as good as SGDM's (at most 0.5 points worse).")
-    assert entries["adarem-s-gains-one-point"].endswith("(within 0.5 points of 1 points).")
-    assert entries["sgdm-oscillates-severely"].endswith("(our threshold) (above 5).")
+    assert entries["adarem-s-gains-one-point"].endswith("(within 0.5 points of 1).")
+    assert entries["sgdm-oscillates-severely"].endswith("a median above our threshold (above 5).")
     assert entries["borrowed-settings-suffice-adarem-s"].endswith(
         "(at most 0.5 points worse; in 4 of 6 comparisons or more)."
     )
@@ -211,7 +211,7 @@ def test_seeds_that_do_not_differ_decide_nothing(dirs):
     """Two seeds that are right on equally many images are no proof of a deviation of 0."""
     j = claims.judge(BASE, sweep(dirs, [70.52, 70.52], [70.50, 70.50]))
     assert j.status == "undecided"
-    assert j.evidence[0].endswith("= +0.020; the seeds did not differ, so there is no test")
+    assert j.evidence[0].endswith("= +0.020; the same with every seed, so there is no test")
     equal = replace(BASE, relation="equal", margin=0.5)
     assert claims.judge(equal, sweep(dirs, [100 * 310 / 360] * 3, [100 * 310 / 360] * 3)).status == "undecided"
 
@@ -424,7 +424,7 @@ def test_the_slope_of_the_gains_by_hand(dirs):
         ({"seeds": 1}, "one seed says nothing of another"),
         ({"lost": ("shufflenet_v2_0.5", "adarem_s", 1), "seeds": 3}, "shufflenet_v2_0.5-adarem_s-s1 diverged"),
         ({"hashes": HASHES | {"train": "e" * 64}}, "MobileNetV2-1.0, 3,504,872 parameters: made on different data"),
-        ({"noise": 0.0}, "the seeds did not differ"),
+        ({"noise": 0.0}, "the same with every seed"),
         ({"sizes": [11_689_512] * 6}, "networks of one size have no order"),
     ],
 )

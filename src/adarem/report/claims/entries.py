@@ -74,7 +74,7 @@ class Claim:
     @property
     def _numbers(self) -> str:
         def number(x: float) -> str:
-            return f"{x:g} {unit(self.metric)}".rstrip().replace("-", "−")
+            return f"{x:g} {unit(self.metric) if x else ''}".rstrip().replace("-", "−")
 
         if self.relation == "higher":
             return f"difference above {number(self.threshold)}"
@@ -85,11 +85,14 @@ class Claim:
         if self.relation == "equal":
             return f"within {number(self.margin)}"
         if self.relation == "about":
-            return f"within {number(self.margin)} of {number(self.value or 0.0)}"
+            return f"within {number(self.margin)} of {self.value:g}".replace("-", "−")
         if self.relation == "above":
             return f"above {number(self.value or 0.0)}"
-        of_small = "; each small network's above 0, and their mean above the others'" if self.small else ""
-        return f"slope below 0, with any one network left out too{of_small}"
+        positive = "; small ones' gains above 0" if self.small and self.against else ""
+        above = (
+            "; their mean above the others'" if positive else "; small ones' mean above the others'" * bool(self.small)
+        )
+        return f"slope below 0, also without any one network{positive}{above}"
 
 
 def unit(metric: str) -> str:

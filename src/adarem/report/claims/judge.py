@@ -134,7 +134,7 @@ def _reading(c: Claim, metric: str, sides: Sequence[_Side]) -> _Reading:
     elif len(values) < 2:
         reasons.append(f"the two sides share {len(values)} of their seeds, and two are needed")
     elif not statistics.variance(values):
-        reasons.append("the seeds did not differ, so there is no test")
+        reasons.append("the same with every seed, so there is no test")
     beyond = "".join(f"; {line}" for line in provenance.differing(used, by_cell=False))
     return _Reading("; ".join([shown, *reasons]), not reasons, beyond)
 
