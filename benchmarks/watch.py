@@ -27,8 +27,8 @@ from adarem.data.prepare import prepare
 from adarem.plan.plan import make_plan
 from adarem.run.config import TrainConfig
 from adarem.run.directory import RunDir
+from adarem.run.machine import cpu_name
 from adarem.train.distributed.context import RankContext
-from adarem.train.provenance import _cpu_name
 from adarem.train.tasks.base import Batch
 from adarem.train.tasks.image import ImageInputs
 from adarem.train.train import _build
@@ -108,7 +108,7 @@ def main() -> None:
         [
             "# What watching the optimizer costs",
             "",
-            f"{today}; {_cpu_name()}, {os.cpu_count()} cores, 1 thread, load average {load:.1f} before; Python "
+            f"{today}; {cpu_name()}, {os.cpu_count()} cores, 1 thread, load average {load:.1f} before; Python "
             f"{platform.python_version()}, torch {torch.__version__}. Printed by `{command}`:",
             f"CPU time of ResNet-18's step on {args.batch} images of {args.side} px, medians over {args.pairs} "
             "interleaved pairs of a watched step and one that is not.",
@@ -119,7 +119,7 @@ def main() -> None:
         ]
     )
     print(text)
-    (Path(__file__).parent / "results" / f"watch-{today}-cpu.md").write_text(text + "\n")
+    (Path(__file__).parent / "results" / f"watch-{today}-cpu.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ case $grid in
   table3*) data=pydoc ;;
   *) data=digits ;;
 esac
-"$bin"/adarem report "grid=$grid" "data=$data" results_dir=results/rehearsals
+sweep=("grid=$grid" "data=$data")
+[ ! -d "runs/$grid-$data-searched" ] || sweep=("grid=$grid-$data-searched")  # what `make reproduce-$grid` trains
+"$bin"/adarem report "${sweep[@]}" results_dir=results/rehearsals
 git add --all results/rehearsals
 git status --short results/rehearsals
 echo "staged; look at it, then: git commit"

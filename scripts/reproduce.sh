@@ -12,9 +12,10 @@ fail() { echo "$name: $*" >&2; exit 2; }
 
 [ -n "$grid" ] || fail "GRID: missing; give the name of a file of configs/grid, for instance GRID=table2"
 
-# Which data the run is on: OVERRIDES', else the grid's own, else nothing. A grid that is no file is `adarem launch`'s to refuse.
-data=$("$bin"/python -c '
-import os, shlex, sys
+# Which data the run is on: OVERRIDES', else the grid's own, else nothing; and whether OVERRIDES say what is trained.
+# A grid that is no file is `adarem launch`'s to refuse.
+found=$("$bin"/python -c '
+import os, re, shlex, sys
 from adarem.resources import config_files
 from adarem.run.errors import UserError
 import yaml
@@ -29,7 +30,10 @@ except (UserError, KeyError, TypeError, OSError, ValueError, yaml.YAMLError):
     pass
 named = [f"given:{s}" for s in given] + [str(s) for s in settings if settings]
 print(next((s.replace("data=", "", 1) for s in named if s.removeprefix("given:").startswith("data=")), ""))
+print(any(re.match(r"[+~]*(grid|scale|data|model|optimizer|schedule|train)\b", s) for s in given))
 ' "$grid" "$name") || exit 2
+data=${found%$'\n'*}
+own=${found##*$'\n'}
 
 overrides=("grid=$grid")
 case $data in
@@ -43,6 +47,15 @@ if [ -z "$variable" ]; then
   :  # as the grid's settings or OVERRIDES say
 elif [ -z "$root" ]; then
   overrides+=("data=$embedded")
+  # They have a committed search with equal budgets for all optimizers: at the paper's rates some networks train badly
+  # on them. Settings of the user's own go without it.
+  searched=results/rehearsals/${grid}_search-$embedded/selected.yaml
+  [ "$own" = True ] || [ ! -f "$searched" ] || overrides+=("grid.settings_from=$searched")
+  case "$embedded $grid ${OVERRIDES:-}" in
+    *cluster*|*model*|*scale=*|*scale.global*|*scale.micro*) ;;  # as OVERRIDES say
+    "digits table"[12]*|"digits figure2"*|"digits lambda"*)
+      overrides+=(cluster=rehearsal scale.micro_batch_size=32) ;;  # the same runs, sooner: configs/cluster/rehearsal.yaml
+  esac
 else
   [ -d "$root" ] || fail "$variable=$root: no such folder; it holds $holds"
   overrides+=("data=$data" "data.root=\${oc.env:$variable}")  # composing reads the variable: any path, nothing to quote

@@ -57,7 +57,8 @@ def test_a_block_fails_with_any_of_its_commands(code: str, fails: bool, tmp_path
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``runs/`` as after `make reproduce-table2`, without its minutes: its files, with made-up figures."""
-    folder = write_grid(tmp_path_factory.mktemp("rehearsal"), "table2", "digits", "rehearsal")
+    paper = write_grid(tmp_path_factory.mktemp("rehearsal"), "table2", "digits", "rehearsal")
+    folder = paper.rename(paper.with_name(f"{paper.name}-searched"))
     for i, optimizer in enumerate(OPTIMIZERS):
         config = make_config("resnet18", optimizer, data="digits", changed={"wandb": {"mode": "auto"}})
         correct = np.arange(360) >= 5 + i

@@ -1,5 +1,6 @@
 """A launch on this machine: prepares data, trains the runs as `parallel` hands out GPUs or cores, makes the report."""
 
+import contextlib
 import importlib.util
 import os
 import shlex
@@ -17,6 +18,7 @@ from adarem.launch.commands import (
     train_command,
 )
 from adarem.launch.devices import device_pool
+from adarem.launch.fork_server import ForkServer
 from adarem.launch.parallel import Outcome, Task, train_all
 from adarem.launch.preparation import unprepared
 from adarem.launch.rungs import due, later, places, undecided
@@ -50,10 +52,20 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
         _print_commands(plan)
         return exitcodes.OK
     _check_loader(plan)
-    plan.write()
-    if code := _prepare(plan):
-        return code
-    return _train(plan)
+    with _fork_server(plan) as server:  # which imports while data are prepared
+        plan.write()
+        if code := _prepare(plan):
+            return code
+        return _train(plan, server)
+
+
+def _fork_server(plan: "Plan") -> contextlib.AbstractContextManager[ForkServer | None]:
+    """One for runs on CPUs whose number of threads is stated: torch reads what is not stated when it is imported."""
+    for planned in due(plan)[:1]:
+        cluster = planned.config.cluster
+        if cluster.device == "cpu" and not cluster.setup and cluster.threads_per_rank > 0:
+            return ForkServer(environment(cluster))
+    return contextlib.nullcontext()
 
 
 def _check_loader(plan: "Plan") -> None:
@@ -94,13 +106,14 @@ def _prepare(plan: "Plan") -> int:
     return exitcodes.OK
 
 
-def _train(plan: "Plan") -> int:
+def _train(plan: "Plan", server: ForkServer | None) -> int:
     cluster = plan.runs[0].config.cluster
     _print_settled(plan)
     outcomes: list[Outcome] = []
     # Once, but in a search with halving: there once for each rung. What failed is not tried again.
     while tasks := _tasks(plan, {o.task.run for o in outcomes if o.ended != "done"}):
-        outcomes += train_all(tasks, device_pool(cluster.device), at_a_time=cluster.max_parallel)
+        pool = device_pool(cluster.device)
+        outcomes += train_all(tasks, pool, at_a_time=cluster.max_parallel, server=server)
         if any(o.ended == "stopped" for o in outcomes):
             return exitcodes.REQUEUE
     make_report(plan)

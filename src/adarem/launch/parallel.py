@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from adarem.launch.devices import DevicePool, Lease
+from adarem.launch.fork_server import ForkedRun, ForkServer
 from adarem.launch.progress import Screen
 from adarem.launch.signal_forwarding import kill_with_descendants
 from adarem.launch.snapshot import outcome
@@ -59,7 +60,7 @@ class _Active:
     task: Task
     lease: Lease
     claim: int  # descriptor of the lock on the run
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedRun
     end: int  # descriptor that can be read once the process has ended
     began: float = field(default_factory=time.monotonic)
     unfinished: dict[int, bytes] = field(default_factory=dict)  # the last line of each stream, which has no end yet
@@ -75,7 +76,9 @@ class _Active:
         return f"{time.monotonic() - self.began:.0f} s"
 
 
-def train_all(tasks: Sequence[Task], pool: DevicePool, *, at_a_time: int = 0) -> list[Outcome]:
+def train_all(
+    tasks: Sequence[Task], pool: DevicePool, *, at_a_time: int = 0, server: ForkServer | None = None
+) -> list[Outcome]:
     """Trains the tasks in their order, and returns what became of each, in the same order.
 
     The first SIGINT, SIGTERM or SIGHUP stops every run after its current step and starts no other; the next kills.
@@ -83,6 +86,7 @@ def train_all(tasks: Sequence[Task], pool: DevicePool, *, at_a_time: int = 0) ->
     Args:
         pool: the GPUs or cores that the tasks are given.
         at_a_time: the most runs at once; 0: as many as the pool has devices for.
+        server: starts the runs that it can.
 
     Raises:
         UserError: a task needs more GPUs than the pool has; nothing is started then.
@@ -90,14 +94,22 @@ def train_all(tasks: Sequence[Task], pool: DevicePool, *, at_a_time: int = 0) ->
     for task in tasks:
         pool.check(task.devices)
     with Screen() as screen, selectors.DefaultSelector() as selector:
-        scheduler = _Scheduler(pool, at_a_time, screen, selector)
+        scheduler = _Scheduler(pool, at_a_time, screen, selector, server)
         outcomes = scheduler.run(tasks)
     return [outcomes[task.run] for task in tasks]
 
 
 class _Scheduler:
-    def __init__(self, pool: DevicePool, at_a_time: int, screen: Screen, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self,
+        pool: DevicePool,
+        at_a_time: int,
+        screen: Screen,
+        selector: selectors.BaseSelector,
+        server: ForkServer | None,
+    ) -> None:
         self._pool, self._at_a_time, self._screen, self._selector = pool, at_a_time, screen, selector
+        self._server = server
         self._waiting: deque[Task] = deque()
         self._active: list[_Active] = []
         self._outcomes: dict[RunDir, Outcome] = {}
@@ -144,27 +156,34 @@ class _Scheduler:
             self._finish(task, "done", f"{outcome(task.run)}, finished before")
         else:
             self._say(task, f"starts on {lease}")
-            process = subprocess.Popen(
-                task.command,
-                env={**task.environment, **self._pool.environment(lease)},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=(claim, *lease.descriptors),
-                start_new_session=True,  # a terminal's Ctrl-C reaches it once: through this process
-            )
-            active = _Active(task, lease, claim, process, os.pidfd_open(process.pid))
+            active = self._active_of(task, lease, claim)
             self._active.append(active)
             self._selector.register(active.end, selectors.EVENT_READ, (active, None))
             for stream in active.streams:
                 os.set_blocking(stream.fileno(), False)
                 self._selector.register(stream, selectors.EVENT_READ, (active, stream))
             if self._signals:  # it came before this run was known
-                process.send_signal(signal.SIGTERM)
+                active.process.send_signal(signal.SIGTERM)
             return
         lease.release()
         if claim is not None:
             os.close(claim)
+
+    def _active_of(self, task: Task, lease: Lease, claim: int) -> _Active:
+        """Starts the processes, in a session of their own: a terminal's Ctrl-C reaches them once, through this one."""
+        environment, inherited = {**task.environment, **self._pool.environment(lease)}, (claim, *lease.descriptors)
+        if self._server is not None and (forked := self._server.start(task.command, environment, inherited)):
+            return _Active(task, lease, claim, forked, forked.end)
+        process = subprocess.Popen(
+            task.command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+        return _Active(task, lease, claim, process, os.pidfd_open(process.pid))
 
     def _pass_on(self, active: _Active, stream: IO[bytes]) -> None:
         """Prints the complete lines that a run has written since."""

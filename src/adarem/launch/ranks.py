@@ -13,13 +13,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 
 SHUTDOWN_SECONDS = 120.0  # from a signal to a rank's checkpoint: at most an evaluation and a step
 _REPORTED_BY_THE_RANK = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
 _LOOPBACK = "lo"
+
+
+class Process(Protocol):
+    """As much of a Popen as is used here."""
+
+    pid: int
+
+    def send_signal(self, number: int, /) -> None: ...
+    def wait(self) -> int: ...
+
+
+# Starts a rank in a session of its own: a terminal's Ctrl-C reaches it once, through this process. Of what follows
+# ``python`` in its command, its environment and the descriptors that it inherits.
+Start = Callable[[Sequence[str], Mapping[str, str], Sequence[int]], Process]
+
+
+def new_process(words: Sequence[str], environment: Mapping[str, str], inherited: Sequence[int]) -> Process:
+    return subprocess.Popen([sys.executable, *words], env=environment, pass_fds=inherited, start_new_session=True)
 
 
 class Ranks:
@@ -28,11 +47,12 @@ class Ranks:
     Args:
         words: what follows ``python`` in a rank's command.
         number: of ranks.
+        start: starts one of them.
     """
 
-    def __init__(self, words: Sequence[str], number: int) -> None:
-        self._words, self._number = words, number
-        self._running: dict[int, subprocess.Popen[bytes]] = {}
+    def __init__(self, words: Sequence[str], number: int, start: Start = new_process) -> None:
+        self._words, self._number, self._start_rank = words, number, start
+        self._running: dict[int, Process] = {}
         self._signals: list[int] = []  # received so far
         self._stopping_since: float | None = None
         self._launcher = os.getppid()
@@ -64,12 +84,8 @@ class Ranks:
         for rank in range(self._number):
             if self._signals:
                 break
-            process = self._running[rank] = subprocess.Popen(
-                [sys.executable, *self._words],
-                env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                pass_fds=(store, heartbeats),
-                start_new_session=True,  # a terminal's Ctrl-C reaches a rank once: through this process
-            )
+            environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            process = self._running[rank] = self._start_rank(self._words, environment, (store, heartbeats))
             if self._signals:  # it came before this rank was known
                 process.send_signal(signal.SIGTERM)
         os.close(store)
@@ -126,7 +142,7 @@ def _say_who_ended_first(rank: int, pid: int, code: int) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], start: Start = new_process) -> int:
     """The command line above; ``--standalone`` is what version 0.1 gives too."""
     words, number = list(argv), 1
     while words and words[0].startswith("--"):
@@ -137,10 +153,11 @@ def main(argv: Sequence[str]) -> int:
             break
     else:
         if words:
-            return Ranks(words, number).run()
+            return Ranks(words, number, start).run()
     print("usage: python -m adarem.launch.ranks --nproc-per-node=N -m adarem train RUN_DIR", file=sys.stderr)
     return exitcodes.USER_ERROR
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

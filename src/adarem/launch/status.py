@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from adarem.launch.snapshot import RunStatus, ask_slurm, find_sweeps, snapshot
 from adarem.run import exitcodes
+from adarem.run.streams import one_line, terminal
 from adarem.run.text import aligned, duration
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ QUEUE_SECONDS = 30.0  # between two questions to Slurm's controller
 
 COLUMNS = ("run", "state", "job", "epoch", "loss", "top-1", "images/s", "left")
 _LEFT_ALIGNED = 3  # columns of words; the others hold numbers
-_ACTIVE = ("running", "queued")
+_ACTIVE = ("running", "queued", "held", "starting", "ending")
 _STYLES = {
     "running": "cyan", "done": "green", "failed": "red", "diverged": "red", "unreadable": "red",
     "interrupted": "yellow", "paused": "yellow", "stopped": "dim", "queued": "blue",
+    "starting": "cyan", "ending": "yellow", "held": "yellow", "unknown": "magenta",
 }  # fmt: skip
 
 
@@ -48,7 +50,7 @@ def status(*, runs_dir: Path, grid: str | None = None, data: str | None = None, 
 def table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:
     """The table's rows, a text for each of COLUMNS; a run's sweep is named only where several are shown."""
     one_sweep = len({run.sweep for run in runs}) == 1
-    return [_row(run, run.run if one_sweep else f"{run.sweep}/{run.run}") for run in runs]
+    return [[one_line(t) for t in _row(run, run.run if one_sweep else f"{run.sweep}/{run.run}")] for run in runs]
 
 
 def _row(run: RunStatus, name: str) -> list[str]:
@@ -79,14 +81,20 @@ def summary(runs: Sequence[RunStatus]) -> str:
 
 def problems(runs: Sequence[RunStatus]) -> list[str]:
     """A line for each run that has a problem."""
-    return [f"{run.sweep}/{run.run}: {run.state}: {run.problem}" for run in runs if run.problem]
+    return [one_line(f"{run.sweep}/{run.run}: {run.state}: {run.problem}") for run in runs if run.problem]
+
+
+def reasons(runs: Sequence[RunStatus]) -> list[str]:
+    """A line for each reason for which runs wait: ``3 queued: waits for free nodes (Resources)``."""
+    counts = Counter((run.state, run.reason) for run in runs if run.reason)
+    return [f"{n} {state}: {reason}" for (state, reason), n in counts.items()]
 
 
 def as_text(runs: Sequence[RunStatus], width: int | None = None) -> str:
     """The table in columns of text, without colours and lines; ``width``: of the terminal."""
     of_rows = lines_within(table_rows(runs), width or shutil.get_terminal_size((80, 24)).columns)
     lines = [line for of_row in of_rows for line in of_row]
-    return "\n".join([*lines, "", summary(runs), *problems(runs)]) + "\n"
+    return "\n".join([*lines, "", summary(runs), *reasons(runs), *problems(runs)]) + "\n"
 
 
 def lines_within(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
@@ -106,7 +114,7 @@ def _show_live(sweeps: Sequence[Path]) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    console = Console(file=terminal(sys.stdout))
     queue, asked = ask_slurm(sweeps), time.monotonic()
     runs = snapshot(sweeps, queue)
     if not _any_active(runs):
@@ -132,10 +140,11 @@ def _view(runs: Sequence[RunStatus], width: int, height: int | None = None) -> "
     from rich.text import Text
 
     shown = runs
-    if height is not None and len(runs) + len(problems(runs)) + 4 > height:
+    if height is not None and len(runs) + len(problems(runs)) + len(reasons(runs)) + 4 > height:
         shown = [run for run in runs if run.state not in ("done", "planned")]
     rows = table_rows(shown)
-    below = [Text(), Text(summary(runs)), *(Text(line, style="red") for line in problems(runs))]
+    below = [Text(), Text(summary(runs)), *map(Text, reasons(runs))]
+    below += [Text(line, style="red") for line in problems(runs)]
     lines = lines_within(rows, width)
     if any(len(of_row) > 1 for of_row in lines):
         styles = ["bold", *(_STYLES.get(row[1], "") for row in rows)]
@@ -150,5 +159,5 @@ def _view(runs: Sequence[RunStatus], width: int, height: int | None = None) -> "
         left = i < _LEFT_ALIGNED
         table.add_column(name, justify="left" if left else "right", no_wrap=i > 0, overflow="fold")
     for line in rows:
-        table.add_row(line[0], Text(line[1], style=_STYLES.get(line[1], "")), *line[2:])
+        table.add_row(Text(line[0]), Text(line[1], style=_STYLES.get(line[1], "")), *map(Text, line[2:]))
     return Group(table, *below)

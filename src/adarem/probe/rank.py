@@ -17,13 +17,14 @@ import torch
 
 from adarem.probe.cells import MEASURED, NO_MEMORY, PROBLEM
 from adarem.probe.stopwatch import EnoughEvaluated, Stopwatch, TooFewSteps, timing
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost, UserError
 from adarem.run.files import write_atomically
 from adarem.run.machine import cpu_name
 from adarem.train.distributed.context import join
 from adarem.train.distributed.heartbeat import Activity
+from adarem.train.distributed.place import check_step
 from adarem.train.distributed.watchdog import Watchdog
 from adarem.train.implementation import agree
 from adarem.train.metrics import peak_memory_bytes
@@ -88,6 +89,7 @@ def measure(run: RunDir, began: float, seconds: float) -> None:
     config = run.config()
     timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
     watch = Stopwatch(seconds)
+    check_step(config.cluster)
     context = dataclasses.replace(join(config.cluster.device, timeout, watch), heartbeat=watch)
     try:
         with Watchdog(context, config.cluster.stall_seconds, lambda line: print(line, file=sys.stderr)):
@@ -206,14 +208,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _limit_memory(more: int) -> None:
     """This process gets an error where it takes ``more`` bytes than now, before the kernel ends some process."""
-    taken = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    taken = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmData")
+    )
     limit = int(taken.split()[1]) * 1024 + more
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _report(run: RunDir, line: str) -> None:
     """The first rank's line counts."""
-    with contextlib.suppress(OSError), open(run.path / PROBLEM, "x") as f:
+    with contextlib.suppress(OSError), open(run.path / PROBLEM, "x", encoding="utf-8") as f:
         f.write(line)
 
 
@@ -250,4 +254,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

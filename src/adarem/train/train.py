@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import statistics
 from contextlib import ExitStack
@@ -26,6 +28,7 @@ from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import Newest, find_newest, load
 from adarem.train.console import print_line
 from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
+from adarem.train.distributed.place import check_step
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
@@ -60,6 +63,7 @@ def train(path: Path) -> int:
     config = run.config()
 
     # The process group.
+    check_step(config.cluster)
     stop = SignalListener()
     timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
     try:
@@ -126,7 +130,7 @@ def _train(
         until: epochs up to which the run may train now, all of them but in a search with halving.
     """
     # Data, network and optimizer, then the state of the last checkpoint.
-    newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
+    newest = Newest.of(on_main_rank(context, lambda: find_newest(run.checkpoints).texts()))  # all ranks load the same
     fused = implementation is None or implementation.fused
     with collecting() as slower:
         trainer = _build(run, config, context, resumes=newest.path is not None, fused=fused)
@@ -178,7 +182,7 @@ def _build(
     _set_up_torch(config, context)
     raise_on_all_ranks(context, lambda: _check_host(config, context))
 
-    task = raise_on_all_ranks(context, lambda: _build_task(config, context))
+    task = raise_on_all_ranks(context, lambda: _build_task(run, config, context))
     model = task.build_model()
     if not resumes:
         raise_on_all_ranks(context, lambda: initialise(model, config))
@@ -255,7 +259,17 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
             )
 
 
-def _build_task(config: RunConfig, context: RankContext) -> Task:
+def _build_task(run: RunDir, config: RunConfig, context: RankContext) -> Task:
+    """The data, opened. What an error says of `adarem prepare` has this run's settings, all of them."""
+    try:
+        return _task_of(config, context)
+    except UserError as e:
+        command = f"`adarem prepare {shlex.quote(str(run.path))}`"
+        said = re.sub(r"`adarem prepare( (data|grid)=[^`]*)?`", lambda _: command, str(e))
+        raise UserError(said, retryable=e.retryable, reported=e.reported) from None
+
+
+def _task_of(config: RunConfig, context: RankContext) -> Task:
     if not isinstance(config.data, TextConfig):
         return ImageTask(config, context)
     return LanguageTask(config, context) if isinstance(config.model, LstmConfig) else WindowTask(config, context)
