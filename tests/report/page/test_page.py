@@ -46,7 +46,8 @@ def dirs(tmp_path_factory):
     values = {"sgdm": 70.4, "adam": 9.4, "adarem": 99.8}
     for seed in (0, 1):
         for optimizer, value in values.items():
-            finish(folder, make_config("resnet18", optimizer, seed), value + 0.2 * seed, epochs=seed == 0)
+            share = 0.9 if optimizer == "adarem" else 1.0  # no difference is the same with both seeds
+            finish(folder, make_config("resnet18", optimizer, seed), value + 0.2 * seed * share, epochs=seed == 0)
     lost = diverge(folder, make_config("resnet18", "adamw", 0))
     lost.log_file.write_text("".join(f"line {i}\n" for i in range(100)) + "<script>alert(1)</script> loss is nan\n")
     digits = write_grid(dirs[0], "table1", "digits", "rehearsal")
@@ -108,9 +109,9 @@ def test_a_reader_can_read_the_index(dirs, tmp_path, width):
     assert header == ["Claim", "Where in the paper", "Status", "Rehearsed"]
     assert [r[0] for r in rows] == [c.sentence for c in claims]
     by_id = dict(zip([c.id for c in claims], rows, strict=True))
-    assert by_id["adarem-matches-sgdm"][2] == "contradicted"
-    of_claims = [t for t in seen["folded"] if t.startswith("adarem-matches-sgdm: contradicted")]
-    assert len(of_claims) == 1 and "ResNet-18: AdaRem against SGDM, top1: 99.900" in of_claims[0]
+    assert by_id["adarem-matches-sgdm"][2] == "supported"
+    of_claims = [t for t in seen["folded"] if t.startswith("adarem-matches-sgdm: supported")]
+    assert len(of_claims) == 1 and "ResNet-18: AdaRem against SGDM, top1: 99.890" in of_claims[0]
     # of the rehearsals, one seed each, Figure 2's has both sides of a claim, and Table 1's the one side of another
     assert {(c.grid, r[3]) for c, r in zip(claims, rows, strict=True) if r[3] != "—"} == {
         ("figure2", "(REHEARSAL: undecided)"), ("table1", "(REHEARSAL: undecided)")
@@ -121,7 +122,7 @@ def test_headings_sort(results, tmp_path):
     seen = look(results / "table2" / "report.html", tmp_path, 1300, SORT)
     # top-1 and top-5 of six optimizers; numbers by size, not by letter, and cells without a number last
     numbers = [float(re.match(r"[\d.]+", t)[0]) for t in seen["up"] if re.match(r"\d", t)]
-    assert numbers == sorted(numbers) and numbers[0] == 9.5 and numbers[-1] == 99.9
+    assert numbers == sorted(numbers) and numbers[0] == 9.5 and numbers[-1] == 99.89
     assert not re.match(r"\d", seen["up"][-1])
     falling = [float(re.match(r"[\d.]+", t)[0]) for t in seen["down"] if re.match(r"\d", t)]
     assert falling == sorted(numbers, reverse=True) and not re.match(r"\d", seen["down"][-1])
