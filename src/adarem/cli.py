@@ -223,7 +223,9 @@ def _plan(args: argparse.Namespace) -> int:
 
     plan = make_plan(args.overrides)
     if not args.dry_run:
-        plan.write()
+        from adarem.launch.slurm.changes import write_plan
+
+        write_plan(plan)
     print("\n".join([plan.describe(), *plan.price().lines()]))
     return exitcodes.OK
 
