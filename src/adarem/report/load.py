@@ -256,7 +256,7 @@ def _config(run: RunDir, sections: dict[str, Mapping[str, object]]) -> RunConfig
     """``run.config()``, faster: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
     raw: dict[str, object] = {}
     try:
-        for part in re.split(r"\n(?=\w)", run.config_file.read_text()):
+        for part in re.split(r"\n(?=\w)", run.config_file.read_text(encoding="utf-8")):
             if part not in sections:
                 sections[part] = yaml.load(part, Loader=SAFE_YAML) or {}
             raw |= sections[part]

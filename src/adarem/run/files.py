@@ -51,7 +51,10 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     Raises:
         UserError: it cannot be written: disk full or read-only, no permission.
     """
-    payload = data.encode() if isinstance(data, str) else data
+    try:
+        payload = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as e:  # of a name of a file or folder
+        raise UserError(f"{path}: {e.object[:200]!r} is not UTF-8; rename what has that name") from None
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = open_partial(path)
@@ -167,13 +170,26 @@ def _parsed(lines: Sequence[str]) -> Lines:
     return Lines(records, damaged)
 
 
+def decoded(path: Path, data: bytes) -> str:
+    """The text of a file: UTF-8, after a byte order mark if it has one.
+
+    Raises:
+        UserError: another encoding; with its line. Its content may be right, so nobody is told to remove it.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        at = f"{path}, line {data.count(bytes([10]), 0, e.start) + 1}"
+        raise UserError(f"{at}: byte 0x{data[e.start]:02x} is not UTF-8; save it as UTF-8, or restore it") from None
+
+
 def read_json(path: Path) -> dict[str, object] | None:
     """The object that a JSON file holds; None where there is no such file. Raises UserError for a damaged one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(decoded(path, path.read_bytes()))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    except json.JSONDecodeError as e:
         raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
@@ -192,16 +208,16 @@ def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str
         absent: the complete message where there is no such file.
 
     Raises:
-        UserError: the file is absent, cannot be read, is no text, no YAML or no mapping.
+        UserError: the file is absent, cannot be read, is not UTF-8, no YAML or no mapping.
     """
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), Loader=SAFE_YAML)
+        value = yaml.load(decoded(path, path.read_bytes()), Loader=SAFE_YAML)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(absent or f"{path}: no such file; {remedy}") from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or {remedy}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text; {remedy}") from None
+    except UserError:
+        raise
     except (yaml.YAMLError, ValueError) as e:
         mark = getattr(e, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

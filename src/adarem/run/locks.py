@@ -40,7 +40,7 @@ def hold(
     job = os.environ.get("SLURM_JOB_ID")
     with writing(path, remedy):
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
-        file = os.fdopen(os.open(path, flags, 0o666), "a+")
+        file = os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8")
     with file as f:
         end, waits = time.monotonic() + patience, False
         while not _try(f, fcntl.LOCK_EX):
@@ -82,7 +82,7 @@ def try_hold(path: Path) -> int | None:
 def held(path: Path) -> bool:
     """Whether a process holds it. Asking takes the lock for an instant, which ``hold`` has the patience for."""
     try:
-        with open(path) as f:
+        with open(path, encoding="utf-8") as f:
             return not _try(f, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False

@@ -102,7 +102,7 @@ def test_a_job_without_its_submitters_environment(composed: Plan, run: RunDir, t
     calls = (tmp_path / "calls").read_text()
     assert f"srun --export=ALL --kill-on-bad-exit=1 {sys.executable} -m adarem train {run.path}\n" in calls
     passed = {line.split("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
-    assert {"MASTER_ADDR", "MASTER_PORT", "SRUN_CPUS_PER_TASK"} <= passed
+    assert {"MASTER_ADDR", "ADAREM_TOKEN", "SRUN_CPUS_PER_TASK"} <= passed
     assert (
         not {"RANK", "WORLD_SIZE", "SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_EXPORT_ENV", "SRUN_DEBUG"} & passed
     )

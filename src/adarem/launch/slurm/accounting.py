@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adarem.launch.slurm.commands import job_name, slurm_folder
 from adarem.launch.slurm.programs import NoAnswer, call
+from adarem.run import streams
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
 from adarem.run.records import text
@@ -52,7 +53,7 @@ def _jobs(sweep: Path) -> dict[str, str]:
     """The sweep's jobs: those of its arrays, and those that attempts recorded (of arrays whose id was not kept)."""
     found = {}
     for file in slurm_folder(sweep).glob("*.array"):
-        found[file.read_text().strip()] = ""
+        found[file.read_text(encoding="utf-8").strip()] = ""
     for run in runs_in(sweep):
         for attempt in run.attempts():
             if job := text(attempt, "slurm_job"):
@@ -110,4 +111,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

@@ -54,7 +54,10 @@ def _newest(sweep: Path) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
     for kept in sorted(slurm_folder(sweep).glob("*.array"), key=lambda p: p.stat().st_mtime):
         try:
-            job, names = kept.read_text().strip(), array_list(sweep, kept.stem).read_text(encoding="utf-8").splitlines()
+            job, names = (
+                kept.read_text(encoding="utf-8").strip(),
+                array_list(sweep, kept.stem).read_text(encoding="utf-8").splitlines(),
+            )
         except OSError:
             continue
         for i, name in enumerate(names):

@@ -103,7 +103,7 @@ def keep_report_job(sweep: Path, job: str, token: str) -> None:
 def report_job(sweep: Path) -> Job | None:
     """The sweep's newest report job, where it is in the queue. Raises UserError when squeue does not answer."""
     try:
-        job, _, token = (slurm_folder(sweep) / _REPORT_JOB).read_text().strip().partition(" ")
+        job, _, token = (slurm_folder(sweep) / _REPORT_JOB).read_text(encoding="utf-8").strip().partition(" ")
     except FileNotFoundError:
         return None
     # Not by --jobs: squeue fails for an id that it has forgotten. Another sweep's job may have the same name.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from adarem.launch.slurm.commands import refusal_file, slurm_folder
 from adarem.launch.slurm.queue import is_ending
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import write_atomically
@@ -136,7 +136,7 @@ class _Counts:
 
     def _read(self) -> dict[str, object]:
         try:
-            found = json.loads(self._file.read_text())
+            found = json.loads(self._file.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -209,4 +209,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

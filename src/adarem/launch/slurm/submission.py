@@ -141,7 +141,7 @@ class Submission:
             if key not in self._prepared_by:
                 kept = slurm_folder(sweep) / f"prepare-{key}.id"
                 known = {} if self.dry_run else jobs_named(prepare_name(key), ended=True)
-                earlier = known.get(kept.read_text().strip()) if kept.exists() else None
+                earlier = known.get(kept.read_text(encoding="utf-8").strip()) if kept.exists() else None
                 if earlier is not None and not earlier.is_ending:
                     job = earlier.id
                     print(f"prepare  job {job}: in the queue already")
