@@ -39,6 +39,7 @@ from adarem.run.config import DataConfig, RunConfig
 from adarem.run.directory import RunDir, check_same_images
 from adarem.run.errors import UserError
 from adarem.run.files import writing
+from adarem.run.frozen_claims import freeze as freeze_claims
 from adarem.run.reproduction import Standing, has_papers_setting, standing_of_run
 from adarem.run.schedules import schedules
 from adarem.run.stated import read_stated
@@ -123,6 +124,7 @@ class Plan:
                 before = replace(before, runs=tuple(r.path.name for r in runs_in(self.folder)))
             before = replace(before, runs=tuple(name for name in before.runs if name not in self.replaced))
             write_sweep(self.folder, widened(self.spec, before, self.file))
+            freeze_claims(self.folder, find_paper_file("claims.yaml", self.results_dir))
             for planned in self.runs:
                 if planned.config.run_name in keep and planned.run.config_file.exists():
                     planned.run.check(planned.config)
