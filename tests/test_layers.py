@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "report": {"run", "resources"},
     "tracking": {"run", "report"},
     "cli": {"run", "dependencies", "data", "plan", "launch", "probe", "doctor", "train", "report", "tracking"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "dependencies"},
     "__init__": {"optim"},
 }
 # Library: the packages, folders or modules that may import it, at the top or inside a function.

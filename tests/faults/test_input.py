@@ -314,7 +314,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ".beton of another version": (lambda p: p.beton(other_version), "train.beton: not a .beton of format version 2"),
     ".beton changed under its fingerprint": (
         lambda p: p.beton(other_label),
-        "train.beton: not the file that train.beton.json describes; run `adarem prepare data=digits` again",
+        "train.beton: not the file that train.beton.json describes; run `adarem prepare PLACE/",
     ),
     ".beton of another class count": (
         lambda p: p.beton(lambda d: d, "data.num_classes=5"),

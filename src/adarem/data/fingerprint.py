@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,12 +79,17 @@ def bad_path(data: DataConfig, split: str) -> Path:
 
 def prepare_command(data: DataConfig) -> str:
     """What to type for these data; a config's further settings of data.* come on top."""
-    if data.listing is None:
-        return f"adarem prepare data={data.name}"
-    said: dict[str, object] = {"data.root": data.root, "data.name": data.name}
+    said: dict[str, object] = {"data.root": os.path.abspath(data.root)}
+    if data.listing is not None:
+        said["data.name"] = data.name
+    elif os.path.abspath(data.beton_dir) != os.path.join(os.path.abspath(data.root), "ffcv"):
+        said["data.beton_dir"] = os.path.abspath(data.beton_dir)
+    if data.backend != "ffcv":
+        said["data.backend"] = data.backend
     if data.val_share is not None:
         said |= {"data.val_share": data.val_share, "data.split_seed": data.split_seed}
-    return " ".join(["adarem prepare data=folder", *(typed(key, value) for key, value in said.items())])
+    group = data.name if data.listing is None else "folder"
+    return " ".join([f"adarem prepare data={group}", *(typed(key, value) for key, value in said.items())])
 
 
 def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:

@@ -14,7 +14,7 @@ import torch
 
 from adarem.run.directory import CHECKPOINT_NAME
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import write_atomically, writing
 from adarem.train.state import CheckpointRecord, from_format_3
 
 FORMAT = 4
@@ -51,6 +51,8 @@ def _write(folder: Path, step: int, record: Mapping[str, object], keep: int) -> 
     buffer = io.BytesIO()
     torch.save(record, buffer)
     data = buffer.getvalue()
+    with writing(folder):
+        folder.mkdir(exist_ok=True)  # of a run that was removed meanwhile nothing is made anew
     write_atomically(folder / f"step-{step:09d}-{_digest(data)}.pt", data)
     for file in _files(folder):
         if file.step > step:  # from before an earlier checkpoint was chosen: the run's future differs from it
