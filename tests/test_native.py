@@ -332,7 +332,7 @@ def a_pipe(kept: Path) -> str:
 def a_folder(kept: Path) -> str:
     kept.unlink()
     kept.mkdir(0o700)
-    return "Is a directory"
+    return "is no file"
 
 
 @pytest.mark.parametrize("change", [writable, a_link, a_pipe, a_folder], ids=lambda change: change.__name__)

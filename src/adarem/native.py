@@ -22,7 +22,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+if __name__ != "__main__":  # which finds no packages
+    from adarem import caches
 
 COMPILE_SECONDS = 60.0  # for a compiler; it takes two or three on a machine that does nothing else
 CHECK_SECONDS = 30.0  # for a new library's first call
@@ -308,26 +310,11 @@ class _Cache:
 
     def __init__(self, name: str) -> None:
         self.note, self._name, self._handle = "", name, -1
-        base = os.environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(base):  # to be ignored, as its specification says
-            home = os.path.expanduser("~")
-            if not (os.path.isabs(home) and os.path.isdir(home)):
-                self._give_up(f"HOME={home}: no such folder; set HOME or XDG_CACHE_HOME to a folder of your own")
-                return
-            base = os.path.join(home, ".cache")
-        self._folder = Path(base) / "adarem"
         try:
-            os.makedirs(base, 0o700, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                self._folder.mkdir(0o700)
-            self._handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as e:
-            self._give_up(f"{self._folder}: {e.strerror}; set XDG_CACHE_HOME to a folder of your own")
-            return
-        if problem := _not_private(os.fstat(self._handle)):
-            own = os.fstat(self._handle).st_uid == os.geteuid()
-            remedy = f"`chmod 700 {shlex.quote(str(self._folder))}`, or " if own else ""
-            self._give_up(f"{self._folder}: {problem}; {remedy}set XDG_CACHE_HOME to a folder of your own")
+            self._folder = caches.user_cache()
+            self._handle = caches.open_private(self._folder, "XDG_CACHE_HOME")
+        except caches.NotPrivate as e:
+            self._give_up(str(e))
 
     @property
     def usable(self) -> bool:
@@ -366,15 +353,11 @@ class _Cache:
         """A file of one's own that is complete; one that is not complete is removed."""
         path = self._folder / name
         try:
-            # Not through links, and not waiting for the other end of a pipe.
-            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self._handle)
-            with open(handle, "rb") as f:
-                info = os.fstat(handle)
-                problem = _not_private(info) or ("" if stat.S_ISREG(info.st_mode) else "is no file")
-                if problem:
-                    self.note = self.note or f"{path}: {problem}, so it is not loaded; remove it"
-                    return None
+            with open(caches.open_file(name, self._handle), "rb") as f:
                 data = f.read()
+        except caches.NotPrivate as e:
+            self.note = self.note or f"{path}: {e}"
+            return None
         except OSError as e:
             self.note = self.note or f"{path}: {e.strerror}, so it is not loaded; remove it"
             return None
@@ -410,13 +393,6 @@ class _Cache:
                 raise
         except OSError as e:
             self._give_up(f"{self._folder}: cannot be written ({e.strerror}); set XDG_CACHE_HOME to another folder")
-
-
-def _not_private(info: os.stat_result) -> str:
-    """Why what has this status may hold another user's code; empty where it cannot."""
-    if info.st_uid != os.geteuid():
-        return "belongs to another user"
-    return "can be written to by other users" if info.st_mode & 0o022 else ""
 
 
 # dlopen knows a library by its path: a handle's number that was used again would name the older library.

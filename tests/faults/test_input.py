@@ -21,7 +21,7 @@ import torch
 from adarem.cli import main
 from adarem.run.directory import RunDir
 from tests.support.small_disk import Disk
-from tests.support.warm import train_on_ranks
+from tests.support.warm import TOKEN, train_on_ranks
 
 # What a failed start may leave: its own record, and the list of files to fix.
 RECORDS = {"lock", "attempts.jsonl", "log.txt", ".prepare.lock", "train.bad.txt", "val.bad.txt"}
@@ -399,12 +399,17 @@ ENVIRONMENT = {
     "rank that is no number": ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK=x, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
     "rank beyond the world": ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2, LOCAL_RANK=: no ranks of one"),
     "no meeting point": ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR: not set, so 2 ranks cannot meet"),
+    "no secret": ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, "ADAREM_TOKEN: not set, or shorter"),
+    "a word for a secret": (
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ADAREM_TOKEN": "hunter2"},
+        "ADAREM_TOKEN: not set, or shorter than 16 characters, so 2 ranks cannot tell each other from strangers",
+    ),
     "port that is none": (
-        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "http"},
-        "MASTER_ADDR=127.0.0.1 MASTER_PORT=http: rank 0 on",
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ADAREM_TOKEN": TOKEN, "MASTER_PORT": "http"},
+        "MASTER_ADDR=127.0.0.1 MASTER_PORT=http: no port; give one from 1 to 65535, or unset MASTER_PORT",
     ),
     "port in use": (
-        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "TAKEN"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "ADAREM_TOKEN": TOKEN, "MASTER_PORT": "TAKEN"},
         "cannot meet the others there (the port is in use); choose another port, or start again",
     ),
     "no configs": (

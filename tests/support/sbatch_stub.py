@@ -30,8 +30,8 @@ def train(run: RunDir) -> int:
     for s in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(s, lambda number, _frame: asked.append(number))
     seen = (
-        "MASTER_ADDR", "MASTER_PORT", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE", "OMP_NUM_THREADS",
-        "CUDA_VISIBLE_DEVICES",
+        "MASTER_ADDR", "MASTER_PORT", "ADAREM_TOKEN", "SLURM_NODEID", "SLURM_LOCALID", "SLURM_GPUS_ON_NODE",
+        "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES",
     )  # fmt: skip
     write_atomically(run.path / f"rank{rank}.json", json.dumps({k: os.environ.get(k) for k in seen} | {"world": world}))
     checkpoint = run.checkpoints / "1.pt"

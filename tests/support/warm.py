@@ -135,6 +135,9 @@ def _stopping(path: str, looks: int | None) -> int:
     return adarem("train", path, looks=looks)
 
 
+TOKEN = "of these ranks alone, and of no others"
+
+
 def train_on_ranks(
     ranks: int, path: Path, looks: int | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -143,7 +146,7 @@ def train_on_ranks(
     Returns:
         The largest exit code, and what all of them printed.
     """
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "none"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ADAREM_TOKEN": TOKEN}
     processes = []
     for rank in range(ranks):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}

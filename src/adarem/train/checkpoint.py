@@ -6,7 +6,7 @@ A file is named ``step-<step>-<sha256 of its bytes, 16 digits>.pt``: the checksu
 import hashlib
 import io
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -101,6 +101,14 @@ class CheckpointWriter:
 class Newest(NamedTuple):
     path: Path | None
     notes: list[str]  # one line for each file that is no intact checkpoint
+
+    def texts(self) -> list[str]:
+        """As ranks send it to each other."""
+        return ["" if self.path is None else str(self.path), *self.notes]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Newest":
+        return cls(Path(texts[0]) if texts[0] else None, list(texts[1:]))
 
 
 def find_newest(folder: Path) -> Newest:

@@ -5,6 +5,7 @@ Implementations differ in the last bits. Ranks with different ones would train d
 
 from typing import NamedTuple
 
+from adarem import caches
 from adarem.optim.kernels.fused import kernels
 from adarem.run.config import OptimizerConfig
 from adarem.train.distributed.context import RankContext
@@ -31,8 +32,9 @@ def agree(context: RankContext, optimizer: OptimizerConfig) -> Implementation | 
     if optimizer.imported is not None or optimizer.name not in ("adarem", "adarem_s"):
         return None
     context.heartbeat.repeat()
+    private = caches.use_private("TRITON_CACHE_DIR", "triton") if context.device.type == "cuda" else ""
     with collecting():  # the run's log has the notes
         own = kernels(context.device.type)
     everywhere = all(context.gather(bool(own.name)))
-    notes = of_all_ranks(context, [own.note] if own.note else [])
+    notes = of_all_ranks(context, [note for note in (private, own.note) if note])
     return Implementation(f"fused ({own.name})" if everywhere else "foreach", notes)

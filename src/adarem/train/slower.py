@@ -38,7 +38,7 @@ def collecting() -> Iterator[list[str]]:
 def of_all_ranks(context: RankContext, notes: Sequence[str]) -> tuple[str, ...]:
     """Each note once, with the first rank that has it. Every rank must call."""
     ranks: dict[str, int] = {}
-    for rank, its in enumerate(context.gather(tuple(notes))):
+    for rank, its in enumerate(context.gather(list(notes))):
         for note in its:
             ranks.setdefault(note, rank)
     return tuple(f"rank {rank} on {context.hosts[rank]}: {note}" for note, rank in ranks.items())

@@ -126,7 +126,7 @@ def _train(
         until: epochs up to which the run may train now, all of them but in a search with halving.
     """
     # Data, network and optimizer, then the state of the last checkpoint.
-    newest = on_main_rank(context, lambda: find_newest(run.checkpoints))  # all ranks load the same file
+    newest = Newest.of(on_main_rank(context, lambda: find_newest(run.checkpoints).texts()))  # all ranks load the same
     fused = implementation is None or implementation.fused
     with collecting() as slower:
         trainer = _build(run, config, context, resumes=newest.path is not None, fused=fused)

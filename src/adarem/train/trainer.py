@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from adarem import caches
+from adarem.native import SlowerWarning
 from adarem.run.catalog import METRICS
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
@@ -356,7 +359,12 @@ class Trainer:
 
     def _wrap(self) -> nn.Module:
         self._exchanging = data_parallel(self.model, self.context, self.task.example_input())
-        return cast(nn.Module, torch.compile(self._exchanging)) if self.config.train.compile else self._exchanging
+        if not self.config.train.compile:
+            return self._exchanging
+        for variable, name in (("TORCHINDUCTOR_CACHE_DIR", "inductor"), ("TRITON_CACHE_DIR", "triton")):
+            if note := caches.use_private(variable, name):
+                warnings.warn(note, SlowerWarning, stacklevel=2)
+        return cast(nn.Module, torch.compile(self._exchanging))
 
     def _lr(self, step: int, base_lr: float) -> float:
         """The schedule's multiple of a group's own rate."""

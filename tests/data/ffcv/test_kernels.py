@@ -1,18 +1,14 @@
 """The compiled functions equal the plain ones and the libraries', and are compiled once for a machine."""
 
-import os
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from adarem.data.ffcv import kernels
 from adarem.data.images import sampling
 from adarem.data.loaders import open_train
-from adarem.native import SlowerWarning
 
 AREA, ASPECT, FLIP = (0.08, 1.0), (3 / 4, 4 / 3), 0.5
 
@@ -51,47 +47,3 @@ for f in (kernels.decode_boxes, kernels.train_boxes):
 """
     next(open_train(photos(), global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu").epoch(0))
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
-
-
-_MIX = """
-import sys
-from adarem.data.ffcv import kernels
-import numpy as np
-print(kernels.mix(np.uint64(7)), len(kernels.mix.stats.cache_hits))
-"""
-
-
-def mixed(cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run([sys.executable, "-c", _MIX], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-@pytest.mark.parametrize("ending, kept", [(".nbi", 0), (".nbc", 40)])
-def test_a_damaged_cache_of_numbas_is_made_anew(ending: str, kept: int, tmp_path: Path) -> None:
-    first = mixed(tmp_path)
-    assert not first.stderr
-    (file,) = (p for p in tmp_path.rglob(f"*mix*{ending}") if "sample" not in p.name)
-    os.truncate(file, kept)
-    again = mixed(tmp_path)
-    assert again.stdout == first.stdout
-    assert again.stderr.count("SlowerWarning: ") == 1 and "damaged (" in again.stderr
-    complete = mixed(tmp_path)
-    assert complete.stdout.split() == [first.stdout.split()[0], "1"] and not complete.stderr
-
-
-def test_a_full_disk_and_no_folder_at_all_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        cache_path = "/cache"
-        flush = None
-
-        def save_overload(self, signature: object, compiled: object) -> None:
-            raise OSError(28, "No space left on device")
-
-    with pytest.warns(SlowerWarning, match="^/cache: cannot be written .*No space left.*; set NUMBA_CACHE_DIR"):
-        kernels._Cache(Full()).save_overload("signature", "code")
-    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
-    with pytest.warns(SlowerWarning, match="cannot be written, nor can numba's folder in HOME; set NUMBA_CACHE_DIR"):
-        double = kernels.compiled(lambda x: 2 * x)
-    assert double(4) == 8

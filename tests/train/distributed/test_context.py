@@ -14,7 +14,8 @@ class Ranks(RankContext):
     theirs: UserError | None = None
 
     def gather(self, value: object) -> list[object]:
-        return [value, self.theirs] if self.rank == 0 else [self.theirs, value]
+        theirs = None if self.theirs is None else [str(self.theirs), self.theirs.retryable]
+        return [value, theirs] if self.rank == 0 else [theirs, value]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch.distributed as dist
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost
 from adarem.train.distributed import rendezvous
 from adarem.train.distributed.stop import SignalListener
+from adarem.train.distributed.store import Client, Server, connect
 from tests.support.processes import wait_for
-from tests.support.warm import Forked, adarem, free_port
+from tests.support.warm import TOKEN, Forked, adarem, free_port
 
 HOST = socket.gethostname()
 
@@ -42,7 +42,7 @@ def meet(rank: int, world_size: int, patience: float, file: str) -> None:
 
 @pytest.fixture
 def place() -> dict[str, str]:
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ADAREM_TOKEN": TOKEN}
 
 
 def waiter(
@@ -88,21 +88,33 @@ def test_a_store_that_does_not_answer(place: dict[str, str]) -> None:
     )
 
 
-def test_nobody_goes_on_with_a_rank_that_left(place: dict[str, str]) -> None:
-    """The store is the launcher's, as torchrun's is: it stays when ranks leave, and holds that they had come."""
-    launcher = dist.TCPStore("127.0.0.1", int(place["MASTER_PORT"]), is_master=True, wait_for_workers=False)
-    place["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-    zero, one = waiter(place, 0, 3), waiter(place, 1, 3)
-    keys = [f"start 0/adarem/host/{r}" for r in range(2)]
-    wait_for(lambda: launcher.check(keys), 300)
-    one.send_signal(signal.SIGUSR1)
-    assert output(one)[0] == "StoppedWaiting SIGUSR1 while rank 1 waited for rank 2"
-    two = waiter(place, 2, 3)
-    assert output(zero)[0].endswith("another rank left before rank 2 of 3 had come")
-    assert output(two)[0].startswith("RankLost")
-    # Its ranks started again meet afresh.
-    place["TORCHELASTIC_RESTART_COUNT"] = "1"
-    assert [output(p)[0] for p in [waiter(place, r, 3) for r in range(3)]] == ["met 3"] * 3
+def test_nobody_goes_on_with_a_rank_that_left(place: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process keeps the store open in the place of rank 0."""
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    point = rendezvous.meeting_point(4)
+    with socket.create_server(point.addresses[0]) as listening:
+        Server([listening], point.token)
+        store = Client(lambda: connect(point.addresses, point.token), 60.0)
+        store.set("adarem/host/0", HOST)
+        one, two = waiter(place, 1, 4), waiter(place, 2, 4)
+        wait_for(lambda: store.check(["adarem/host/1", "adarem/host/2"]), 300)
+        one.send_signal(signal.SIGUSR1)
+        assert output(one)[0] == "StoppedWaiting SIGUSR1 while rank 1 waited for rank 3"
+        three = waiter(place, 3, 4)
+        assert output(two)[0].endswith("another rank left before rank 3 of 4 had come")
+        assert output(three)[0].startswith("RankLost")
+
+
+def test_ranks_that_torchrun_starts_again_meet_afresh(place: dict[str, str]) -> None:
+    """In the same environment but for a number; the port of torchrun's own store is not theirs."""
+    with socket.create_server(("127.0.0.1", int(place["MASTER_PORT"]))):
+        place["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        before = waiter(place, 0, 3)  # which has not ended yet
+        place["TORCHELASTIC_RESTART_COUNT"] = "1"
+        assert [output(p)[0] for p in [waiter(place, r, 3) for r in range(3)]] == ["met 3"] * 3
+        before.send_signal(signal.SIGUSR1)
+        assert output(before)[0].startswith("StoppedWaiting")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGUSR1, 75), (signal.SIGINT, 75), (signal.SIGTERM, 1)])
@@ -127,11 +139,16 @@ def test_a_signal_while_ranks_wait_for_each_other(
     assert "Traceback" not in err and run.status() == "planned"
 
 
-def test_a_signal_to_all_ranks_that_wait(place: dict[str, str], tmp_path: Path) -> None:
+def test_a_signal_to_all_ranks_that_wait(
+    place: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in place.items():
+        monkeypatch.setenv(name, value)
+    point = rendezvous.meeting_point(4)
     looks = [tmp_path / f"looks of rank {r}" for r in range(3)]
     ranks = [waiter(place, r, 4, looks=str(looks[r])) for r in range(3)]
-    store = dist.TCPStore("127.0.0.1", int(place["MASTER_PORT"]), is_master=False, wait_for_workers=False)
-    wait_for(lambda: store.check([f"start 0/adarem/host/{r}" for r in range(3)]), 300)
+    store = Client(lambda: connect(point.addresses, point.token), 60.0)
+    wait_for(lambda: store.check([f"adarem/host/{r}" for r in range(3)]), 300)
     # Each of them has seen who is there since.
     before = [file.stat().st_size for file in looks]
     wait_for(lambda: all(file.stat().st_size > n + 2 for file, n in zip(looks, before, strict=True)), 300)

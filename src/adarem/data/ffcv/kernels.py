@@ -7,71 +7,21 @@ The random numbers and the boxes are those of `adarem.data.images.sampling`, whi
 of fixed width; a test compares them bit for bit.
 """
 
-import contextlib
-import functools
 import math
-import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from adarem import native
+from adarem.data.ffcv.numba_cache import compiled
 from adarem.data.images import sampling
 from adarem.data.images.sampling import ATTEMPTS, FLIP_DRAW, GAMMA, MIX_1, MIX_2
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 Integer = int | np.integer[Any]
-
-
-class _Cache:
-    """Numba's cache of a function on disk, where damaged files, a full disk and missing rights cost time only."""
-
-    def __init__(self, on_disk: Any) -> None:
-        self._on_disk = on_disk
-        self.cache_path = on_disk.cache_path
-        self.flush = on_disk.flush
-
-    def load_overload(self, signature: Any, target: Any) -> Any:
-        try:
-            return self._on_disk.load_overload(signature, target)
-        except Exception as e:  # unpickling raises anything
-            _warn_once(f"{self.cache_path}: damaged ({type(e).__name__}), so it is made anew; see if that comes again")
-            with contextlib.suppress(Exception):
-                self.flush()
-            return None
-
-    def save_overload(self, signature: Any, compiled: Any) -> None:
-        try:
-            self._on_disk.save_overload(signature, compiled)
-        except Exception as e:  # pickling too
-            _warn_once(f"{self.cache_path}: cannot be written ({e}); set NUMBA_CACHE_DIR to a folder of your own")
-
-
-@functools.cache
-def _warn_once(line: str) -> None:
-    warnings.warn(line, native.SlowerWarning, stacklevel=2)
-
-
-def compiled(function: Function) -> Function:
-    """Compiles with numba at the first call, without the GIL; the machine code is kept on disk where that can be."""
-    dispatcher: Any = njit(nogil=True)(function)
-    if hasattr(dispatcher, "enable_caching"):  # not under NUMBA_DISABLE_JIT
-        try:
-            dispatcher.enable_caching()
-            dispatcher._cache = _Cache(dispatcher._cache)
-        except (RuntimeError, OSError):
-            folder = Path(__file__).with_name("__pycache__")
-            _warn_once(
-                f"{folder}: cannot be written, nor can numba's folder in HOME; set NUMBA_CACHE_DIR to a folder of your "
-                "own (until then each process compiles anew)"
-            )
-    return cast(Function, dispatcher)
 
 
 def _c_call(build: Callable[..., Any]) -> Callable[..., Any]:

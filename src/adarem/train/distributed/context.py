@@ -1,12 +1,16 @@
 """The process group of one run: this rank's place in it, and the collectives that the trainer uses outside of DDP."""
 
 import datetime
+import hmac
+import json
+import math
 import os
+import secrets
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -18,6 +22,10 @@ from adarem.train.distributed.heartbeat import Heartbeat
 from adarem.train.distributed.stop import StopRequest
 
 T = TypeVar("T")
+# What ranks send each other: JSON, which nothing executes. A tuple would arrive as a list.
+Message: TypeAlias = None | bool | int | float | str | list["Message"] | dict[str, "Message"]
+_PROOF_BYTES = 32  # of SHA-256
+M = TypeVar("M")  # a Message; a list of texts is one, which its type does not say
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class RankContext:
     local_rank: int
     device: torch.device
     hosts: tuple[str, ...]  # of each rank, in order
+    secret: bytes = field(default=b"", repr=False)  # that the ranks share
     heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
 
     @property
@@ -45,19 +54,46 @@ class RankContext:
             dist.all_reduce(tensor)
         return tensor
 
-    def gather(self, value: T) -> list[T]:
-        """Every rank's value, in order of rank."""
-        values = [value] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(values, value)
-        return values
+    def gather(self, value: M) -> list[M]:
+        """Every rank's value, a Message, in order of rank."""
+        data = _encoded(value)
+        return [cast(M, json.loads(its)) for its in self._gather_bytes(data)]
 
-    def broadcast(self, value: T | None) -> T:
-        """Rank 0's value; what other ranks give is ignored."""
-        box = [value]
+    def gather_tensors(self, tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+        """Every rank's tensors, on the host, in order of rank. Shapes may differ, types do not."""
+        shapes = self.gather([list(t.shape) for t in tensors])
+        raw = b"".join(t.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)
+        ranks = []
+        for its, data in zip(shapes, self._gather_bytes(raw), strict=True):
+            sizes = [math.prod(shape) * t.element_size() for shape, t in zip(its, tensors, strict=True)]
+            parts = torch.split(torch.frombuffer(bytearray(data), dtype=torch.uint8), sizes)
+            ranks.append([p.view(t.dtype).reshape(shape) for p, t, shape in zip(parts, tensors, its, strict=True)])
+        return ranks
+
+    def broadcast(self, value: M | None) -> M:
+        """Rank 0's value, a Message; what other ranks give is ignored."""
+        data = _encoded(value) if self.is_main else b""
         if self.world_size > 1:
-            dist.broadcast_object_list(box, src=0)
-        return cast(T, box[0])
+            size = torch.tensor([len(data)], device=self.device)
+            dist.broadcast(size, src=0)
+            held = self._as_tensor(data, int(size.item()))
+            dist.broadcast(held, src=0)
+            data = held.cpu().numpy().tobytes()
+        return cast(M, json.loads(data))
+
+    def _gather_bytes(self, data: bytes) -> list[bytes]:
+        if self.world_size == 1:
+            return [data]
+        sizes = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
+        sizes[self.rank] = len(data)
+        dist.all_reduce(sizes)
+        longest = max(1, int(sizes.max().item()))
+        held = [torch.empty(longest, dtype=torch.uint8, device=self.device) for _ in range(self.world_size)]
+        dist.all_gather(held, self._as_tensor(data, longest))
+        return [t[:size].cpu().numpy().tobytes() for t, size in zip(held, sizes.tolist(), strict=True)]
+
+    def _as_tensor(self, data: bytes, length: int) -> Tensor:
+        return torch.frombuffer(bytearray(data.ljust(length, b"\0")), dtype=torch.uint8).to(self.device)
 
     def barrier(self) -> None:
         """Waits until every rank is here."""
@@ -68,6 +104,31 @@ class RankContext:
         if self.world_size > 1:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
+
+    def check_peers(self, group: dist.ProcessGroup | None, name: str) -> None:
+        """Makes sure that the other end of each of a gloo group's connections is the rank that it should be.
+
+        gloo gives a rank's place to whoever connects to its port first. NCCL asks for a secret of its own.
+
+        Args:
+            name: differs for each group, so that no proof serves for another.
+
+        Raises:
+            UserError: something else is there; retryable.
+        """
+        everyone = range(self.world_size)
+        sent = b"".join(_proof(self.secret, name, self.rank, other) for other in everyone)
+        received = torch.zeros(len(sent), dtype=torch.uint8)
+        dist.all_to_all_single(received, torch.frombuffer(bytearray(sent), dtype=torch.uint8), group=group)
+        proofs = received.numpy().tobytes()
+        for other in everyone:
+            proof = proofs[other * _PROOF_BYTES : (other + 1) * _PROOF_BYTES]
+            if not hmac.compare_digest(proof, _proof(self.secret, name, other, self.rank)):
+                raise UserError(
+                    f"rank {self.rank} on {self.host}: another program has taken the connection of rank {other} on "
+                    f"{self.hosts[other]}; start again, and ask who else is on these machines",
+                    retryable=True,
+                )
 
     def close(self) -> None:
         if dist.is_initialized():
@@ -88,16 +149,38 @@ def raise_on_all_ranks(context: RankContext, action: Callable[[], T]) -> T:
         value = action()
     except UserError as e:
         error = e
-    for rank, failed in enumerate(context.gather(error)):
-        if failed is not None:
-            line = str(failed) if rank == 0 else f"rank {rank} on {context.hosts[rank]}: {failed}"
-            raise UserError(line, retryable=failed.retryable, reported=not context.is_main)
+    own: Message = None if error is None else [str(error), error.retryable]
+    for rank, failed in enumerate(context.gather(own)):
+        if isinstance(failed, list):
+            line = str(failed[0]) if rank == 0 else f"rank {rank} on {context.hosts[rank]}: {failed[0]}"
+            raise UserError(line, retryable=failed[1] is True, reported=not context.is_main)
     return cast(T, value)
 
 
-def on_main_rank(context: RankContext, action: Callable[[], T]) -> T:
-    """Runs ``action`` on rank 0 and returns its value on every rank; a UserError is raised on every rank."""
+def on_main_rank(context: RankContext, action: Callable[[], M]) -> M:
+    """Runs ``action`` on rank 0 and returns its value, a Message, on all ranks, where a UserError is raised too."""
     return context.broadcast(raise_on_all_ranks(context, lambda: action() if context.is_main else None))
+
+
+def _proof(secret: bytes, group: str, sender: int, receiver: int) -> bytes:
+    return hmac.digest(secret, f"{group}: {sender} to {receiver}".encode(), "sha256")
+
+
+def _encoded(value: object) -> bytes:
+    """As JSON. Raises TypeError for what would not arrive as it is."""
+    _check_message(value)
+    return json.dumps(value).encode()
+
+
+def _check_message(value: object) -> None:
+    if type(value) is list:
+        for item in value:
+            _check_message(item)
+    elif type(value) is dict and all(type(k) is str for k in value):
+        for item in value.values():
+            _check_message(item)
+    elif value is not None and type(value) not in (bool, int, float, str):
+        raise TypeError(f"{type(value).__name__}: no JSON, and ranks exchange nothing else")
 
 
 class _Place(NamedTuple):
@@ -107,7 +190,7 @@ class _Place(NamedTuple):
 
 
 def _place_from_environment() -> _Place:
-    """As torchrun or srun sets it; a lone process is rank 0 of 1."""
+    """As a launcher or srun sets it; a lone process is rank 0 of 1."""
     env = os.environ
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if "RANK" not in env:
@@ -118,7 +201,9 @@ def _place_from_environment() -> _Place:
     rank, world_size, local_rank = (env.get(name, "0" if name == "LOCAL_RANK" else "") for name in names)
     if not (rank.isdigit() and world_size.isdigit() and local_rank.isdigit() and int(rank) < int(world_size)):
         given = ", ".join(f"{name}={env.get(name, '')}" for name in names)
-        raise UserError(f"{given}: no ranks of one run; start with torchrun or slurm/run.sbatch, or unset {names[0]}")
+        raise UserError(
+            f"{given}: no ranks of one run; start with `adarem launch` or slurm/run.sbatch, or unset {names[0]}"
+        )
     return _Place(int(rank), int(world_size), int(local_rank))
 
 
@@ -154,6 +239,9 @@ def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
         return RankContext(*place, target, (socket.gethostname(),))
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(local_rank)}
     meeting = rendezvous.meet(rank, world_size, timeout_seconds, lambda: stop.signal)
+    if len(set(meeting.hosts)) == 1:  # nothing else has to reach the ports of these ranks
+        for library in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
     try:
         dist.init_process_group(
             "nccl" if device == "cuda" else "gloo",
@@ -163,11 +251,23 @@ def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
             timeout=datetime.timedelta(seconds=timeout_seconds),
             device_id=target if device == "cuda" else None,
         )
-    except RuntimeError as e:  # a rank left after the rendezvous
+        secret = _secret(meeting, rank)
+        context = RankContext(*place, target, meeting.hosts, secret)
+        if device != "cuda":
+            context.check_peers(dist.group.WORLD, "world")
+    except RuntimeError as e:  # a rank left after the rendezvous, or something else has taken its place
         reason = str(e).strip().splitlines()[0].rstrip(".")
         raise UserError(
             f"rank {rank} on {socket.gethostname()}: met the other ranks and cannot connect to them ({reason}); "
             "start again",
             retryable=True,
         ) from None
-    return RankContext(*place, target, meeting.hosts)
+    return context
+
+
+def _secret(meeting: rendezvous.Meeting, rank: int) -> bytes:
+    """Random bytes that all ranks, and nobody else, read from the store."""
+    if rank == 0:
+        meeting.store.set("adarem/secret", secrets.token_hex(32))
+    secret: bytes = meeting.store.get("adarem/secret")
+    return secret

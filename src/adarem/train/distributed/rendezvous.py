@@ -1,11 +1,12 @@
 """How the ranks of a run find each other: either all of them meet or none starts, and missing ranks are named.
 
 They meet at a store, in which each enters its host: memory that the launcher of a local run hands to its ranks alone,
-torchrun's own store, or one that rank 0 opens. The first rank that sees all of them, or that leaves before that, writes
-the one verdict that every rank follows: so no rank starts with one that has left.
+or one that rank 0 opens for those that know the job's token. The first rank that sees all of them, or that leaves
+before that, writes the one verdict that every rank follows: so no rank starts with one that has left.
 """
 
-import datetime
+import errno
+import hmac
 import os
 import socket
 import sys
@@ -16,16 +17,18 @@ from typing import NamedTuple, NoReturn, Protocol
 import torch.distributed as dist
 from torch.distributed import (  # type: ignore[attr-defined]  # torch exports them unlisted
     FileStore,
-    PrefixStore,
     Store,
-    TCPStore,
 )
 
 from adarem.run.errors import RankLost, UserError
+from adarem.train.distributed.store import Address, Client, Refused, Server, connect
 
 _LOOK_SECONDS = 0.2
 _VERDICT, _ALL, _LEFT = "adarem/meeting", "all came", "one left"
 _STORE_ERRORS = (dist.DistNetworkError, dist.DistStoreError)
+_TOKEN_BYTES = 16
+# Below those that the system gives to connections; several, as others may hold some.
+_FIRST_PORT, _PORT_RANGE, _PORTS = 10000, 20000, 8
 
 
 class Meeting(NamedTuple):
@@ -55,7 +58,7 @@ class _Inherited(NamedTuple):
 
 
 def inherited() -> _Inherited | None:
-    """The memory of a local run's ranks; None on Slurm and under torchrun.
+    """The memory of a local run's ranks; None for others.
 
     Raises:
         UserError: the variable that names it holds something else.
@@ -74,8 +77,8 @@ class Board(Protocol):
 
     def publish(self, rank: int, text: str) -> None: ...
 
-    def read(self, rank: int) -> str | None:
-        """The newest text of a rank; None before its first."""
+    def read(self, ranks: Sequence[int]) -> list[str | None]:
+        """The newest text of each; None before its first."""
 
 
 class _MemoryBoard:
@@ -89,47 +92,78 @@ class _MemoryBoard:
     def publish(self, rank: int, text: str) -> None:
         os.pwrite(self._descriptor, text.encode().ljust(self._SLOT), rank * self._SLOT)
 
-    def read(self, rank: int) -> str | None:
-        return os.pread(self._descriptor, self._SLOT, rank * self._SLOT).rstrip(b" \0").decode() or None
+    def read(self, ranks: Sequence[int]) -> list[str | None]:
+        slots = [os.pread(self._descriptor, self._SLOT, rank * self._SLOT) for rank in ranks]
+        return [slot.rstrip(b" \0").decode() or None for slot in slots]
 
 
 class _StoreBoard:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Client) -> None:
         self._store = store
-        self._known: set[int] = set()  # ranks that have published: a store blocks who reads too early
 
     def publish(self, rank: int, text: str) -> None:
         self._store.set(f"adarem/heartbeat/{rank}", text)
 
-    def read(self, rank: int) -> str | None:
-        key = f"adarem/heartbeat/{rank}"
-        if rank not in self._known and not self._store.check([key]):
-            return None
-        self._known.add(rank)
-        return self._store.get(key).decode()
+    def read(self, ranks: Sequence[int]) -> list[str | None]:
+        held = self._store.read([f"adarem/heartbeat/{rank}" for rank in ranks])
+        return [None if text is None else text.decode() for text in held]
 
 
 def open_board(timeout_seconds: float) -> Board:
-    """A connection of its own to where this run's ranks publish. Raises as ``connect``."""
-    memory = inherited()
-    return _StoreBoard(connect(timeout_seconds)) if memory is None else _MemoryBoard(memory.heartbeats)
-
-
-def connect(timeout_seconds: float, *, is_server: bool = False) -> Store:
-    """A new connection to the store on the network; with ``is_server`` this process opens the store.
+    """A connection of its own to where this run's ranks publish.
 
     Raises:
-        DistNetworkError, DistStoreError, OSError, ValueError, OverflowError: no address, port or store.
+        UserError: see ``meeting_point``.
+        OSError: the store does not answer.
     """
-    store = TCPStore(
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        is_master=is_server,
-        wait_for_workers=False,
-        timeout=datetime.timedelta(seconds=timeout_seconds),
-    )
-    # torchrun's store outlives a restart of its ranks, with the entries of the ranks before.
-    return PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    memory = inherited()
+    if memory is not None:
+        return _MemoryBoard(memory.heartbeats)
+    point = meeting_point(int(os.environ["WORLD_SIZE"]))
+    return _StoreBoard(Client(lambda: connect(point.addresses, point.token), timeout_seconds))
+
+
+class MeetingPoint(NamedTuple):
+    """Where ranks of several hosts meet, and the secret that tells them from strangers."""
+
+    host: str
+    ports: tuple[int, ...]  # of which rank 0 takes the first that is free
+    token: bytes
+    place: str  # as a message begins
+
+    @property
+    def addresses(self) -> list[Address]:
+        return [(self.host, port) for port in self.ports]
+
+
+def meeting_point(world_size: int) -> MeetingPoint:
+    """As the environment has it: MASTER_ADDR and ADAREM_TOKEN, and MASTER_PORT where the ports are not the token's.
+
+    Raises:
+        UserError: one of them is missing, or is none.
+    """
+    env = os.environ
+    if "MASTER_ADDR" not in env:
+        raise UserError(
+            f"MASTER_ADDR: not set, so {world_size} ranks cannot meet; start with `adarem launch` or slurm/run.sbatch"
+        )
+    if len(given := env.get("ADAREM_TOKEN", "").encode()) < _TOKEN_BYTES:
+        raise UserError(
+            f"ADAREM_TOKEN: not set, or shorter than {_TOKEN_BYTES} characters, so {world_size} ranks cannot tell each "
+            "other from strangers; start with `adarem launch` or slurm/run.sbatch, or give all ranks one random text"
+        )
+    # torchrun starts its ranks again in the same environment: those of before must not meet the new ones.
+    token = hmac.digest(given, f"start {env.get('TORCHELASTIC_RESTART_COUNT', '0')}".encode(), "sha256")
+    # One node has no need to be reached from others.
+    alone = env.get("SLURM_NNODES") == "1" or env.get("LOCAL_WORLD_SIZE") == str(world_size)
+    host, place = "127.0.0.1" if alone else env["MASTER_ADDR"], f"MASTER_ADDR={env['MASTER_ADDR']}"
+    if "MASTER_PORT" in env and env.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        place += f" MASTER_PORT={env['MASTER_PORT']}"
+        if not (env["MASTER_PORT"].isdigit() and 0 < int(env["MASTER_PORT"]) < 65536):
+            raise UserError(f"{place}: no port; give one from 1 to 65535, or unset MASTER_PORT")
+        return MeetingPoint(host, (int(env["MASTER_PORT"]),), token, place)
+    drawn = [int.from_bytes(hmac.digest(token, b"port %d" % i, "sha256")[:8], "big") for i in range(_PORTS)]
+    return MeetingPoint(host, tuple(_FIRST_PORT + n % _PORT_RANGE for n in drawn), token, place)
 
 
 class _StorePlace(NamedTuple):
@@ -183,34 +217,74 @@ def meet(rank: int, world_size: int, timeout_seconds: float, stop_signal: Callab
 def _network_store(
     rank: int, world_size: int, timeout_seconds: float, stop_signal: Callable[[], str | None]
 ) -> _StorePlace:
-    """Opens the store at MASTER_ADDR on rank 0 where no launcher has; the others wait for it. Raises as `meet`."""
-    for key in ("MASTER_ADDR", "MASTER_PORT"):
-        if key not in os.environ:
-            raise UserError(
-                f"{key}: not set, so {world_size} ranks cannot meet; start with `adarem launch` or slurm/run.sbatch"
-            )
-    host, end = socket.gethostname(), time.monotonic() + timeout_seconds
-    place = f"MASTER_ADDR={os.environ['MASTER_ADDR']} MASTER_PORT={os.environ['MASTER_PORT']}"
-    is_server = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store: Store | None = None
+    """Opens the store on rank 0; the others wait for it. Raises as `meet`."""
+    point, host, end = meeting_point(world_size), socket.gethostname(), time.monotonic() + timeout_seconds
+    place, stranger, store = point.place, "", None
+    if rank == 0:
+        try:
+            Server(_listening(point), point.token)
+        except OSError as e:
+            reason = "the port is in use" if e.errno == errno.EADDRINUSE else e.strerror or str(e)
+            _refuse(place, rank, host, reason)
     while store is None:
         if name := stop_signal():
-            raise StoppedWaiting(name, rank, [r for r in range(world_size) if r != rank] if is_server else [0])
+            raise StoppedWaiting(name, rank, [0])
         if time.monotonic() > end:
-            _report_and_raise(f"{place}: rank {rank} on {host} found no store there for {timeout_seconds:.0f} s")
+            _report_and_raise(
+                f"{place}: rank {rank} on {host} found no store there for {timeout_seconds:.0f} s{stranger}"
+            )
         try:
-            if is_server or _store_answers():
-                store = connect(timeout_seconds, is_server=is_server)
-            else:
-                time.sleep(_LOOK_SECONDS)
-        except (*_STORE_ERRORS, OSError, ValueError, OverflowError) as e:
-            reason = "the port is in use" if "EADDRINUSE" in str(e) else str(e).strip().splitlines()[0].rstrip(".")
-            raise UserError(
-                f"{place}: rank {rank} on {host} cannot meet the others there ({reason}); choose another port, or "
-                "start again: each Slurm job and torchrun takes its own",
-                retryable=True,
-            ) from None
+            store = Client(lambda: connect(point.addresses, point.token), timeout_seconds)
+        except OSError as e:
+            if isinstance(e, socket.gaierror) and e.errno != socket.EAI_AGAIN:
+                _refuse(place, rank, host, e.strerror or str(e))
+            stranger = f" ({e})" if isinstance(e, Refused) else ""
+            time.sleep(_LOOK_SECONDS)
     return _StorePlace(place, store)
+
+
+def _refuse(place: str, rank: int, host: str, reason: str) -> NoReturn:
+    raise UserError(
+        f"{place}: rank {rank} on {host} cannot meet the others there ({reason}); choose another port, or start again: "
+        "each Slurm job takes its own",
+        retryable=True,
+    )
+
+
+def _listening(point: MeetingPoint) -> list[socket.socket]:
+    """Sockets at the first free port, at the addresses by which the others know this host and at no others.
+
+    Raises:
+        OSError: no port is free, or the host is unknown.
+    """
+    hosts = {str(found[4][0]) for found in socket.getaddrinfo(point.host, None, type=socket.SOCK_STREAM)}
+    own_name_only = all(h.startswith("127.") or h == "::1" for h in hosts)
+    if own_name_only and (reached := os.environ.get("SLURM_LAUNCH_NODE_IPADDR")) and point.host != "127.0.0.1":
+        hosts.add(reached)  # a host may know its own name as 127.0.1.1 and have another address for the rest
+    for last, port in enumerate(point.ports, 1 - len(point.ports)):
+        try:
+            return _bound(hosts, port) or _bound({""}, port)  # an address of a gateway's, which is not this host's
+        except OSError as e:
+            if last == 0 or e.errno != errno.EADDRINUSE:
+                raise
+    raise AssertionError
+
+
+def _bound(hosts: set[str], port: int) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for host in sorted(hosts):
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            try:
+                sockets.append(socket.create_server((host, port), family=family))
+            except OSError as e:
+                if e.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+    except OSError:
+        for s in sockets:
+            s.close()
+        raise
+    return sockets
 
 
 def _verdict(store: Store, mine: str) -> str:
@@ -222,19 +296,6 @@ def _verdict(store: Store, mine: str) -> str:
 def _report_and_raise(line: str) -> NoReturn:
     print(f"adarem train: {line}; check that host and start again", file=sys.stderr, flush=True)
     raise RankLost(line)
-
-
-def _store_answers() -> bool:
-    """Whether a store listens by now. Raises OSError for an address that does not exist."""
-    try:
-        with socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), timeout=2.0):
-            return True
-    except socket.gaierror as e:
-        if e.errno == socket.EAI_AGAIN:
-            return False
-        raise
-    except OSError:
-        return False
 
 
 def _ranks(ranks: Sequence[int]) -> str:

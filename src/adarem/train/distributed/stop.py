@@ -32,7 +32,7 @@ class SignalListener:
 
     def _note(self, number: int, frame: object) -> None:
         now = time.monotonic()
-        # One Ctrl-C arrives twice, from the terminal and from torchrun; a second one comes later than that.
+        # One Ctrl-C arrives twice, from the terminal and from a launcher; a second one comes later than that.
         if number == signal.SIGINT and self.signal is not None and now - self._since > 2.0:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
@@ -60,6 +60,7 @@ class StopConsensus:
         if context.world_size > 1:
             group = dist.new_group(backend="gloo")
             assert isinstance(group, dist.ProcessGroup)
+            context.check_peers(group, "stop")
             self._group = group
         self._code = torch.zeros(1, dtype=torch.int64)  # handed in, and once it has travelled the largest
         self._options = dist.AllreduceOptions()

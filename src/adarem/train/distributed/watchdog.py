@@ -149,9 +149,10 @@ class Watchdog:
             if self._board is None:
                 return
             self._board.publish(rank, json.dumps(mine))
-            for other, status in enumerate(self._ranks):
-                if other != rank and (its := self._board.read(other)) is not None:
-                    status.update(json.loads(its), time.monotonic())
+            others = [r for r in range(len(self._ranks)) if r != rank]
+            for other, its in zip(others, self._board.read(others), strict=True):
+                if its is not None:
+                    self._ranks[other].update(json.loads(its), time.monotonic())
 
     def _silent(self, now: float) -> list[int]:
         """Ranks that publish nothing; rank 0, whose process or host has the store, if the store does not answer."""

@@ -208,13 +208,14 @@ class LanguageTask:
             model.train()
             assert seen == self.info.fingerprint[split]["num_tokens"], "a token was evaluated twice or not at all"
             score = Score(total.item() / seen, seen)
-        return self.context.broadcast(score)
+        return Score(**self.context.broadcast(None if score is None else score._asdict()))
 
     def state_dict(self) -> "_LanguageState":
         """The carried state of all columns, on the host, and the averaging's. Every rank must call."""
         hidden = None
         if self._hidden is not None:
-            hidden = join_columns(self.context.gather(tuple((h.cpu(), c.cpu()) for h, c in self._hidden)))
+            ranks = self.context.gather_tensors([t for layer in self._hidden for t in layer])
+            hidden = join_columns([tuple(zip(its[::2], its[1::2], strict=True)) for its in ranks])
         return {"hidden": hidden, "average": None if self._average is None else self._average.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:

@@ -145,13 +145,18 @@ def test_a_rank_is_stopped(
 
 
 FAIL_WHILE_THE_OTHER_WAITS = """\
-import os, socket, time
+import os, time
 if os.environ.get("SLURM_PROCID") == "1":
+    from adarem.train.distributed.rendezvous import meeting_point
+    from adarem.train.distributed.store import connect
+    point = meeting_point(2)
     while True:
         time.sleep(1)
-        with socket.socket() as s:
-            if s.connect_ex((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))) == 0:
-                os._exit(2)
+        try:
+            connect(point.addresses, point.token)
+        except OSError:
+            continue
+        os._exit(2)
 """
 
 

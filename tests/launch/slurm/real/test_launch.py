@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -102,8 +103,9 @@ def test_array_with_hostile_paths_two_launchers_and_a_report(
         ranks = [json.loads((planned.run.path / f"rank{r}.json").read_text()) for r in range(16)]
         assert all(r["world"] == 16 and r["SLURM_GPUS_ON_NODE"] is None for r in ranks)
         assert len({(r["SLURM_NODEID"], r["SLURM_LOCALID"]) for r in ranks}) == 16
-        assert len({(r["MASTER_ADDR"], r["MASTER_PORT"]) for r in ranks}) == 1
-    assert len({json.loads((c.run.path / "rank0.json").read_text())["MASTER_PORT"] for c in plan.runs}) == 6
+        assert len({(r["MASTER_ADDR"], r["ADAREM_TOKEN"]) for r in ranks}) == 1 and ranks[0]["MASTER_PORT"] is None
+    tokens = {json.loads((c.run.path / "rank0.json").read_text())["ADAREM_TOKEN"] for c in plan.runs}
+    assert len(tokens) == 6 and all(re.fullmatch("[0-9a-f]{64}", token) for token in tokens)
     assert not list(tmp_path.rglob("hacked")) and not Path("hacked").exists()
 
     assert launch(plan) == 0  # nothing left to do
