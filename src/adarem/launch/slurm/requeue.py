@@ -15,7 +15,7 @@ from adarem.launch.slurm.queue import is_ending
 from adarem.run import exitcodes
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_json, write_atomically
 from adarem.run.halving import place_of
 from adarem.run.records import count
 
@@ -51,10 +51,10 @@ def again(run: RunDir, code: int) -> bool:
         "interrupted": sum(a.get("why") == "interrupted" for a in attempts),
     }
     try:
-        before = json.loads(count_file.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+        before = read_json(count_file) or {}
+    except UserError:
         before = {}
-    failures = before.get("failures", 0) + 1 if before.get("mark") == mark else 1
+    failures = (count(before, "failures") or 0) + 1 if before.get("mark") == mark else 1
     if failures < FAILURES_ALLOWED:
         write_atomically(count_file, json.dumps({"failures": failures, "mark": mark}))
         print(f"{run.path}: failed, {failures} of {FAILURES_ALLOWED} times without a new checkpoint; starts again")
