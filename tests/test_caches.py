@@ -1,4 +1,4 @@
-"""Folders for compiled code are private, or not used. What is loaded from them: test_native.py, ffcv/test_numba_cache.py."""
+"""Folders for compiled code are private, or not used; test_native.py has what is loaded from them."""
 
 import os
 import stat

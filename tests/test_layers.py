@@ -13,17 +13,18 @@ SRC = ROOT / "src" / "adarem"
 
 # Package, or module beside the packages: what it may import of adarem beside itself.
 MAY_IMPORT = {
-    "native": set(),
+    "caches": set(),
+    "native": {"caches"},
     "optim": {"native"},
     "run": set(),
     "resources": {"run"},
     "dependencies": set(),
-    "data": {"run", "native"},
+    "data": {"run", "native", "caches"},
     "plan": {"run", "resources", "data"},
     "launch": {"run", "resources", "dependencies", "data", "plan"},
     "probe": {"run", "data", "plan", "launch", "train"},
     "doctor": {"run", "native", "dependencies", "data", "launch"},
-    "train": {"run", "native", "dependencies", "data", "optim", "tracking"},
+    "train": {"run", "native", "caches", "dependencies", "data", "optim", "tracking"},
     "report": {"run", "resources"},
     "tracking": {"run", "report"},
     "cli": {"run", "dependencies", "data", "plan", "launch", "probe", "doctor", "train", "report", "tracking"},

@@ -14,7 +14,7 @@ from adarem.run.directory import RunDir
 
 
 def test_a_line_of_a_run(sweep: Path) -> None:
-    runs = {p.name: read_status(RunDir(p), {}) for p in sweep.iterdir() if p.is_dir()}
+    runs = {p.name: read_status(RunDir(p)) for p in sweep.iterdir() if p.is_dir()}
     assert progress_line(runs["resnet18-adarem-s0"]) == (
         "resnet18-adarem-s0  epoch 12/100  loss 2.345  top-1 21.36 %  9,123 images/s  1:02:03 left"
     )

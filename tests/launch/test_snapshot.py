@@ -1,15 +1,21 @@
 """The state of runs, read from their directories and Slurm's queue."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from adarem.launch import snapshot as module
-from adarem.launch.slurm.commands import slurm_folder
+from adarem.launch.slurm.accounting import keep_array_job
+from adarem.launch.slurm.commands import array_list, job_name, slurm_folder
+from adarem.launch.slurm.requeue import refuse
+from adarem.launch.slurm.sbatch import submit
 from adarem.launch.snapshot import Progress, RunStatus, find_sweeps, outcome, snapshot
+from adarem.launch.status import as_text
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from tests.support.fake_slurm import FakeSlurm
 from tests.support.own_images import make_folder
 from tests.support.sweeps import finish, make_config
 
@@ -84,17 +90,84 @@ def test_values_that_are_no_numbers_are_not_known(sweep: Path) -> None:
     assert (progress.loss, progress.images_per_s, progress.seconds_left) == (None, None, None)
 
 
-def test_runs_in_slurms_queue(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slurm_folder(sweep).mkdir()
-    monkeypatch.setattr(module, "queued", lambda folder, patience: {"resnet18-adamw-s0": "40_1"})
+@pytest.fixture
+def slurm(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    """A site where an array, job 100, has the sweep's four runs: adam, adamw, adarem, sgdm."""
+    fake = FakeSlurm(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
+    names = sorted(p.name for p in sweep.iterdir() if p.is_dir())
+    array_list(sweep, "one").parent.mkdir()
+    array_list(sweep, "one").write_text("".join(f"{name}\n" for name in names))
+    words = ["sbatch", f"--job-name={job_name(sweep, 'one')}", "--array=0-3"]
+    keep_array_job(sweep, "one", submit(words, os.environ))
+    return fake
+
+
+def states(sweep: Path) -> dict[str, str]:
+    return {run.run.split("-")[1]: run.state for run in snapshot([sweep])}
+
+
+def test_a_run_in_the_queue(sweep: Path, slurm: FakeSlurm) -> None:
+    """What it waits for; what is finished or trains stays so."""
+    slurm.set("100", "PENDING", "Resources")
+    slurm.set("100", "RUNNING", task=2)
+    assert states(sweep) == {"adam": "diverged", "adamw": "queued", "adarem": "running", "sgdm": "done"}
     waiting = named(sweep, "resnet18-adamw-s0")
-    assert (waiting.state, waiting.job) == ("queued", "40_1")
+    assert (waiting.job, waiting.reason) == ("100_1", "waits for free nodes (Resources)")
+    assert waiting.to_json()["reason"] == waiting.reason
+    for state, reason, shown in (
+        ("PENDING", "JobHeldUser", "held"), ("RUNNING", "None", "starting"), ("COMPLETING", "None", "ending"),
+    ):  # fmt: skip
+        slurm.set("100", state, reason)
+        assert states(sweep)["adamw"] == shown
+    assert states(sweep) == {"adam": "diverged", "adamw": "ending", "adarem": "ending", "sgdm": "done"}
 
-    def silent(folder: Path, patience: float) -> dict[str, str]:
-        raise UserError("squeue does not answer")
 
-    monkeypatch.setattr(module, "queued", silent)
-    assert named(sweep, "resnet18-adamw-s0").state == "planned"
+def test_a_run_whose_job_waits_is_not_running_though_its_files_are_fresh(sweep: Path, slurm: FakeSlurm) -> None:
+    """Its node went down a minute ago. One whose lock is held does train."""
+    slurm.set("100", "PENDING", "BeginTime")
+    assert states(sweep)["adarem"] == "queued"
+    with RunDir(sweep / "resnet18-adarem-s0").lock():
+        assert states(sweep)["adarem"] == "running"
+
+
+def test_a_slurm_that_does_not_answer_is_said(sweep: Path, slurm: FakeSlurm) -> None:
+    slurm.site(down="slurm_load_jobs error: Unable to contact slurm controller")
+    assert states(sweep) == {"adam": "diverged", "adamw": "unknown", "adarem": "running", "sgdm": "done"}
+    reason = named(sweep, "resnet18-adamw-s0").reason
+    assert reason == "Slurm does not answer: squeue: slurm_load_jobs error: Unable to contact slurm controller"
+    assert f"1 unknown: {reason}" in as_text(snapshot([sweep]))
+    (slurm.folder / "squeue").write_text("#!/bin/sh\nsleep 300\n")
+    module.PATIENCE_SECONDS, kept = 0.2, module.PATIENCE_SECONDS
+    try:
+        assert named(sweep, "resnet18-adamw-s0").reason == "Slurm does not answer: squeue: no answer within 0 s"
+    finally:
+        module.PATIENCE_SECONDS = kept
+
+
+def test_a_job_that_died_before_its_first_attempt(sweep: Path, slurm: FakeSlurm) -> None:
+    slurm.set("100", "FAILED", code="1:0")
+    log = slurm_folder(sweep) / "100_1.out"
+    log.write_text("module: command not found\n")
+    for accounting, why in ((False, ""), (True, " (FAILED, exit code 1)")):
+        slurm.site(accounting=accounting)
+        run = named(sweep, "resnet18-adamw-s0")
+        assert (run.state, run.job) == ("failed", "100_1")
+        assert run.problem == f"job 100_1 ended before its first attempt{why}; see {log}"
+    slurm.set("100", "CANCELLED")
+    log.unlink()
+    run = named(sweep, "resnet18-adamw-s0")
+    assert run.state == "planned" and run.problem is not None and "was cancelled before it started" in run.problem
+
+
+def test_a_job_that_the_site_does_not_start_again(sweep: Path, slurm: FakeSlurm) -> None:
+    run = RunDir(sweep / "resnet18-adamw-s0")
+    run.end_attempt(run.start_attempt({"slurm_job": "100_1"}), "interrupted", "SIGUSR1 at step 9")
+    slurm.set("100", "FAILED", code="75:0")
+    refuse(run, "Requested operation is presently disabled for job 101")
+    found = named(sweep, run.path.name)
+    assert found.state == "interrupted" and found.problem is not None
+    assert "(Requested operation is presently disabled for job 101); `adarem launch` continues it" in found.problem
 
 
 def test_sweeps_are_found_by_grid_and_data(sweep: Path) -> None:

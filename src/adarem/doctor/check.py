@@ -58,11 +58,13 @@ def split_fix(problem: str) -> tuple[str, str]:
 
 def ask_slurm(command: list[str]) -> str | Check:
     """What a command of Slurm prints, or the failed check where it does not answer."""
+    from adarem.launch.slurm.programs import NoAnswer, call
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return Check("slurm", False, f"{command[0]} does not answer within 60 s", "ask whether slurmctld runs")
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        done = call(command, patience=60.0)
+    except NoAnswer as e:
+        return Check("slurm", False, str(e), "ask whether slurmctld runs")
+    if done.code:
+        words = done.err.strip().splitlines() or [f"exit code {done.code}"]
         return Check("slurm", False, words[-1], "ask whether slurmctld runs, or set SLURM_CONF")
-    return done.stdout
+    return done.out

@@ -55,7 +55,7 @@ class Screen:
         from rich.text import Text
 
         self._shown_at = now
-        lines = [progress_line(read_status(run, {})) for run in runs]
+        lines = [progress_line(read_status(run)) for run in runs]
         with contextlib.suppress(OSError):
             self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 

@@ -2,21 +2,25 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from adarem.launch.slurm.commands import slurm_folder
-from adarem.launch.slurm.queue import queued
+from adarem.launch.slurm.commands import refusal_file, slurm_folder
+from adarem.launch.slurm.ended import Ended, ended_without_attempt
+from adarem.launch.slurm.queue import Job, queued
+from adarem.launch.slurm.reasons import InQueue, seen
 from adarem.run.config import DataConfig
 from adarem.run.directory import FINISHED, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.files import read_json
 from adarem.run.halving import Place, read_places
-from adarem.run.records import JsonRecord, count
+from adarem.run.records import JsonRecord, count, text
 from adarem.run.sweep import directories, read_sweep, runs_in
 
+PATIENCE_SECONDS = 5.0  # with a program of Slurm
 OWN = "folder"  # the file of configs/data with which a folder of images is planned
-State = Status | Literal["queued", "unreadable"]
+State = Status | InQueue | Literal["unknown", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -43,25 +47,39 @@ class RunStatus:
     job: str | None = None  # Slurm's id of it: array_task
     progress: Progress | None = None  # None where the run's files cannot be read
     problem: str | None = None  # why it failed, diverged or cannot be read, in one line
+    reason: str | None = None  # why it waits, in Slurm, or why nothing is known of it
 
     def to_json(self) -> dict[str, object]:
         """The record that `adarem status --json` prints."""
         progress = asdict(self.progress) if self.progress else {}
+        reason = {} if self.reason is None else {"reason": self.reason}
         return {
             "campaign": self.sweep, "cell": self.run, "state": self.state, "job": self.job, **progress,
-            "problem": self.problem,
+            "problem": self.problem, **reason,
         }  # fmt: skip
 
 
-def read_status(run: RunDir, queue: Mapping[str, str], place: Place | None = None) -> RunStatus:
+@dataclass(frozen=True)
+class SlurmView:
+    """What Slurm knows of a sweep."""
+
+    jobs: Mapping[str, Job] = field(default_factory=dict)  # of runs in the queue, by their names
+    ended: Mapping[str, Ended] = field(default_factory=dict)  # of runs whose newest job began no attempt
+    silent: str | None = None  # why it did not answer
+
+
+NO_SLURM = SlurmView()
+
+
+def read_status(run: RunDir, slurm: SlurmView = NO_SLURM, place: Place | None = None) -> RunStatus:
     """Reads one run; a damaged file makes it ``unreadable`` and no error.
 
     Args:
-        queue: names of runs to their jobs, waiting or running in Slurm.
+        slurm: what it knows of the sweep.
         place: among the rungs of a search.
     """
     try:
-        return _read(run, queue, place)
+        return _read(run, slurm, place)
     except UserError as e:
         problem = str(e)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as e:
@@ -69,7 +87,7 @@ def read_status(run: RunDir, queue: Mapping[str, str], place: Place | None = Non
     return RunStatus(run.path.parent.name, run.path.name, "unreadable", problem=problem)
 
 
-def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStatus:
+def _read(run: RunDir, slurm: SlurmView, place: Place | None) -> RunStatus:
     """Raises whatever a damaged file causes."""
     config, state, live = run.config(), run.status(), run.progress() or {}
     if place is not None and place.state in ("paused", "stopped") and state != "running":
@@ -80,9 +98,10 @@ def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStat
     problem = _why_failed(run, attempts) if state == "failed" else None
     if state == "diverged":
         problem = str(result.get("reason", ""))
+    of_slurm = _by_slurm(run, state, slurm)
     shown: State = state
-    if state in ("planned", "interrupted", "failed", "paused") and run.path.name in queue:
-        shown, job, problem = "queued", queue[run.path.name], None
+    if of_slurm is not None:
+        shown, job, problem = of_slurm.state, of_slurm.job or job, of_slurm.problem
     train, evaluated = _last(metrics, "train"), _last(metrics, config.data.evaluated_on)
     running = state == "running"
     epoch = count(train, "epoch") or 0
@@ -99,7 +118,47 @@ def _read(run: RunDir, queue: Mapping[str, str], place: Place | None) -> RunStat
         tokens_per_s=_number(newest.get("tokens_per_s", train.get("tokens_per_s"))),
         seconds_left=_number(live.get("seconds_left")) if running else None,
     )
-    return RunStatus(run.path.parent.name, run.path.name, shown, None if job is None else str(job), progress, problem)
+    reason = of_slurm.reason if of_slurm else None
+    of_run = (run.path.parent.name, run.path.name)
+    return RunStatus(*of_run, shown, None if job is None else str(job), progress, problem, reason)
+
+
+class _BySlurm(NamedTuple):
+    """What Slurm adds to what a run's files say."""
+
+    state: State
+    job: str | None
+    problem: str | None = None
+    reason: str | None = None
+
+
+def _by_slurm(run: RunDir, state: Status, slurm: SlurmView) -> _BySlurm | None:
+    """None where the files say it all."""
+    job = slurm.jobs.get(run.path.name)
+    if state in (*FINISHED, "stopped"):
+        return None
+    if job is not None:
+        found = seen(job)
+        # A run whose node went down looks as if it trained, for a while; one that holds its lock does train.
+        if state == "running" and (found.state == "starting" or found.state != "ending" and run.locked()):
+            return None
+        return _BySlurm(found.state, job.id, reason=found.reason)
+    if slurm.silent is not None:
+        known = state not in ("planned", "interrupted")
+        return None if known else _BySlurm("unknown", None, reason=slurm.silent)
+    if (ended := slurm.ended.get(run.path.name)) is not None and state != "running":
+        return _BySlurm("failed" if ended.started else state, ended.job, ended.line)
+    if state == "interrupted" and (record := _refusal(run)) is not None:
+        return _BySlurm(state, None, record)
+    return None
+
+
+def _refusal(run: RunDir) -> str | None:
+    try:
+        record = read_json(refusal_file(run)) or {}
+    except UserError:
+        return None
+    return text(record, "line") or None
 
 
 def _last(metrics: Sequence[JsonRecord], split: str) -> JsonRecord:
@@ -133,13 +192,13 @@ def outcome(run: RunDir) -> str:
     return f"top-1 {result['top1']:.2f} %"
 
 
-def snapshot(sweeps: Sequence[Path], queue: Mapping[Path, Mapping[str, str]] | None = None) -> list[RunStatus]:
-    """Every run of the sweeps, in order of name. Asks Slurm unless ``queue`` says what each sweep has there."""
-    queue = ask_slurm(sweeps) if queue is None else queue
+def snapshot(sweeps: Sequence[Path], slurm: Mapping[Path, SlurmView] | None = None) -> list[RunStatus]:
+    """Every run of the sweeps, in order of name. Asks Slurm unless ``slurm`` says what each sweep has there."""
+    slurm = ask_slurm(sweeps) if slurm is None else slurm
     found = []
     for sweep in sweeps:
         places = _places(sweep)
-        found += [read_status(run, queue[sweep], places.get(run.path.name)) for run in directories(sweep)]
+        found += [read_status(run, slurm[sweep], places.get(run.path.name)) for run in directories(sweep)]
     return found
 
 
@@ -150,15 +209,22 @@ def _places(sweep: Path) -> Mapping[str, Place]:
         return {}
 
 
-def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, dict[str, str]]:
-    """For each sweep its runs in Slurm's queue; empty where Slurm is absent or does not answer."""
-    found: dict[Path, dict[str, str]] = {}
-    for sweep in sweeps:
-        try:
-            found[sweep] = queued(sweep, patience=5.0) if slurm_folder(sweep).is_dir() else {}
-        except (UserError, OSError, ValueError, IndexError):
-            found[sweep] = {}
-    return found
+def ask_slurm(sweeps: Sequence[Path]) -> dict[Path, SlurmView]:
+    """What Slurm knows of each sweep that was launched there; one that it does not answer for says so."""
+    return {sweep: _ask_slurm(sweep) if slurm_folder(sweep).is_dir() else NO_SLURM for sweep in sweeps}
+
+
+def _ask_slurm(sweep: Path) -> SlurmView:
+    try:
+        jobs = queued(sweep, patience=PATIENCE_SECONDS)
+    except (UserError, OSError) as e:
+        return SlurmView(silent=f"Slurm does not answer: {str(e).partition(', so nothing was submitted')[0]}")
+    unfinished = []
+    for run in directories(sweep):
+        with contextlib.suppress(UserError, OSError, ValueError):  # shown as unreadable
+            if run.path.name not in jobs and run.status() in ("planned", "interrupted", "failed"):
+                unfinished.append(run)
+    return SlurmView(jobs, ended_without_attempt(sweep, unfinished, jobs, PATIENCE_SECONDS))
 
 
 def find_sweeps(runs_dir: Path, grid: str | None = None, data: str | None = None) -> list[Path]:

@@ -22,10 +22,11 @@ QUEUE_SECONDS = 30.0  # between two questions to Slurm's controller
 
 COLUMNS = ("run", "state", "job", "epoch", "loss", "top-1", "images/s", "left")
 _LEFT_ALIGNED = 3  # columns of words; the others hold numbers
-_ACTIVE = ("running", "queued")
+_ACTIVE = ("running", "queued", "held", "starting", "ending")
 _STYLES = {
     "running": "cyan", "done": "green", "failed": "red", "diverged": "red", "unreadable": "red",
     "interrupted": "yellow", "paused": "yellow", "stopped": "dim", "queued": "blue",
+    "starting": "cyan", "ending": "yellow", "held": "yellow", "unknown": "magenta",
 }  # fmt: skip
 
 
@@ -82,11 +83,17 @@ def problems(runs: Sequence[RunStatus]) -> list[str]:
     return [f"{run.sweep}/{run.run}: {run.state}: {run.problem}" for run in runs if run.problem]
 
 
+def reasons(runs: Sequence[RunStatus]) -> list[str]:
+    """A line for each reason for which runs wait: ``3 queued: waits for free nodes (Resources)``."""
+    counts = Counter((run.state, run.reason) for run in runs if run.reason)
+    return [f"{n} {state}: {reason}" for (state, reason), n in counts.items()]
+
+
 def as_text(runs: Sequence[RunStatus], width: int | None = None) -> str:
     """The table in columns of text, without colours and lines; ``width``: of the terminal."""
     of_rows = lines_within(table_rows(runs), width or shutil.get_terminal_size((80, 24)).columns)
     lines = [line for of_row in of_rows for line in of_row]
-    return "\n".join([*lines, "", summary(runs), *problems(runs)]) + "\n"
+    return "\n".join([*lines, "", summary(runs), *reasons(runs), *problems(runs)]) + "\n"
 
 
 def lines_within(rows: Sequence[Sequence[str]], width: int) -> list[list[str]]:
@@ -132,10 +139,11 @@ def _view(runs: Sequence[RunStatus], width: int, height: int | None = None) -> "
     from rich.text import Text
 
     shown = runs
-    if height is not None and len(runs) + len(problems(runs)) + 4 > height:
+    if height is not None and len(runs) + len(problems(runs)) + len(reasons(runs)) + 4 > height:
         shown = [run for run in runs if run.state not in ("done", "planned")]
     rows = table_rows(shown)
-    below = [Text(), Text(summary(runs)), *(Text(line, style="red") for line in problems(runs))]
+    below = [Text(), Text(summary(runs)), *map(Text, reasons(runs))]
+    below += [Text(line, style="red") for line in problems(runs)]
     lines = lines_within(rows, width)
     if any(len(of_row) > 1 for of_row in lines):
         styles = ["bold", *(_STYLES.get(row[1], "") for row in rows)]

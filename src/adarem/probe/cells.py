@@ -36,7 +36,7 @@ def started_here(config: RunConfig, module: Sequence[str]) -> list[str]:
 
 def started_by_slurm(config: RunConfig, module: Sequence[str]) -> list[str]:
     """The ranks of a module in the job that this process is in."""
-    return ["srun", "--kill-on-bad-exit=1", sys.executable, *module]
+    return ["srun", "--export=ALL", "--kill-on-bad-exit=1", sys.executable, *module]
 
 
 def new_folder(runs_dir: Path, configs: Sequence[RunConfig], auto: Sequence[RunConfig], name: str = "") -> Path:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from adarem.data.prepared import check_prepared
 from adarem.launch.commands import environment
-from adarem.launch.slurm.commands import probe_command, slurm_folder
-from adarem.launch.slurm.submit import submit
+from adarem.launch.slurm.commands import job_file, probe_command, slurm_folder
+from adarem.launch.slurm.job_file import write_job_file
+from adarem.launch.slurm.sbatch import new_token, submit
 from adarem.probe.cells import keep, measure_cells, new_folder, started_here
 from adarem.run import exitcodes
 from adarem.run.config import ClusterConfig, RunConfig
@@ -96,10 +97,11 @@ def _submit(plan: "Plan", configs: Sequence[RunConfig], seconds: float) -> int:
     slurm_folder(plan.folder).mkdir(parents=True, exist_ok=True)
     for i, (cluster, of_shape) in enumerate(shapes.items()):
         folder = new_folder(plan.runs_dir, of_shape, _auto(plan, of_shape), f"-{i}")
-        command = probe_command(plan.folder, folder, plan.runs_dir, seconds, len(of_shape), cluster)
-        env = environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
+        token = new_token()
+        command = probe_command(plan.folder, folder, plan.runs_dir, seconds, len(of_shape), cluster, token)
+        write_job_file(job_file(plan.folder, token), cluster, os.environ, {})
         try:
-            job = submit(command, env)
+            job = submit(command, environment(cluster))
         except UserError:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -24,6 +24,7 @@ from adarem.run.files import write_atomically
 from adarem.run.machine import cpu_name
 from adarem.train.distributed.context import join
 from adarem.train.distributed.heartbeat import Activity
+from adarem.train.distributed.place import check_step
 from adarem.train.distributed.watchdog import Watchdog
 from adarem.train.implementation import agree
 from adarem.train.metrics import peak_memory_bytes
@@ -88,6 +89,7 @@ def measure(run: RunDir, began: float, seconds: float) -> None:
     config = run.config()
     timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
     watch = Stopwatch(seconds)
+    check_step(config.cluster)
     context = dataclasses.replace(join(config.cluster.device, timeout, watch), heartbeat=watch)
     try:
         with Watchdog(context, config.cluster.stall_seconds, lambda line: print(line, file=sys.stderr)):

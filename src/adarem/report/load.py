@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from adarem.report.counted import counted
 from adarem.report.run import (
     OSCILLATION,
     RESULT_METRICS,
@@ -67,7 +68,7 @@ class Sweep:
     folder: Path
     spec: SweepSpec
     runs: Sequence[Run]
-    unreadable: Sequence[str]  # one line per directory that is no readable run
+    unreadable: Sequence[str]  # one line per directory that is no readable run, or is one that does not count
 
     @property
     def name(self) -> str:
@@ -380,4 +381,5 @@ def load_sweep(folder: Path, stated: Stated | None = None) -> Sweep:
         elif lacking:
             run.problems.append(f"done, but its final {' and '.join(lacking)} cannot be read")
         runs.append(run)
-    return Sweep(folder, spec, runs, unreadable)
+    found = counted(runs, spec)
+    return Sweep(folder, spec, found.runs, [*unreadable, *found.set_aside])

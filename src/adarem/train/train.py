@@ -26,6 +26,7 @@ from adarem.train.attempt import Attempt
 from adarem.train.checkpoint import Newest, find_newest, load
 from adarem.train.console import print_line
 from adarem.train.distributed.context import RankContext, join, on_main_rank, raise_on_all_ranks
+from adarem.train.distributed.place import check_step
 from adarem.train.distributed.rendezvous import StoppedWaiting
 from adarem.train.distributed.stop import SignalListener, StopRequest
 from adarem.train.distributed.watchdog import Watchdog
@@ -60,6 +61,7 @@ def train(path: Path) -> int:
     config = run.config()
 
     # The process group.
+    check_step(config.cluster)
     stop = SignalListener()
     timeout = config.cluster.stall_seconds + COLLECTIVE_TIMEOUT_MARGIN_SECONDS
     try:

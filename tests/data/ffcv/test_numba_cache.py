@@ -109,10 +109,9 @@ def test_what_another_user_may_have_written_is_not_unpickled(
 ) -> None:
     first = mixed(tmp_path / "cache")
     change(kept(tmp_path / "cache", ending), pickle.dumps(Payload(str(tmp_path / "hacked"))))
-    for _ in range(2):
-        done = mixed(tmp_path / "cache")
-        assert done.stdout == first.stdout
-        assert done.stderr.count("SlowerWarning: ") == 1 and FOREIGN[change] in done.stderr
+    done = mixed(tmp_path / "cache")
+    assert done.stdout == first.stdout  # compiled anew
+    assert done.stderr.count("SlowerWarning: ") == 1 and FOREIGN[change] in done.stderr
     assert not (tmp_path / "hacked").exists()
 
 

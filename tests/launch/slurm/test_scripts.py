@@ -1,14 +1,19 @@
 """The batch scripts in slurm/, with stand-ins for Slurm's commands."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
+from adarem.launch.slurm.commands import refusal_file
+from adarem.launch.slurm.job_file import write_job_file
+from adarem.plan.plan import Plan
 from adarem.run.directory import RunDir
 from tests.support import ROOT
 from tests.support.launching import executable
@@ -71,6 +76,43 @@ def test_a_job_that_was_queued_with_version_0_1_requeues_through_the_old_module(
     script = executable(tmp_path / "run.sbatch", old)
     code, calls = batch(tmp_path, run, setup="kill -USR1 $$", srun=":", script=script)
     assert code == 75 and calls == [["scontrol", "show"], ["scontrol", "requeue"]]
+
+
+def test_a_job_without_its_submitters_environment(composed: Plan, run: RunDir, tmp_path: Path) -> None:
+    """As under ``--export=NONE``: Python and setup come from the sweep's file, and srun passes all on to the ranks."""
+    cluster = composed.runs[0].config.cluster
+    setup = f"echo of the site >>{shlex.quote(str(tmp_path / 'setup'))}"
+    file = tmp_path / "token.job"
+    write_job_file(file, replace(cluster, setup=setup), {}, {})
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    log = shlex.quote(str(tmp_path / "calls"))
+    executable(bin / "scontrol", f'#!/bin/bash\necho "scontrol $*" >>{log}; [[ $1 != show ]] || echo n1\n')
+    executable(
+        bin / "srun", f'#!/bin/bash\necho "srun $*" >>{log}; env >{shlex.quote(str(tmp_path / "env"))}; exit 2\n'
+    )
+    executable(bin / "squeue", "#!/bin/bash\necho 7 RUNNING None\n")
+    env = {"PATH": f"{bin}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1", "SLURM_NTASKS": "4"}
+    env |= {"SLURM_SUBMIT_DIR": "/", "SLURM_EXPORT_ENV": "NONE", "SLURM_CPU_BIND": "mask_cpu:0x1", "RANK": "0"}
+    env |= {"SRUN_DEBUG": "3", "SLURM_CPU_BIND_LIST": "0x1", "WORLD_SIZE": "1"}
+    command = ["bash", str(RUN_SBATCH), f"--job-file={file}", str(run.path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert (tmp_path / "setup").read_text() == "of the site\n"
+    calls = (tmp_path / "calls").read_text()
+    assert f"srun --export=ALL --kill-on-bad-exit=1 {sys.executable} -m adarem train {run.path}\n" in calls
+    passed = {line.split("=")[0] for line in (tmp_path / "env").read_text().splitlines()}
+    assert {"MASTER_ADDR", "ADAREM_TOKEN", "SRUN_CPUS_PER_TASK"} <= passed
+    assert (
+        not {"RANK", "WORLD_SIZE", "SLURM_CPU_BIND", "SLURM_CPU_BIND_LIST", "SLURM_EXPORT_ENV", "SRUN_DEBUG"} & passed
+    )
+
+
+def test_a_site_that_refuses_to_start_a_job_again(run: RunDir, tmp_path: Path) -> None:
+    refusal = "echo 'slurm_requeue error: disabled' >&2; return 1"
+    setup = f'scontrol() {{ if [[ $1 == requeue ]]; then {refusal}; fi; command scontrol "$@"; }}'
+    code, _ = batch(tmp_path, run, setup=f"{setup}; kill -USR1 $$", srun=":")
+    assert code == 75 and "slurm_requeue error: disabled" in json.loads(refusal_file(run).read_text())["line"]
 
 
 def test_a_report_job_publishes_what_the_launch_names(tmp_path: Path) -> None:

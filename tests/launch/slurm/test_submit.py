@@ -38,6 +38,7 @@ def site(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     executable(
         bin / "sbatch",
         f"#!/bin/bash\nn=$(ls {record} | wc -l)\n"
+        'for word; do case "$word" in --job-file=*) . "${word#*=}";; esac; done\n'
         f'{{ printf "%s\\0" "$ADAREM_PYTHON" "$ADAREM_SETUP" "${{OMP_NUM_THREADS-unset}}" "$@"; }} >{record}/$n\n'
         'echo "$((100 + n));cluster"\n',
     )
@@ -79,10 +80,12 @@ def test_sbatch_gets_exactly_these_words(site: Site, capsys: pytest.CaptureFixtu
         "--qos=high",
         "--comment=two words",
         str(ROOT / "slurm" / "run.sbatch"),
+        f"--job-file={listing.with_suffix('.job')}",
         str(listing),
     ]
     assert listing.read_text() == "".join(f"{planned.config.run_name}\n" for planned in plan.runs)
-    assert report[3:6] == ["--parsable", "--job-name=table2-digits-smoke-report", "--dependency=afterany:100"]
+    assert report[3] == "--parsable" and report[4].startswith("--job-name=table2-digits-smoke-report-")
+    assert report[5] == "--dependency=afterany:100"
     assert f"runs_dir={plan.runs_dir}" in report and "grid=table2" in report
     out = capsys.readouterr().out
     assert "array    job 100: 3 runs, 2 nodes x 8 ranks each" in out and "squeue --array --jobs=100" in out
@@ -164,7 +167,7 @@ def test_jobs_without_gpus_get_flags_of_their_own(
         script = next(i for i, word in enumerate(job) if word.endswith(".sbatch"))
         assert job[script - 4 : script] == [f"--partition={expected}", "--account=$(id)", "--qos=short", "--mem=8G"]
         assert "--qos=high" not in job
-    assert array[-6:-2] == ["--partition=gp u", "--account=$(id)", "--qos=high", "--comment=two words"]
+    assert array[-7:-3] == ["--partition=gp u", "--account=$(id)", "--qos=high", "--comment=two words"]
 
 
 def test_cpu_clusters_are_asked_for_no_gpus(site: Site) -> None:
@@ -179,7 +182,7 @@ def test_queued_running_and_finished_runs_are_not_submitted_again(
     plan, submissions = site
     launch(plan)
     name = submissions()[0][4].removeprefix("--job-name=")
-    waits = "101 N/A table2-digits-smoke-report\n"
+    waits = f"101 N/A {submissions()[1][4].removeprefix('--job-name=')} PENDING Dependency\n"
     (tmp_path / "queue").write_text(f"100 0 {name}\n100 2 {name}\n100 N/A another\n{waits}")
     plan.runs[1].run.write_result({"status": "done", "top1": 70.0})
     launch(plan)
@@ -207,14 +210,14 @@ def test_a_report_job_that_was_refused_is_submitted_by_the_next_launch(
     (array,) = submissions()
     name = array[4].removeprefix("--job-name=")
     queue = "".join(f"100 {i} {name}\n" for i in range(3))
-    another = "77 N/A table2-digits-smoke-report\n"  # of a sweep of that name elsewhere
+    another = "77 N/A table2-digits-smoke-report-20260101-000000-abcdef\n"  # of a sweep of that name elsewhere
     (tmp_path / "queue").write_text(queue + another)
     executable(sbatch, taken)
     assert launch(plan) == exitcodes.OK
     (report,) = submissions()[1:]
     assert "--dependency=afterany:100" in report and f"runs_dir={plan.runs_dir}" in report
     assert "report   job 101: when all have ended" in capsys.readouterr().out
-    (tmp_path / "queue").write_text(queue + another + another.replace("77", "101"))
+    (tmp_path / "queue").write_text(queue + another + f"101 N/A {report[4].removeprefix('--job-name=')}\n")
     assert launch(plan) == exitcodes.OK
     assert len(submissions()) == 2  # it waits: one is enough
 

@@ -203,10 +203,16 @@ def test_a_complete_comparison_contradicts_whatever_another_lacks(dirs):
     assert (j.status, [e.split(":")[0] for e in j.evidence]) == ("contradicted", ["contradicted", "undecided"])
 
 
+def fingerprint_with(run, val):
+    prints = run.result()["fingerprint"]
+    return prints | {"val": prints["val"] | {"content_hash": val}}
+
+
 def test_different_data_is_never_compared(dirs):
     found = sweep(dirs, *GAIN)
     folder = found["table2"].folder
-    finish(folder, make_config("resnet18", "sgdm", 3), 70.1, hashes=HASHES | {"val": "e" * 64})
+    run = RunDir(folder / "resnet18-sgdm-s2")
+    run.write_result(run.result() | {"fingerprint": fingerprint_with(run, "e" * 64)})
     j = claims.judge(BASE, {"table2": load_sweep(folder)})
     assert (j.status, "made on different data" in j.evidence[0]) == ("undecided", True)
 

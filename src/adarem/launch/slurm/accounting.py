@@ -4,19 +4,18 @@ slurm/report.sbatch calls ``python -m adarem.launch.slurm.accounting SWEEP``, an
 without accounting leaves no file.
 """
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adarem.launch.slurm.commands import job_name, slurm_folder
+from adarem.launch.slurm.programs import NoAnswer, call
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_file, write_atomically
 from adarem.run.records import text
 from adarem.run.spent import JobRecord, write_accounting
-from adarem.run.sweep import runs_in
+from adarem.run.sweep import read_names, runs_in
 
 PATIENCE_SECONDS = 60.0
 _FIELDS = ("JobID", "JobName", "State", "Start", "ElapsedRaw", "AllocCPUS", "AllocTRES")
@@ -42,7 +41,7 @@ def write_down(sweep: Path) -> int:
     jobs = _jobs(sweep)
     try:
         records = _ask(sweep, jobs) if jobs else []
-    except (OSError, subprocess.SubprocessError):
+    except NoAnswer:
         return 0
     if records:
         write_accounting(sweep, records)
@@ -53,7 +52,7 @@ def _jobs(sweep: Path) -> dict[str, str]:
     """The sweep's jobs: those of its arrays, and those that attempts recorded (of arrays whose id was not kept)."""
     found = {}
     for file in slurm_folder(sweep).glob("*.array"):
-        found[file.read_text().strip()] = ""
+        found[read_file(file).decode(errors="replace").strip()] = ""
     for run in runs_in(sweep):
         for attempt in run.attempts():
             if job := text(attempt, "slurm_job"):
@@ -62,22 +61,22 @@ def _jobs(sweep: Path) -> dict[str, str]:
 
 
 def _ask(sweep: Path, jobs: Mapping[str, str]) -> list[JobRecord]:
-    """Raises OSError where there is no sacct, SubprocessError where it fails or does not answer."""
+    """Raises NoAnswer where there is no sacct, or it fails or does not answer."""
     command = ["sacct", f"--jobs={','.join(sorted(jobs, key=int))}", "--allocations", "--duplicates", "--parsable2",
                "--noheader", f"--format={','.join(_FIELDS)}"]  # fmt: skip
-    done = subprocess.run(command, env=environment(os.environ), capture_output=True, timeout=PATIENCE_SECONDS)
-    if done.returncode:
-        raise subprocess.SubprocessError(done.stderr.decode(errors="replace"))
+    done = call(command, patience=PATIENCE_SECONDS)
+    if done.code:
+        raise NoAnswer(done.reason)
     lists = {job_name(sweep, p.stem): p for p in slurm_folder(sweep).glob("*.txt")}
     names: dict[str, list[str]] = {}
     records = []
-    for line in done.stdout.decode("utf-8", errors="replace").splitlines():
+    for line in done.out.splitlines():
         fields = line.split("|")
         if len(fields) != len(_FIELDS):
             continue
         job, name, state, start, elapsed, cpus, tres = fields
         if name in lists and name not in names:
-            names[name] = lists[name].read_text(encoding="utf-8").splitlines()
+            names[name] = read_names(lists[name])
         run = _run_of(job, names.get(name, ()), jobs)
         if run and elapsed.isdigit() and int(elapsed):  # a task that waits has taken nothing
             state_word = (state.split() or [""])[0]  # of "CANCELLED by 1000"
@@ -85,12 +84,6 @@ def _ask(sweep: Path, jobs: Mapping[str, str]) -> list[JobRecord]:
                 JobRecord(run, job, state_word, start, float(elapsed), _gpus(tres), int(cpus) if cpus.isdigit() else 0)
             )
     return sorted(records, key=lambda r: (r.run, r.start))
-
-
-def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Without the variables that change what sacct prints, or which cluster it asks; with UTF-8."""
-    kept = {k: v for k, v in given.items() if k == "SLURM_CONF" or not k.startswith(("SLURM_", "SACCT_"))}
-    return {**kept, "LC_ALL": "C.UTF-8"}
 
 
 def _run_of(job: str, of_array: Sequence[str], jobs: Mapping[str, str]) -> str:

@@ -10,6 +10,8 @@ from adarem.run.config import ClusterConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 
+_OWN_FLAGS = re.compile(r"--(job-name|array|parsable|wait|test-only|wrap|dependency|clusters?)(?==|$)|-[JaWdM]")
+
 
 def slurm_folder(sweep: Path) -> Path:
     """Where a sweep keeps what belongs to Slurm: array lists, job logs, counts of failures."""
@@ -19,6 +21,21 @@ def slurm_folder(sweep: Path) -> Path:
 def array_list(sweep: Path, token: str) -> Path:
     """The file that maps an array's tasks to runs: one name of a run per line."""
     return slurm_folder(sweep) / f"{token}.txt"
+
+
+def job_file(sweep: Path, token: str) -> Path:
+    """The file with what the jobs of a submission need; see ``adarem.launch.slurm.job_file``."""
+    return slurm_folder(sweep) / f"{token}.job"
+
+
+def refusal_file(run: RunDir) -> Path:
+    """What Slurm said when it refused to start the run's job again."""
+    return slurm_folder(run.path.parent) / f"{run.path.name}.refused.json"
+
+
+def _reads(sweep: Path, token: str | None) -> list[str]:
+    """The word by which a script finds that file."""
+    return [f"--job-file={job_file(sweep, token)}"] if token else []
 
 
 def job_name(sweep: Path, suffix: str) -> str:
@@ -55,34 +72,47 @@ def array_command(
         *(["--kill-on-invalid-dep=yes"] if after else []),
         *_site_options(cluster, auxiliary=False),
         str(slurm_script("run.sbatch")),
+        *_reads(sweep, token),
         str(array_list(sweep, token)),
     ]
 
 
-def prepare_command(sweep: Path, run: RunDir, key: str, cluster: ClusterConfig) -> list[str]:
+def prepare_name(key: str) -> str:
+    """The name of the jobs that write one data set, whatever the sweep: of them Slurm runs one at a time."""
+    return f"adarem-prepare-{key}"
+
+
+def prepare_command(sweep: Path, run: RunDir, key: str, cluster: ClusterConfig, token: str | None = None) -> list[str]:
     """The job that writes the run's data; of the jobs with the same ``key`` (one data set) one runs at a time."""
     return [
         "sbatch",
         "--parsable",
-        f"--job-name=adarem-prepare-{key}",
+        f"--job-name={prepare_name(key)}",
         "--dependency=singleton",
         f"--cpus-per-task={cluster.cpus_per_rank * cluster.ranks_per_node}",
         _output(sweep, "prepare-%j.out"),
         *_site_options(cluster, auxiliary=True),
         str(slurm_script("prepare.sbatch")),
+        *_reads(sweep, token),
         str(run.path),
     ]
 
 
 def probe_command(
-    sweep: Path, folder: Path, runs_dir: Path, seconds: float, cells: int, cluster: ClusterConfig
+    sweep: Path,
+    folder: Path,
+    runs_dir: Path,
+    seconds: float,
+    cells: int,
+    cluster: ClusterConfig,
+    token: str | None = None,
 ) -> list[str]:
     """The job that measures the cells of a folder, one after another, on as many nodes as a run has."""
     minutes = 10 + math.ceil(cells * (3 + 4 * seconds / 60))
     return [
         "sbatch",
         "--parsable",
-        f"--job-name={job_name(sweep, 'probe')}",
+        f"--job-name={job_name(sweep, _suffix('probe', token))}",
         f"--nodes={cluster.nodes}",
         f"--ntasks-per-node={cluster.ranks_per_node}",
         f"--gpus-per-node={cluster.ranks_per_node if cluster.device == 'cuda' else 0}",
@@ -91,6 +121,7 @@ def probe_command(
         _output(sweep, "probe-%j.out"),
         *_site_options(cluster, auxiliary=False),
         str(slurm_script("probe.sbatch")),
+        *_reads(sweep, token),
         str(folder),
         str(runs_dir),
         f"{seconds:g}",
@@ -98,19 +129,28 @@ def probe_command(
 
 
 def report_command(
-    sweep: Path, arguments: Sequence[str], cluster: ClusterConfig, after: Sequence[str] = ()
+    sweep: Path,
+    arguments: Sequence[str],
+    cluster: ClusterConfig,
+    after: Sequence[str] = (),
+    token: str | None = None,
 ) -> list[str]:
     """The job that makes the report once every job in ``after``, if any, has ended, successfully or not."""
     return [
         "sbatch",
         "--parsable",
-        f"--job-name={job_name(sweep, 'report')}",
+        f"--job-name={job_name(sweep, _suffix('report', token))}",
         *([f"--dependency=afterany:{':'.join(after)}"] if after else []),
         _output(sweep, "report-%j.out"),
         *_site_options(cluster, auxiliary=True),
         str(slurm_script("report.sbatch")),
+        *_reads(sweep, token),
         *arguments,
     ]
+
+
+def _suffix(what: str, token: str | None) -> str:
+    return f"{what}-{token}" if token else what
 
 
 def _output(sweep: Path, pattern: str) -> str:
@@ -124,5 +164,10 @@ def _site_options(cluster: ClusterConfig, *, auxiliary: bool) -> list[str]:
     """Partition, account and the site's own flags; ``auxiliary`` jobs (prepare, report) need no GPU."""
     partition = cluster.aux_partition or cluster.partition if auxiliary else cluster.partition
     options = [("partition", partition), ("account", cluster.account)]
-    extra = cluster.aux_extra if auxiliary else cluster.extra
+    key, extra = ("aux_extra", cluster.aux_extra) if auxiliary else ("extra", cluster.extra)
+    for flag in extra:
+        if match := _OWN_FLAGS.match(flag):
+            raise UserError(
+                f"cluster.{key}: {flag}: launch has its own {match[0]}, by which it finds its jobs again; leave it out"
+            )
     return [*(f"--{flag}={value}" for flag, value in options if value), *extra]

@@ -1,59 +1,62 @@
-"""A launch on Slurm: a job that prepares the data, then an array per shape of run, then a job that makes the report."""
+"""A launch on Slurm: a job that prepares the data, then arrays of runs, then a job that makes the report."""
 
 import functools
 import math
-import secrets
+import os
 import shlex
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adarem.launch.commands import environment, make_report, publishes, report_arguments
-from adarem.launch.preparation import unprepared
+from adarem.launch.commands import make_report
 from adarem.launch.rungs import later, places
-from adarem.launch.slurm.accounting import keep_array_job, write_down
-from adarem.launch.slurm.commands import array_command, array_list, prepare_command, report_command, slurm_folder
-from adarem.launch.slurm.queue import keep_report_job, queued, report_is_queued
+from adarem.launch.slurm.accounting import write_down
+from adarem.launch.slurm.commands import slurm_folder
+from adarem.launch.slurm.programs import ignored
+from adarem.launch.slurm.queue import Job, queued, report_job
+from adarem.launch.slurm.sbatch import NotSubmitted
+from adarem.launch.slurm.submission import Submission
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
-from adarem.run.estimate import FLAT_TIME, time_limit
-from adarem.run.files import write_atomically
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from adarem.plan.plan import Plan, PlannedRun
 
 
 def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
     """Submits what is neither finished, nor running, nor in the queue; returns once Slurm has the jobs.
 
+    Returns:
+        OK; REQUEUE where the site's limits left runs for the same command to submit later.
+
     Raises:
-        UserError: there is no sbatch, it refuses a job, or squeue does not answer.
+        UserError: there is no sbatch or squeue, sbatch refuses a job, or squeue does not answer.
     """
     if dry_run:
         queue = queued(plan.folder) if shutil.which("squeue") else {}
         return _launch(plan, queue, dry_run=True)
-    if shutil.which("sbatch") is None:
-        raise UserError(
-            "cluster=slurm: no sbatch on PATH; log in to the cluster, or run on this machine's GPUs: "
-            "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
-        )
+    for program in ("sbatch", "squeue"):
+        if shutil.which(program) is None:
+            raise UserError(
+                f"cluster=slurm: no {program} on PATH; log in to the cluster, or run on this machine's GPUs: "
+                "cluster=local cluster.device=cuda cluster.ranks_per_node=8"
+            )
+    for name in ignored(os.environ):
+        print(f"{name}={os.environ[name]}: not used; give cluster.partition, cluster.account or cluster.extra")
     plan.write()
     write_down(plan.folder)  # what earlier jobs took
     with _one_launcher(plan.folder):
-        queue = queued(plan.folder) if shutil.which("squeue") else {}
-        return _launch(plan, queue, dry_run=False)
+        return _launch(plan, queued(plan.folder), dry_run=False)
 
 
-def _one_launcher(sweep: Path) -> AbstractContextManager[None]:
+def _one_launcher(sweep: "Path") -> AbstractContextManager[None]:
     """Two launchers at once would both find the queue empty: the second waits, then sees the first one's jobs."""
     slurm_folder(sweep).mkdir(parents=True, exist_ok=True)
     line = f"{sweep}: another `adarem launch` submits; waiting for it"
@@ -61,137 +64,92 @@ def _one_launcher(sweep: Path) -> AbstractContextManager[None]:
     return locks.hold(slurm_folder(sweep) / "lock", patience=math.inf, on_wait=say)
 
 
-def _launch(plan: "Plan", queue: Mapping[str, str], *, dry_run: bool) -> int:
+def _launch(plan: "Plan", queue: Mapping[str, Job], *, dry_run: bool) -> int:
     to_start = _to_start(plan, queue)
-    if not to_start and not queue:
+    if not to_start and not any(not job.is_ending for job in queue.values()):
         make_report(plan)
         return exitcodes.OK
-    submission = _Submission(plan, dry_run)
-    # An array's tasks have one shape: runs of different shapes (a grid over cluster.nodes) go into different arrays.
-    lists: list[Sequence[PlannedRun]] = []
-    arrays: list[str] = []
-    queued_jobs = sorted({job.split("_")[0] for job in queue.values()})
-    after: list[str] = []
-    stages = [to_start, *later(plan)] if to_start else []
-    for stage in stages:  # a task of a later rung ends at once where its run does not go on
-        shapes: dict[ClusterConfig, list[PlannedRun]] = {}
-        for planned in stage:
-            shapes.setdefault(planned.config.cluster, []).append(planned)
-        arrays = [submission.array(cluster, runs, after) for cluster, runs in shapes.items()]
-        lists += shapes.values()
-        after = [*arrays, *queued_jobs]
-    after = after or queued_jobs
+    submission = Submission(plan, queue, dry_run=dry_run)
+    waiting = sorted({job.array for job in queue.values() if not job.is_ending})
+    try:
+        arrays = _submit_arrays(submission, [to_start, *later(plan)] if to_start else [], queue, waiting)
+    except NotSubmitted as e:
+        if e.kind != "unsure":
+            submission.undo()
+        raise
+    except BaseException:
+        submission.drop_needless()
+        raise
+    submission.drop_needless()
+    if submission.full and not arrays and not waiting:
+        raise UserError(
+            f"sbatch: takes no job ({submission.full}), so nothing was submitted; run the same command again once some "
+            "of your jobs have ended",
+            retryable=True,
+        )
+    after = arrays or waiting
     # Without new runs too: the report job of an earlier launch may have been refused or cancelled.
-    if arrays or not report_is_queued(plan.folder):
+    if arrays or report_job(plan.folder) is None:
         submission.report(after)
     if dry_run:
         for command in submission.commands:
             print(shlex.join(command))
-        for runs in lists:
+        for runs in submission.lists:
             print("# the array's runs, task 0 first: " + " ".join(planned.config.run_name for planned in runs))
     else:
         _print_where_to_look(plan, after)
+    if submission.full:
+        left = f"{len(submission.left)} runs" if submission.left else "the report"
+        print(f"left     {left}: {submission.full}; the same command submits the rest once jobs have ended")
+        return exitcodes.REQUEUE
     return exitcodes.OK
 
 
-def _to_start(plan: "Plan", queue: Mapping[str, str]) -> list["PlannedRun"]:
+def _submit_arrays(
+    submission: Submission,
+    stages: Sequence[Sequence["PlannedRun"]],
+    queue: Mapping[str, Job],
+    waiting: Sequence[str],
+) -> list[str]:
+    """Submits each rung's runs; returns the arrays that the report has to wait for, those of before included."""
+    after: list[str] = []
+    for stage in stages:  # a task of a later rung ends at once where its run does not go on
+        # An array's tasks have one shape: runs of different shapes go into different arrays. Those whose last job is
+        # about to end wait for it, and hold up no other.
+        shapes: dict[tuple[ClusterConfig, bool], list[PlannedRun]] = {}
+        for planned in stage:
+            job = queue.get(planned.config.run_name)
+            shapes.setdefault((planned.config.cluster, job is not None and job.is_ending), []).append(planned)
+        arrays: list[str] = []
+        for (cluster, ends), runs in shapes.items():
+            ending = [queue[planned.config.run_name].id for planned in runs] if ends else []
+            arrays += submission.arrays(cluster, runs, after, ending)
+        if submission.full:  # the rungs above are for a launch that finds this one complete
+            return [*after, *arrays, *waiting] if arrays or after else []
+        after = [*arrays, *waiting]
+    return after
+
+
+def _to_start(plan: "Plan", queue: Mapping[str, Job]) -> list["PlannedRun"]:
     """The runs that need a job; prints a line on each of the others."""
     found, known = [], places(plan)
     for planned in plan.runs:
         name, status = planned.config.run_name, planned.run.status()
-        if name in queue:
-            print(f"{name}: already in the queue as job {queue[name]}")
+        job = queue.get(name)
+        if job is not None and not job.is_ending:
+            print(f"{name}: already in the queue as job {job.id}")
         elif status in FINISHED:
             print(f"{name}: {outcome(planned.run)}, finished before")
-        elif status == "running":
+        elif status == "running" and job is None:
             print(f"{name}: another process trains it; skipped")
         elif (place := known.get(planned.run.path.name)) is not None and place.state != "due":
             print(f"{name}: {place.text()}{place.waiting()}")
+        elif job is not None:
+            print(f"{name}: job {job.id} is ending; it goes on in a new one after that")
+            found.append(planned)
         else:
             found.append(planned)
     return found
-
-
-class _Submission:
-    """Submits a launch's jobs one after another, or only collects their lines when ``dry_run``."""
-
-    def __init__(self, plan: "Plan", dry_run: bool) -> None:
-        self.plan, self.dry_run = plan, dry_run
-        self.commands: list[list[str]] = []
-        self._price = plan.price()
-        self.prepared_by: dict[str, str] = {}  # a data set's key to the job that prepares it
-
-    def array(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"], rung: Sequence[str] = ()) -> str:
-        """Submits one array, and before it a job for each data set that is not prepared; returns the array's id.
-
-        Args:
-            rung: the arrays of the rung below.
-        """
-        sweep, prepared_by = self.plan.folder, []
-        for key, run in unprepared(runs).items():
-            if key not in self.prepared_by:
-                self.prepared_by[key] = self._submit(prepare_command(sweep, run, key, cluster), cluster)
-                print(f"prepare  job {self.prepared_by[key]}: writes the .beton files")
-            prepared_by.append(self.prepared_by[key])
-        cluster = replace(cluster, time=self._time_limit(cluster, runs))
-        token = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
-        names = array_list(sweep, token)
-        if not self.dry_run:
-            write_atomically(names, "".join(f"{planned.config.run_name}\n" for planned in runs))
-        try:
-            command = array_command(sweep, token, len(runs), cluster, ":".join(prepared_by) or None, rung)
-            job = self._submit(command, cluster)
-        except UserError:
-            names.unlink(missing_ok=True)
-            raise
-        if not self.dry_run:
-            keep_array_job(sweep, token, job)
-        on = f", those that go on after job {':'.join(rung)}" if rung else ""
-        print(f"array    job {job}: {len(runs)} runs, {cluster.nodes} nodes x {cluster.ranks_per_node} ranks each{on}")
-        return job
-
-    def _time_limit(self, cluster: ClusterConfig, runs: Sequence["PlannedRun"]) -> str | None:
-        """That of the longest run, where all were measured and the user gives none."""
-        limits = self._price.limits
-        names = [planned.run.path.name for planned in runs]
-        if self.plan.time_given or cluster.time != FLAT_TIME or not all(name in limits for name in names):
-            return cluster.time
-        return time_limit(max(limits[name] for name in names))
-
-    def report(self, after: Sequence[str]) -> None:
-        """Submits the job that makes the report once the jobs ``after`` have ended."""
-        cluster = self.plan.runs[0].config.cluster
-        command = report_command(self.plan.folder, report_arguments(self.plan), cluster, after)
-        try:
-            job = self._submit(command, cluster)
-        except UserError as e:
-            keys = "cluster.aux_partition, cluster.aux_extra or cluster.account"
-            raise UserError(f"{e}; the runs are queued without a report: fix {keys}, launch again") from e
-        if not self.dry_run:
-            keep_report_job(self.plan.folder, job)
-        print(f"report   job {job}: when all have ended")
-
-    def _submit(self, command: list[str], cluster: ClusterConfig) -> str:
-        self.commands.append(command)
-        if self.dry_run:
-            return f"JOB{len(self.commands)}"
-        env = environment(cluster) | {"ADAREM_PYTHON": sys.executable, "ADAREM_SETUP": cluster.setup}
-        env["ADAREM_SWEEP"] = str(self.plan.folder)
-        env["ADAREM_PUBLISH"] = str(self.plan.folder) if publishes(self.plan) else ""
-        return submit(command, env)
-
-
-def submit(command: Sequence[str], env: Mapping[str, str]) -> str:
-    """Runs one sbatch line, without a shell, and returns the job's id.
-
-    Raises:
-        UserError: sbatch refused; the message quotes it.
-    """
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"sbatch: refused the job ({'; '.join(lines)}); fix cluster.* of the config")
-    return done.stdout.strip().split(";")[0]  # "id" or "id;cluster"
 
 
 def _print_where_to_look(plan: "Plan", jobs: Sequence[str]) -> None:

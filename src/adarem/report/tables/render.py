@@ -20,7 +20,7 @@ from adarem.run.catalog import METRICS
 from adarem.run.directory import FINISHED
 from adarem.run.text import aligned
 
-FAILED = "Failed, diverged or unreadable"
+FAILED = "Failed, diverged, unreadable or not counted"
 MISSING = "Planned, and not there"
 SELECTED = "The search: selected"
 POWER = "What the seeds could show"

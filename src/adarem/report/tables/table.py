@@ -92,8 +92,13 @@ class Cell:
 
     @property
     def values(self) -> list[float]:
-        """The final value of each finished seed."""
-        return [v for r in self.runs if (v := r.value(self.metric)) is not None]
+        """The final value of each finished seed, in order of seed."""
+        return list(self.by_seed.values())
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        ordered = sorted(self.runs, key=lambda r: r.config.seed)
+        return {r.config.seed: v for r in ordered if (v := r.value(self.metric)) is not None}
 
     @property
     def summary(self) -> Summary | None:
@@ -328,17 +333,12 @@ def _of_search(sweep: Sweep, paper: Paper, search: Search) -> Table:
 
 
 def _planned(spec: SweepSpec, model: str, optimizer: str, overrides: str, own: Sequence[Run]) -> int:
-    """How many seeds of a cell were planned, those included whose directory is gone or cannot be read."""
-    if not spec.runs:  # a grid.yaml of before: every combination
-        return max(len(own), len(spec.seeds))
-    found = {r.dir.path.name for r in own}
-    if own:
-        start = own[0].config.run_name.removesuffix(f"s{own[0].config.seed}")
-    elif not overrides:
-        start = run_name(model, optimizer, 0, {}).removesuffix("s0")
-    else:
-        return 0
-    return len(found | {name for name in spec.runs if re.fullmatch(re.escape(start) + r"s\d+", name)})
+    """How many seeds a cell should have: the grid's, where it was planned or has a run. Claims count the same."""
+    if own or not spec.runs:  # a grid.yaml of before names no runs: every combination
+        return len(spec.seeds)
+    start = re.escape(run_name(model, optimizer, 0, {}).removesuffix("s0"))
+    is_planned = not overrides and any(re.fullmatch(start + r"s\d+", name) for name in spec.runs)
+    return len(spec.seeds) if is_planned else 0
 
 
 def _verdict(c: Cell, sweep: Sweep) -> str:

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from adarem.run.errors import UserError
 from adarem.train.distributed import rendezvous
 from adarem.train.distributed.heartbeat import Heartbeat
+from adarem.train.distributed.place import place_of_this_process
 from adarem.train.distributed.stop import StopRequest
 
 T = TypeVar("T")
@@ -183,30 +184,6 @@ def _check_message(value: object) -> None:
         raise TypeError(f"{type(value).__name__}: no JSON, and ranks exchange nothing else")
 
 
-class _Place(NamedTuple):
-    rank: int
-    world_size: int
-    local_rank: int
-
-
-def _place_from_environment() -> _Place:
-    """As a launcher or srun sets it; a lone process is rank 0 of 1."""
-    env = os.environ
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    if "RANK" not in env:
-        # Inside a job but outside of srun (a shell on a node) there is no step, and this is a lone process.
-        if not {"SLURM_PROCID", "SLURM_STEP_ID", "MASTER_ADDR"} <= env.keys():
-            return _Place(0, 1, 0)
-        names = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
-    rank, world_size, local_rank = (env.get(name, "0" if name == "LOCAL_RANK" else "") for name in names)
-    if not (rank.isdigit() and world_size.isdigit() and local_rank.isdigit() and int(rank) < int(world_size)):
-        given = ", ".join(f"{name}={env.get(name, '')}" for name in names)
-        raise UserError(
-            f"{given}: no ranks of one run; start with `adarem launch` or slurm/run.sbatch, or unset {names[0]}"
-        )
-    return _Place(int(rank), int(world_size), int(local_rank))
-
-
 def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
     """Joins the other ranks: NCCL on CUDA, gloo on the CPU.
 
@@ -219,7 +196,7 @@ def join(device: str, timeout_seconds: float, stop: StopRequest) -> RankContext:
         UserError: fewer GPUs on this host than ranks, or no store to meet at (then retryable).
         RankLost, StoppedWaiting: see ``rendezvous.meet``.
     """
-    place = _place_from_environment()
+    place = place_of_this_process()
     rank, world_size, local_rank = place
     if device == "cuda":
         found = torch.cuda.device_count()
