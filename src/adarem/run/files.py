@@ -8,6 +8,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +81,7 @@ def read_file(path: Path, longest: int = _LONGEST) -> bytes:
     with open(open_file(path), "rb") as f:
         if (size := os.fstat(f.fileno()).st_size) > longest:
             raise UserError(f"{path}: {size:,} bytes, and no file of a run has more than {longest:,}; remove it")
-        return f.read(longest)
+        return f.read(size)  # what is appended from here on is not read
 
 
 class Partial(NamedTuple):
@@ -243,6 +244,20 @@ def read_json(path: Path) -> dict[str, object] | None:
 SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+# A value within _DEEPEST others takes as many brackets, or as many signs or spaces on one line.
+_DEEPEST = 64
+_MAY_BE_DEEP = re.compile(rb"(?:[-?:][ \t]+){4}|^[ ?:-]{%d}" % _DEEPEST, re.MULTILINE)
+
+
+def _check_depth(data: bytes) -> None:
+    """Raises ValueError for values in values without end: libyaml recurses until the process crashes."""
+    depth = 0
+    for event in yaml.parse(data, Loader=SAFE_YAML):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError("too deep")
+
+
 def _size(value: object) -> int:
     """Of a nested value: how many it consists of; not much more than _MOST_VALUES is counted."""
     waiting, found = [value], 0
@@ -266,6 +281,8 @@ def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str
     """
     try:
         data = read_file(path, _LONGEST_MAPPING)
+        if _MAY_BE_DEEP.search(data) or data.count(b"[") + data.count(b"{") > _DEEPEST:
+            _check_depth(data)
         value = yaml.load(data.decode(), Loader=SAFE_YAML)
         if b"&" in data and _size(value) > _MOST_VALUES:  # a few lines of references to references are billions
             raise ValueError("too large")

@@ -87,7 +87,7 @@ def held(path: Path) -> bool:
     try:
         with open(open_file(path)) as f:
             return not _try(f, fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except (FileNotFoundError, UserError):  # what is no file, nobody holds
         return False
 
 
