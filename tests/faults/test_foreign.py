@@ -235,13 +235,13 @@ def test_text_that_unpacks_to_more_than_it_is(text: str, tmp_path: Path) -> None
     assert read_lines(file).damaged >= 1
 
 
-def test_a_file_larger_than_any_of_a_run(sweep: Path, precious: Path) -> None:
-    """A hole in a file: no disk holds it, and memory would."""
-    for name in ("config.yaml", "metrics.jsonl", "correct.npz"):
-        os.truncate(foreign(sweep, name, lambda path, _: path.touch(), precious).path / name, 1 << 40)
-        loaded = load_sweep(sweep)
-        said = [*loaded.unreadable, *(p for r in loaded.runs for p in r.problems)]
-        assert any(f"{name}: 1,099,511,627,776 bytes, and no file of a run has more" in line for line in said)
+@pytest.mark.parametrize("name", ["config.yaml", "attempts.jsonl", "metrics.jsonl", "correct.npz", "result.json"])
+def test_a_file_larger_than_any_of_a_run(name: str, sweep: Path, precious: Path) -> None:
+    """A hole in a file: it takes no disk, and would take all of the memory."""
+    os.truncate(foreign(sweep, name, lambda path, _: path.touch(), precious).path / name, 1 << 40)
+    loaded = load_sweep(sweep)
+    said = [*loaded.unreadable, *(p for r in loaded.runs for p in r.problems)]
+    assert any(f"{name}: 1,099,511,627,776 bytes, and no file of a run has more" in line for line in said)
 
 
 OUTSIDE = ["../../../README", "/etc/passwd", "a/b", "..", ".", ".hidden", "a\nb", "", "a" * 300]
