@@ -71,7 +71,7 @@ def measure(work: Path, layout: str, part: Part) -> dict[str, float | str]:
 
 def peak_memory() -> float:
     """MiB of this program; getrusage counts that of the process which started it too."""
-    with open("/proc/self/status") as f:
+    with open("/proc/self/status", encoding="utf-8") as f:
         return next(float(line.split()[1]) for line in f if line.startswith("VmHWM")) / 2**10
 
 
@@ -95,7 +95,9 @@ def main() -> None:
             for part in parts:
                 for layout in LAYOUTS:
                     command = [sys.executable, "-m", "benchmarks.archives", "--one", folder, layout, part]
-                    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+                    done = subprocess.run(
+                        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=True
+                    )
                     one = json.loads(done.stdout)
                     results[part].add(one["result"])
                     found.setdefault((layout, part), []).append(one)
@@ -112,7 +114,7 @@ def main() -> None:
             )
             ratio = cpu / statistics.median(r["cpu"] for r in found["folders", part])
             lines.append(f"| {part}, {what} | {wall:.2f} | {cpu:.2f} | {ratio:.2f} | {memory:.0f} |")
-    with open("/proc/cpuinfo") as f:
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
         model = next((line.split(":")[1].strip() for line in f if "model name" in line), platform.machine())
     text = (
         f"# Archives, {datetime.date.today()}\n\n"
@@ -123,7 +125,7 @@ def main() -> None:
     )
     print(text)
     if args.out:
-        (args.out / f"archives-{datetime.date.today()}.md").write_text(text)
+        (args.out / f"archives-{datetime.date.today()}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

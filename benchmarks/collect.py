@@ -55,9 +55,9 @@ class Writer:
             self._curves[kind, epochs] = "".join(f"{json.dumps(r | more)}\n" for r in run.metrics())
         head, _, last = self._curves[kind, epochs].rstrip("\n").rpartition("\n")
         last = json.dumps(json.loads(last) | {"top1": top1})  # the last epoch's figure is the result's
-        run.metrics_file.write_text(f"{head}\n{last}\n")
+        run.metrics_file.write_text(f"{head}\n{last}\n", encoding="utf-8")
         if config.train.oscillation:
-            run.oscillation_file.write_text(self._windows(epochs))
+            run.oscillation_file.write_text(self._windows(epochs), encoding="utf-8")
 
     def _windows(self, epochs: int) -> str:
         """A window an epoch, and four parameters' ways of 2,000 steps at the beginning, in the middle, at the end."""
@@ -142,12 +142,14 @@ def measure_whole(runs_dir: Path, results_dir: Path) -> tuple[float, float, floa
 def fresh(part: str, runs_dir: Path, results_dir: Path):
     """What a measurement returns that runs in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.collect", "--measure", part, str(runs_dir), str(results_dir)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(
+        subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace").stdout
+    )
 
 
 def cpu_name() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 
@@ -194,7 +196,7 @@ def main() -> None:
     ]
     text = "\n".join(lines)
     print(text)
-    (Path(__file__).parent / "results" / f"collect-{date}.md").write_text(text)
+    (Path(__file__).parent / "results" / f"collect-{date}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

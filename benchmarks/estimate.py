@@ -46,7 +46,7 @@ def command(*words: str) -> list[str]:
 
 def quietly(words: list[str]) -> None:
     """Runs it; what it printed comes with an error only."""
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
 
@@ -141,7 +141,7 @@ def main() -> int:
         ]
     )
     print(text)
-    (Path(__file__).parent / "results" / f"estimate-{today}-cpu.md").write_text(text + "\n")
+    (Path(__file__).parent / "results" / f"estimate-{today}-cpu.md").write_text(text + "\n", encoding="utf-8")
     return 0 if 100 * worst <= GOAL else 1
 
 

@@ -198,7 +198,7 @@ def main() -> None:
         ]
     )
     print(text)
-    (Path(__file__).parent / "results" / f"host-{today}-cpu.md").write_text(text + "\n")
+    (Path(__file__).parent / "results" / f"host-{today}-cpu.md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -81,7 +81,10 @@ def make_data(work: Path, images: int) -> None:
         index = open_index(fingerprint.beton_path(data, "train"))
         with open(index.path, "rb") as f:
             for name, start, size in zip(
-                fingerprint.files_path(data, "train").read_text().splitlines(), index.starts, index.sizes, strict=True
+                fingerprint.files_path(data, "train").read_text(encoding="utf-8").splitlines(),
+                index.starts,
+                index.sizes,
+                strict=True,
             ):
                 path = work / "stored" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,7 +291,7 @@ def live_children_seconds() -> float:
     total = 0.0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            fields = stat.read_text().rsplit(")", 1)[1].split()
+            fields = stat.read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
         except OSError:
             continue
         if int(fields[1]) == os.getpid():
@@ -319,7 +322,9 @@ def run_one(name: str, work: Path, workers: int) -> dict[str, float] | str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command += ["--started", str(time.time())]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=180, env=environment
+        )
     except subprocess.TimeoutExpired:
         return "no answer in 180 s"
     lines = done.stdout.strip().splitlines()
@@ -407,7 +412,7 @@ def main() -> None:
             else:
                 results.setdefault((name, w), []).append(found)
             print(f"round {number + 1}: {name}, {w} workers: {found}", file=sys.stderr, flush=True)
-    with open("/proc/cpuinfo") as f:
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
         model = next((line.split(":")[1].strip() for line in f if "model name" in line), platform.machine())
     text = (
         f"# Loader, {datetime.date.today()}\n\n"
@@ -421,7 +426,7 @@ def main() -> None:
     print(text)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"loader-{datetime.date.today()}.md").write_text(text)
+        (args.out / f"loader-{datetime.date.today()}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

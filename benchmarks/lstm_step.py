@@ -104,7 +104,7 @@ def measure(step: Callable[[], None], steps: int, device: torch.device) -> tuple
 
 
 def cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.machine()
@@ -161,7 +161,7 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         kind = "cuda" if device.type == "cuda" else "cpu"
-        (args.out / f"lstm_step-{args.size}-{datetime.date.today()}-{kind}.md").write_text(text)
+        (args.out / f"lstm_step-{args.size}-{datetime.date.today()}-{kind}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,9 @@ def hardware(device: torch.device, threads: int) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             name = line.split(":", 1)[1].strip()
             break
@@ -190,7 +192,7 @@ def main() -> None:
     text = "\n".join(lines)
     print(text)
     out = Path(__file__).parent / "results" / f"optimizer_step-{date}-{device.type}.md"
-    out.write_text(text)
+    out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -202,7 +202,7 @@ def main() -> None:
     text = report(args.tables, args.seed, errors, powers, time.process_time() - began)
     print(text)
     if args.out:
-        (args.out / f"seed_tests-{datetime.date.today()}.md").write_text(text)
+        (args.out / f"seed_tests-{datetime.date.today()}.md").write_text(text, encoding="utf-8")
 
 
 def report(

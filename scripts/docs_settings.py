@@ -79,8 +79,8 @@ def optimizers(choices: Mapping[str, dict[str, object]]) -> Iterator[str]:
 def choices_of(group: str) -> dict[str, dict[str, object]]:
     """The files of a group by name, each with what it takes over from another; or the group in run.yaml."""
     if not (CONFIGS / group).is_dir():
-        return {"": yaml.safe_load((CONFIGS / "run.yaml").read_text())[group]}
-    files = {p.stem: yaml.safe_load(p.read_text()) for p in sorted((CONFIGS / group).glob("*.yaml"))}
+        return {"": yaml.safe_load((CONFIGS / "run.yaml").read_text(encoding="utf-8"))[group]}
+    files = {p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in sorted((CONFIGS / group).glob("*.yaml"))}
     found = {}
     for name, raw in files.items():
         bases = [files[d] for d in raw.get("defaults", []) if isinstance(d, str) and d in files]

@@ -28,7 +28,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if files.get_file_from_path(site_path(path)) is None:
             files.append(generated(path, config))
         if path.endswith(".md"):
-            linked = {target_of(link, path) for link in LINK.findall((ROOT / path).read_text())}
+            linked = {target_of(link, path) for link in LINK.findall((ROOT / path).read_text(encoding="utf-8"))}
             found = sorted(p for p in linked - seen if (ROOT / p).is_file())
             waiting += found
             seen |= set(found)
@@ -75,5 +75,5 @@ def generated(path: str, config: MkDocsConfig) -> File:
     if path.endswith(AS_THEY_ARE):
         return File.generated(config, site_path(path), abs_src_path=str(ROOT / path))
     language = LANGUAGES.get(Path(path).suffix, "text")
-    content = f"# {path}\n\n`````{language}\n{(ROOT / path).read_text()}`````\n"
+    content = f"# {path}\n\n`````{language}\n{(ROOT / path).read_text(encoding='utf-8')}`````\n"
     return File.generated(config, site_path(path), content=content)

@@ -51,6 +51,11 @@ elif [ -z "$root" ]; then
   # on them. Settings of the user's own go without it.
   searched=results/rehearsals/${grid}_search-$embedded/selected.yaml
   [ "$own" = True ] || [ ! -f "$searched" ] || overrides+=("grid.settings_from=$searched")
+  case "$embedded $grid ${OVERRIDES:-}" in
+    *cluster*|*model*|*scale=*|*scale.global*|*scale.micro*) ;;  # as OVERRIDES say
+    "digits table"[12]*|"digits figure2"*|"digits lambda"*)
+      overrides+=(cluster=rehearsal scale.micro_batch_size=32) ;;  # the same runs, sooner: configs/cluster/rehearsal.yaml
+  esac
 else
   [ -d "$root" ] || fail "$variable=$root: no such folder; it holds $holds"
   overrides+=("data=$data" "data.root=\${oc.env:$variable}")  # composing reads the variable: any path, nothing to quote

@@ -97,7 +97,9 @@ def family(pid: int) -> list[int]:
     children = collections.defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            children[int(stat.read_text().rpartition(")")[2].split()[1])].append(int(stat.parent.name))
+            children[int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])].append(
+                int(stat.parent.name)
+            )
         except OSError:
             continue
     found = [pid]
@@ -120,7 +122,9 @@ def ranks_of(pid: int) -> dict[int, int]:
 
 def gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
+        )
     except OSError:
         return True
 
@@ -239,7 +243,8 @@ def finish(site: Site, run: RunDir, ranks: int) -> str | None:
         site.seconds = min(site.seconds, time.monotonic() - began)
         if run.status() == "done":
             return None
-    return f"does not finish: exit code {code}, {(run.path.parent / 'output.txt').read_text()[-400:]}"
+    output = (run.path.parent / "output.txt").read_text(encoding="utf-8", errors="replace")
+    return f"does not finish: exit code {code}, {output[-400:]}"
 
 
 def torture(rounds: int, folder: Path, seed: int, runs: list[tuple[str, int]]) -> Tally:
@@ -247,7 +252,7 @@ def torture(rounds: int, folder: Path, seed: int, runs: list[tuple[str, int]]) -
     site, dice, tally = Site(folder), random.Random(seed), Tally()
     deck: list[tuple[str, str]] = []  # every attack at every moment, in random order
     (folder / "slow disk").mkdir()
-    (folder / "slow disk" / "sitecustomize.py").write_text(SLOW_DISK)
+    (folder / "slow disk" / "sitecustomize.py").write_text(SLOW_DISK, encoding="utf-8")
     prepare = [sys.executable, "-m", "adarem", "prepare", "data=digits", f'data.root="{folder / "digits"}"']
     subprocess.run([*prepare, "--workers=2"], check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     expected: dict[tuple[str, int], dict] = {}

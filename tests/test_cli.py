@@ -1,5 +1,6 @@
 """The command line as a user types it."""
 
+import argparse
 import errno
 import json
 import os
@@ -148,3 +149,30 @@ def test_help_says_what_each_action_of_wandb_does(adarem_command: Command) -> No
         assert f"{action} {does}" in text
     assert "--mode" in adarem_command("wandb", "publish", "--help").stdout
     assert "--mode" not in adarem_command("wandb", "workspace", "--help").stdout
+
+
+def test_options_stand_anywhere_between_settings(adarem_command: Command, tmp_path: Path) -> None:
+    settings = ["grid=table2", "data=digits", "scale=smoke", f"runs_dir={tmp_path / 'runs'}", "optimizer=sgdm"]
+    for i in range(len(settings) + 1):
+        args = cli_parsed(["plan", *settings[:i], "--dry-run", *settings[i:]])
+        assert args.dry_run and args.overrides == settings
+    args = cli_parsed(["prepare", "data=digits", "--workers", "3", "data.root=x", "--verify", "seeds=[0]"])
+    assert (args.workers, args.verify, args.overrides) == (3, True, ["data=digits", "data.root=x", "seeds=[0]"])
+    assert cli_parsed(["status", "grid=a", "--json", "data=b"]).settings == ["grid=a", "data=b"]
+    for wrong in (["plan", "grid=table2", "--dryrun", "data=digits"], ["train", "runs/x", "runs/y"]):
+        done = adarem_command(*wrong)
+        assert done.returncode == 2 and f"unrecognized arguments: {wrong[2]}\n" in done.stderr
+
+
+def test_a_home_is_meant_where_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch, adarem_command: Command) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cli_parsed(["train", "~/runs/x"]).run_dir == Path("/home/someone/runs/x")
+    assert cli_parsed(["wandb", "publish", "x", "--results-dir=~/r"]).results_dir == Path("/home/someone/r")
+    done = adarem_command("status", "runs_dir=~/none", HOME="/home/someone")
+    assert "/home/someone/none" in done.stderr
+
+
+def cli_parsed(words: list[str]) -> argparse.Namespace:
+    from adarem import cli
+
+    return cli._parsed(words)

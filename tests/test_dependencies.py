@@ -1,5 +1,6 @@
 """What is said of packages that are missing, broken or shadowed. A process of its own imports what each test makes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,9 +61,35 @@ def test_a_file_in_place_of_a_package(tmp_path: Path, how: str, statement: str) 
     assert said == f"numpy: {where} is imported in place of the real one; rename it, or start in another folder"
 
 
+SHADOWS = [("status", "yaml", "yaml/__init__.py"), ("doctor", "argparse", "argparse.py")]
+
+
+@pytest.mark.parametrize(("verb", "module", "file"), SHADOWS)
+def test_what_pythonpath_puts_before_the_real_one(tmp_path: Path, verb: str, module: str, file: str) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / file).parent.mkdir(parents=True)
+    (theirs / file).write_text("x = 1")
+    command, environment = [sys.executable, "-P", "-m", "adarem", verb], {**os.environ, "PYTHONPATH": str(theirs)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    said = (
+        f"{module}: {theirs / file} is imported in place of the real one; take {theirs} out of PYTHONPATH, or rename it"
+    )
+    assert done.stderr.endswith(f"{said}\n") and done.returncode == 2 and done.stderr.count("\n") == 1
+
+
 def test_a_file_in_place_of_pythons_own(tmp_path: Path) -> None:
     (tmp_path / "statistics.py").write_text("")
     assert problem("from statistics import median", tmp_path).startswith(f"statistics: {tmp_path / 'statistics.py'} is")
+
+
+def test_too_little_memory_is_no_broken_package(tmp_path: Path) -> None:
+    """`ulimit -v`: a library cannot be mapped, and to install it anew would not help."""
+    part = "raise ImportError('libtorch_cpu.so: failed to map segment from shared object', name='_C')"
+    (tmp_path / "big.py").write_text(part)
+    said = problem("import big", tmp_path)
+    assert said.startswith("big: cannot be imported (libtorch_cpu.so: failed to map segment from shared object); raise")
+    assert import_problem(MemoryError()).startswith("memory: there is no more (MemoryError); raise the limit (`ulimit")
+    assert import_problem(RuntimeError("DefaultCPUAllocator: can't allocate memory: 4 bytes")).startswith("memory: ")
 
 
 def test_errors_that_no_import_raised_are_not_explained_away(tmp_path: Path) -> None:

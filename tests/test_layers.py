@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "report": {"run", "resources"},
     "tracking": {"run", "report"},
     "cli": {"run", "dependencies", "data", "plan", "launch", "probe", "doctor", "train", "report", "tracking"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "dependencies"},
     "__init__": {"optim"},
 }
 # Library: the packages, folders or modules that may import it, at the top or inside a function.
@@ -130,3 +130,34 @@ def test_nobody_pays_for_anothers_libraries(statement: str, absent: set[str]) ->
 def test_modules_can_be_read_in_one_sitting() -> None:
     long = {str(p.relative_to(SRC)): n for p in SRC.rglob("*.py") if (n := len(p.read_text().splitlines())) > 500}
     assert not long
+
+
+def test_text_has_its_encoding() -> None:
+    """Else it is the locale's, and a file that one machine wrote cannot be read on another."""
+    folders = ("src", "scripts", "benchmarks", "examples")
+    for path in (p for folder in folders for p in (ROOT / folder).rglob("*.py")):
+        for call in (n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)):
+            given = {k.arg for k in call.keywords}
+            opens, name = _opens_a_file(call)
+            words = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            as_text = name in ("read_text", "write_text") or "text" in given and "capture_output" in given
+            as_text |= opens and not any("b" in word and len(word) < 5 for word in words[-1:])
+            assert not as_text or "encoding" in given, f"{path}:{call.lineno}: give encoding='utf-8'"
+
+
+def _opens_a_file(call: ast.Call) -> tuple[bool, str]:
+    """Whether it may be opened as text, and the called name."""
+    if isinstance(call.func, ast.Name):
+        return call.func.id == "open", call.func.id
+    if isinstance(call.func, ast.Attribute):
+        of = ast.unparse(call.func.value)
+        return (of, call.func.attr) in {("os", "fdopen"), ("io", "open")}, call.func.attr
+    return False, ""
+
+
+def test_every_entry_point_prepares_its_streams() -> None:
+    """The compiler's child writes one line of ASCII, and the command line does so in ``main``."""
+    for path in sorted(SRC.rglob("*.py")):
+        text = path.read_text("utf-8")
+        if 'if __name__ == "__main__":' in text and path.stem not in ("native", "__main__"):
+            assert "    streams.prepare()\n" in text, path

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from adarem.dependencies import import_problem
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.errors import RankLost, UserError
 
-_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 seeds=[0,1,2]"
+_OVERRIDES = "Hydra overrides: grid=table2 data=digits optimizer.weight_decay=5e-4 'seeds=[0,1,2]'"
 _WANDB = {
     "replay": "send runs again from their directories: runs without wandb, or sent by an older version",
     "publish": "log the table and figures that `adarem report` wrote, as one run next to the others",
@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         An exit code of ``adarem.run.exitcodes``.
     """
-    args = _parser().parse_args(argv)
+    if argv is None:
+        streams.prepare()
+    args = _parsed(argv)
     run: Callable[[argparse.Namespace], int] = args.run
     try:
         return run(args)
@@ -60,11 +62,24 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(number, signal.SIG_IGN)
 
 
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; settings may come before, between and behind options."""
+    parser = _parser()
+    args, others = parser.parse_known_args(argv)
+    settings: list[str] | None = getattr(args, "overrides", getattr(args, "settings", None))
+    unknown = [word for word in others if settings is None or word.startswith("-")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if settings is not None:
+        settings += others
+    return args
+
+
 def _print_problem(verb: str, problem: str) -> None:
     """One line; of a job's ranks, one per node prints it: a node may lack what the first one has."""
     first = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) == "0"
     if verb != "train" or first:
-        line = "\\n".join(problem.splitlines())  # a path may hold a line feed
+        line = streams.one_line(problem)  # a path may hold a line feed
         print(f"adarem {verb}: {line}", file=sys.stderr)
 
 
@@ -72,7 +87,8 @@ def _file_system_error(verb: str, error: OSError) -> int:
     """One line for a full, read-only, forbidden or failing file system; any other error is the program's: raised."""
     from adarem.run.files import TRANSIENT
 
-    refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT)
+    refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG)
+    refused += (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ELOOP)
     if error.errno not in (*refused, *TRANSIENT):
         raise error
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
@@ -120,24 +136,34 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "settings", nargs="*", metavar="KEY=VALUE", help="grid=table2 data=digits runs_dir=runs results_dir=results"
     )
-    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    compare.add_argument("run_a", type=Path, metavar="RUN_A")
-    compare.add_argument("run_b", type=Path, metavar="RUN_B")
+    train.add_argument("run_dir", type=_path, metavar="RUN_DIR")
+    compare.add_argument("run_a", type=_path, metavar="RUN_A")
+    compare.add_argument("run_b", type=_path, metavar="RUN_B")
     _add_wandb_actions(wandb)
     return parser
+
+
+def _path(word: str) -> Path:
+    """An argument that names a place; a shell leaves the ``~`` of ``--results-dir=~/results`` alone."""
+    from adarem.run.text import user_path
+
+    try:
+        return Path(user_path(word))
+    except UserError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
 
 
 def _add_wandb_actions(wandb: argparse.ArgumentParser) -> None:
     actions = wandb.add_subparsers(dest="action", required=True, metavar="ACTION")
     for name, text in _WANDB.items():
         action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("folder", type=Path, metavar="FOLDER", help="a sweep's runs, for instance runs/table2")
+        action.add_argument("folder", type=_path, metavar="FOLDER", help="a sweep's runs, for instance runs/table2")
         if name in ("replay", "publish"):
             action.add_argument("--mode", choices=("online", "offline"), help="default: as the runs' config says")
         else:
             action.add_argument("--entity", help="your wandb user or team; default: wandb.entity of the runs")
         if name in ("publish", "report"):
-            action.add_argument("--results-dir", type=Path, default=Path("results"), help="where the report is")
+            action.add_argument("--results-dir", type=_path, default=Path("results"), help="where the report is")
 
 
 def _settings(pairs: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
@@ -147,13 +173,14 @@ def _settings(pairs: Sequence[str], defaults: Mapping[str, str]) -> dict[str, st
         UserError: a word without ``=``, or another key than those of ``defaults``.
     """
     from adarem.run.build import nearest
+    from adarem.run.text import user_path
 
     chosen = dict(defaults)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or key not in defaults:
             raise UserError(f"{pair!r}: not a setting of this command; {nearest(key, defaults)}")
-        chosen[key] = value
+        chosen[key] = user_path(value) if key.endswith("_dir") else value
     return chosen
 
 

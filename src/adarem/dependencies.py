@@ -74,17 +74,20 @@ def import_problem(error: BaseException) -> str | None:
         None for any other error, one of adarem's own modules included.
     """
     module = _culprit(error)
+    if _of_memory(error):
+        what = f"{module}: cannot be imported" if module else "memory: there is no more"
+        return f"{what} ({_first_line(error)}); raise the limit (`ulimit -v`, or the job's memory)"
     if module is None or module in _OWN:
         return None
     if shadow := shadowing_file(module):
-        return f"{module}: {shadow} is imported in place of the real one; rename it, or start in another folder"
+        return f"{module}: {shadow} is imported in place of the real one; {_how_to_reveal(shadow)}"
     if module in sys.stdlib_module_names:
         return f"{module}: {sys.executable} does not have this part of Python; install a complete Python"
     if _place_of(module) is None:
         default = _OTHER_EXTRAS.get(module, _DEFAULT_EXTRA)
         extra = next((r.extra for r in requirements() if r.module == module), default)
         return f"{module}: not installed; run `{install_command(extra)}`"
-    what = (str(error).strip().splitlines() or [""])[0]
+    what = _first_line(error)
     remedy = f"run `pip install --force-reinstall --no-deps {_package_of(module) or module}`"
     return f"{module}: cannot be imported ({type(error).__name__}: {what}); {remedy}"
 
@@ -103,10 +106,34 @@ def shadowing_file(module: str) -> Path | None:
     return None if place.is_relative_to(home) else place
 
 
+def _how_to_reveal(shadow: Path) -> str:
+    """What to do about a file that hides a module, by why Python finds it first."""
+    file = shadow.absolute()
+    root = file.parents[1] if file.stem == "__init__" else file.parent
+    for entry in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        if Path(entry).absolute() == root:
+            return f"take {entry} out of PYTHONPATH, or rename it"
+    return "rename it, or start in another folder"
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether there is too little memory, for a program or for a library that is to be mapped."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in text for words in ("failed to map segment", "cannot allocate memory", "can't allocate memory")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _culprit(error: BaseException) -> str | None:
     """The top-level module whose import raised ``error``; None where no import did."""
     if isinstance(error, ImportError) and error.name:
-        return _top(error.name)
+        name = _top(error.name)
+        if isinstance(error, ModuleNotFoundError) or _place_of(name):
+            return name  # else a part of a package, as torch's _C
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         name = _top(error.obj.__name__)  # a file of that name, which lacks what the package has
         if shadowing_file(name):

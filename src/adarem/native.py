@@ -83,7 +83,7 @@ def load(source: Source) -> Loaded:
 def processor() -> str:
     """What ``-march=native`` depends on, for caches that several machines share; empty where it cannot be found out."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").split("\n\n")[0].splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
     except OSError:
         return ""
     known = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
@@ -189,7 +189,7 @@ def _cpu_seconds(session: int) -> float:
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # ended
-            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
             if int(fields[3]) == session:
                 ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")

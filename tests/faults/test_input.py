@@ -121,10 +121,6 @@ PLAN = [
     (["model=resnt18"], "model=resnt18: no such file configs/model/resnt18.yaml; did you mean 'resnet18'?"),
     (["optimizer=adarm"], "optimizer=adarm: no such file configs/optimizer/adarm.yaml; did you mean 'adarem'?"),
     (["optimizer=adam", "optimizer.momentum=0.9"], "optimizer.momentum: no such key (adam); valid: beta1"),
-    (
-        ["cluster.time=60"],
-        'cluster.time=60: needs text; quote it: \'cluster.time="60"\' on the command line, "60" in a',
-    ),
     (["optimizer.lr=nan"], "optimizer.lr=nan: needs a finite number"),
     (["optimizer.lr=-1"], "optimizer.lr=-1.0: needs a number above 0"),
     (["optimizer.lr=fast"], "optimizer.lr='fast': needs float, not str"),
@@ -141,7 +137,7 @@ PLAN = [
     (["seeds=[0,x]"], "seeds=[0, 'x']: needs a list of integers of 0 or more"),
     (["seeds=[1.5]"], "seeds=[1.5]: needs a list of integers of 0 or more"),
     (["seeds=[1,1]"], "seeds=[1, 1]: needs at least one seed, and each once"),
-    (["seeds=0,1"], "seeds=0,1: needs a list, for instance seeds=[0,1,2]"),
+    (["seeds=0,1"], "seeds=0,1: needs a list, for instance 'seeds=[0,1,2]'"),
     (
         ["seeds=[9999999999999999]"],
         "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]",
@@ -318,7 +314,7 @@ CASES: dict[str, tuple[Callable[[Place], list[str]], str]] = {
     ".beton of another version": (lambda p: p.beton(other_version), "train.beton: not a .beton of format version 2"),
     ".beton changed under its fingerprint": (
         lambda p: p.beton(other_label),
-        "train.beton: not the file that train.beton.json describes; run `adarem prepare data=digits` again",
+        "train.beton: not the file that train.beton.json describes; run `adarem prepare PLACE/",
     ),
     ".beton of another class count": (
         lambda p: p.beton(lambda d: d, "data.num_classes=5"),

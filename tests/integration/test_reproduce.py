@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from adarem.plan.plan import make_plan
+from adarem.run.batch_norm import normalised_together
+from adarem.run.identity import config_hash
 from tests.support import ROOT
 
 HOSTILE = [
@@ -24,6 +26,8 @@ HOSTILE = [
     "two\nlines",
     "ends in \\",
 ]
+
+SOONER = ["cluster=rehearsal", "scale.micro_batch_size=32"]  # than on two ranks a run: docs/start-up.md
 
 Make = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -83,8 +87,41 @@ def test_overrides_get_through(name: str, make: Make, tmp_path: Path) -> None:
     done = make("reproduce-table2", f"OVERRIDES=scale.epochs=3 'runs_dir={name}'\n results_dir=/a\\ b")
     assert done.returncode == 0, done.stderr
     assert arguments(tmp_path) == [
-        "launch", "grid=table2", "data=digits", "scale.epochs=3", f"runs_dir={name}", "results_dir=/a b",
+        "launch", "grid=table2", "data=digits", *SOONER, "scale.epochs=3", f"runs_dir={name}", "results_dir=/a b",
     ]  # fmt: skip
+
+
+def test_the_digits_take_a_rank_a_run_unless_overrides_say_otherwise(make: Make, tmp_path: Path) -> None:
+    expected = {
+        ("reproduce-table1",): SOONER,
+        ("search-table2", "OVERRIDES=seeds=[7] data.holdout=287"): SOONER,
+        ("grid", "GRID=lambda"): SOONER,
+        ("grid", "GRID=mine"): [],
+        ("reproduce-table3",): [],
+        ("reproduce-table2", "OVERRIDES=cluster.ranks_per_node=1"): [],
+        ("reproduce-table2", "OVERRIDES=cluster=slurm"): [],
+        ("reproduce-table2", "OVERRIDES=scale=smoke"): [],
+        ("reproduce-table2", "OVERRIDES=scale.global_batch_size=128"): [],
+        ("reproduce-table2", "OVERRIDES=model=timm:vit_tiny_patch16_224"): [],
+        ("reproduce-table2", f"IMAGENET={tmp_path}", "OVERRIDES=cluster=local"): [],
+    }
+    for given, words in expected.items():
+        assert make(*given).returncode == 0
+        found = [word for word in arguments(tmp_path)[3:] if word in SOONER]
+        assert found == words, given
+
+
+def test_the_digits_are_the_same_runs_on_a_rank_a_run(tmp_path: Path) -> None:
+    """As those that two ranks train: hash, name and images normalised together; two cells stay on two ranks."""
+    words = ["grid=table2", "data=digits", f'runs_dir="{tmp_path}"']
+    before, now = make_plan(words).runs, make_plan([*words, *SOONER]).runs
+    assert [run.config.run_name for run in now] == [run.config.run_name for run in before]
+    assert [config_hash(run.config) for run in now] == [config_hash(run.config) for run in before]
+    assert {normalised_together(run.config) for run in (*before, *now)} == {32}
+    ranks = {run.config.optimizer.name: run.config.cluster.world_size for run in now}
+    assert ranks == {"sgdm": 2, "adam": 1, "adamw": 1, "adabound": 1, "rmsprop": 1, "adarem": 2}
+    others = make_plan(["grid=lambda", *words[1:], *SOONER]).runs
+    assert {run.config.cluster.world_size for run in others} == {1}
 
 
 def test_the_embedded_data_take_searched_settings(make: Make, tmp_path: Path) -> None:
@@ -161,7 +198,7 @@ def test_seeds(seeds: str, make: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_seeds_stay_one_word(name: str, make: Make, tmp_path: Path) -> None:
     assert make("reproduce-table2", f"SEEDS={name}").returncode == 0
-    assert arguments(tmp_path)[3:] == [f"seeds=[{','.join(name.split())}]"]
+    assert arguments(tmp_path)[5:] == [f"seeds=[{','.join(name.split())}]"]
 
 
 @pytest.mark.parametrize("variable", ["IMAGENET", "PTB", "SEEDS", "GRID", "OVERRIDES", "PYTHON", "ROUNDS"])

@@ -1,5 +1,6 @@
 """What `adarem status` shows of runs; how their state is read is in test_snapshot.py."""
 
+import io
 import json
 import os
 import pty
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from adarem.launch.snapshot import snapshot
-from adarem.launch.status import as_text, status
+from adarem.launch.snapshot import RunStatus, snapshot
+from adarem.launch.status import _view, as_text, status
 from adarem.run.directory import RunDir
 from adarem.run.sweep import LONGEST_NAME
 from tests.support.sweeps import finish, make_config, write_grid
@@ -143,3 +145,13 @@ def _read_until(terminal: int, word: bytes | None, seconds: float) -> bytes:
             break
         shown += chunk
     return shown
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    """A folder's name is another's; rich would take [red] for markup, and a terminal \x1b for a command."""
+    runs = [RunStatus("s", "a[red]\x1b[2J\nb", "failed", problem="host \x07[/]")]
+    drawn = io.StringIO()
+    Console(file=drawn, width=120).print(_view(runs, 120))
+    shown = as_text(runs, 120) + drawn.getvalue()
+    assert "\x1b[2J" not in shown and "\x07" not in shown
+    assert shown.count("a[red]\\x1b[2J\\nb") >= 2 and shown.count("host \\x07[/]") == 2

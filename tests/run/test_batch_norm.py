@@ -41,6 +41,16 @@ def test_another_number_is_another_run_and_the_papers_is_not() -> None:
     assert identity(config(32, 1, data="digits"))[key] == 32  # the paper has no number for it
 
 
+def test_a_rehearsals_two_ranks_may_be_two_passes_of_one() -> None:
+    def digits(micro: int | None, ranks: int, batch: int = 64) -> RunConfig:
+        return config(micro, ranks, data="digits", batch=batch)
+
+    assert config_hash(digits(32, 1)) == config_hash(digits(None, 2)) == config_hash(digits(32, 2))
+    assert normalised_together(digits(32, 1)) == normalised_together(digits(None, 2)) == 32
+    assert len({config_hash(digits(micro, 1)) for micro in (16, 32, 64)}) == 3
+    assert "scale.micro_batch_size" in identity(digits(32, 1, batch=128))
+
+
 def test_parts_of_unlike_sizes_are_refused_with_a_size_that_fits() -> None:
     line = r"^scale.micro_batch_size=100: does not divide 512, .*=1024 at a world size of 2; take 64 or 128$"
     with pytest.raises(UserError, match=line):

@@ -47,7 +47,6 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\xff\xfe\x00name", "not text; fix it"),
         (b"name: {\n}}", "not valid YAML at line 2; fix it"),
         (b"name: 2024-99-99", "not valid YAML; fix it"),
         (b"!!python/object/apply:os.system ['touch pwned']", "not valid YAML at line 1; fix it"),
@@ -107,3 +106,19 @@ def test_a_transient_fault_is_retryable_and_a_full_disk_is_not(
         with pytest.raises(UserError, match="cannot be written") as e:
             write(tmp_path / "file", data)
         assert e.value.retryable is retryable
+
+
+@pytest.mark.parametrize("read", [lambda path: read_yaml(path, "remove it"), read_json])
+def test_another_encoding_is_no_reason_to_remove_a_file(read, tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_bytes(b'{"name": "a",\n"label": "caf\xe9"}')
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(caught.value) == f"{path}, line 2: byte 0xe9 is not UTF-8; save it as UTF-8, or restore it"
+    path.write_bytes(b'\xef\xbb\xbf{"label": "caf\xc3\xa9"}')  # as some editors begin a file
+    assert read(path) == {"label": "café"}
+
+
+def test_a_name_that_is_no_text_cannot_be_written_down(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c.yaml: 'x\\udcfc' is not UTF-8; rename what has that name"):
+        write_atomically(tmp_path / "c.yaml", "x\udcfc")

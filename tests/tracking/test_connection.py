@@ -1,5 +1,6 @@
 """Online, offline or not at all."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.tracking.connection import refusal, sending_mode, wandb_mode
+from adarem.tracking.connection import own_environment, refusal, sending_mode, wandb_mode
 
 
 def test_online_only_with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_run: Callable[..., Path]) -> None:
@@ -38,3 +39,16 @@ def test_what_is_disabled_is_sent_only_when_asked(tiny_run: Callable[..., Path])
 
 def test_a_refusal_is_one_line() -> None:
     assert str(refusal(ValueError("no.\nmore"))) == ("wandb: no; `wandb login` stores a key, --mode=offline needs none")
+
+
+def test_a_sweep_of_wandb_names_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a job of a wandb agent every run would have the agent's id."""
+    given = {"WANDB_RUN_ID": "a", "WANDB_SWEEP_ID": "b", "WANDB_TAGS": "c", "WANDB__X": "d", "WANDB_SERVICE": "e"}
+    kept = {"WANDB_API_KEY": "f", "WANDB_BASE_URL": "http://g", "WANDB_IGNORE_GLOBS": "*.h"}
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**given, **kept}.items():
+        monkeypatch.setenv(name, value)
+    with own_environment():
+        assert {k: v for k, v in os.environ.items() if k.startswith("WANDB_")} == kept
+    assert {k: os.environ.get(k) for k in given} == given

@@ -81,3 +81,13 @@ def test_nothing_to_replay(tiny_run: Callable[..., Path]) -> None:
 def test_a_replay_of_runs_that_have_wandb_switched_off_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wandb: disabled by wandb.mode of the run or by WANDB_MODE; give --mode="):
         replay(finished_sweep(tmp_path), None)
+
+
+def test_runs_of_a_job_that_wandb_started_stay_their_own(tmp_path: Path, adarem_command: Command) -> None:
+    folder = finished_sweep(tmp_path)
+    agent = {"WANDB_RUN_ID": "agents", "WANDB_SWEEP_ID": "sweep", "WANDB_RUN_GROUP": "g", "WANDB_NAME": "n"}
+    done = adarem_command("wandb", "replay", str(folder), "--mode=offline", WANDB_PROJECT="optimizers", **agent)
+    assert done.returncode == exitcodes.OK, done.stderr
+    runs = [started(RunDir(path)) for path in sorted(folder.iterdir()) if (path / "config.yaml").exists()]
+    assert len({run.run_id for run in runs}) == len(runs) > 1
+    assert {run.sweep_id for run in runs} == {""} and {run.project for run in runs} == {"optimizers"}

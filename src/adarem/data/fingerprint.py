@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from adarem.data.ffcv import beton
 from adarem.run.config import DataConfig
 from adarem.run.errors import UserError
+from adarem.run.files import decoded
 from adarem.run.text import typed
 
 SPLITS = ("train", "val")
@@ -77,12 +79,17 @@ def bad_path(data: DataConfig, split: str) -> Path:
 
 def prepare_command(data: DataConfig) -> str:
     """What to type for these data; a config's further settings of data.* come on top."""
-    if data.listing is None:
-        return f"adarem prepare data={data.name}"
-    said: dict[str, object] = {"data.root": data.root, "data.name": data.name}
+    said: dict[str, object] = {"data.root": os.path.abspath(data.root)}
+    if data.listing is not None:
+        said["data.name"] = data.name
+    elif os.path.abspath(data.beton_dir) != os.path.join(os.path.abspath(data.root), "ffcv"):
+        said["data.beton_dir"] = os.path.abspath(data.beton_dir)
+    if data.backend != "ffcv":
+        said["data.backend"] = data.backend
     if data.val_share is not None:
         said |= {"data.val_share": data.val_share, "data.split_seed": data.split_seed}
-    return " ".join(["adarem prepare data=folder", *(typed(key, value) for key, value in said.items())])
+    group = data.name if data.listing is None else "folder"
+    return " ".join([f"adarem prepare data={group}", *(typed(key, value) for key, value in said.items())])
 
 
 def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
@@ -93,10 +100,10 @@ def read_fingerprint(data: DataConfig, split: str) -> Fingerprint:
     """
     path = fingerprint_path(data, split)
     try:
-        found: object = json.loads(path.read_text())
+        found: object = json.loads(decoded(path, path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `{prepare_command(data)}` writes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except json.JSONDecodeError:
         raise UserError(f"{path}: not readable as JSON; move it away and run `adarem prepare` again") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{path}: not a fingerprint of format {FORMAT}; run `adarem prepare` again")

@@ -54,7 +54,7 @@ def check_same(path: Path, ours: bytes, what: str) -> None:
 def _is_fingerprint(path: Path, split: str) -> bool:
     """Of any format, as long as it can be read."""
     try:
-        found: object = json.loads(path.read_text())
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and isinstance(found.get("format"), int) and found.get("split") == split
@@ -62,7 +62,7 @@ def _is_fingerprint(path: Path, split: str) -> bool:
 
 def _is_bad_listing(path: Path) -> bool:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return False
     return not path.is_symlink() and bool(lines) and all(map(_BAD_LINE.fullmatch, lines))

@@ -1,7 +1,10 @@
 """A progress bar on standard error, for what goes through a complete data set."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
+
+from adarem.run.streams import plain, terminal
 
 T = TypeVar("T")
 
@@ -15,14 +18,14 @@ def with_progress(items: Iterable[T], total: int, what: str, show: bool) -> Iter
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} images/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total, rate="")
+    with Progress(*columns, console=Console(file=terminal(sys.stderr))) as bar:
+        task = bar.add_task(plain(what), total=total, rate="")
         for done, item in enumerate(items, 1):
             yield item
             if done % 64 == 0 or done == total:

@@ -37,7 +37,9 @@ def run_isolated(name: str) -> Outcome:
     """Runs one of adarem.doctor.isolated_checks, whatever becomes of its process."""
     command = [sys.executable, "-m", "adarem.doctor.isolated_checks", name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ISOLATED_SECONDS)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ISOLATED_SECONDS
+        )
     except subprocess.TimeoutExpired:
         return Outcome(False, f"no answer within {ISOLATED_SECONDS} s")
     if done.returncode < 0:

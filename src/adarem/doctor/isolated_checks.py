@@ -13,6 +13,7 @@ from pathlib import Path
 
 from adarem.dependencies import import_problem, requirements
 from adarem.doctor.check import EXPLAINED
+from adarem.run import streams
 from adarem.run.errors import UserError
 
 _CHECKED_BY_THEMSELVES = ("torch", "torchvision", "ffcv", "numba")
@@ -126,6 +127,7 @@ def _line(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     try:
         print(CHECKS[sys.argv[1]]())
     except Exception as e:

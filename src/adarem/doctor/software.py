@@ -130,7 +130,7 @@ def _driver() -> str | None:
     if shutil.which("nvidia-smi") is None:
         return None
     ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(ask, capture_output=True, text=True)
+    done = subprocess.run(ask, capture_output=True, encoding="utf-8", errors="replace")
     return done.stdout.split("\n")[0].strip() if done.returncode == 0 else None
 
 

@@ -119,7 +119,9 @@ def _installed_gpus() -> dict[str, str]:
     """The number of each GPU, and its UUID; empty where there is no driver."""
     command = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        out = subprocess.run(command, capture_output=True, text=True, timeout=60.0, check=True).stdout
+        out = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=60.0, check=True
+        ).stdout
         pairs = (line.split(",") for line in out.splitlines() if "," in line)
         return {index.strip(): uuid.strip() for index, uuid in pairs}
     return {str(i): str(i) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))}

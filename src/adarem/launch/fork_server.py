@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import IO, NamedTuple, NoReturn
 
 from adarem.launch import ranks
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 
 PRELOADED = "adarem.train.preloaded"  # by name: a launch itself needs no torch
 _ANSWER_SECONDS = 120.0  # the longest wait for a start: the imports, on a busy machine
@@ -298,4 +298,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

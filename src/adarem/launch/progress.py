@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from adarem.launch.snapshot import RunStatus, read_status
 from adarem.run.directory import RunDir
+from adarem.run.streams import plain, terminal
 from adarem.run.text import duration
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Screen:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True, redirect_stdout=False)
+            console = Console(file=terminal(sys.stderr))
+            self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
         return self
 
@@ -45,7 +47,7 @@ class Screen:
             else:
                 from rich.text import Text
 
-                self._live.console.print(Text(line), soft_wrap=True)
+                self._live.console.print(Text(plain(line)), soft_wrap=True)
 
     def show(self, runs: Sequence[RunDir]) -> None:
         """Updates the live lines, at most once a second."""
@@ -55,7 +57,7 @@ class Screen:
         from rich.text import Text
 
         self._shown_at = now
-        lines = [progress_line(read_status(run)) for run in runs]
+        lines = [plain(progress_line(read_status(run))) for run in runs]
         with contextlib.suppress(OSError):
             self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 

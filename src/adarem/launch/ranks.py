@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 
 SHUTDOWN_SECONDS = 120.0  # from a signal to a rank's checkpoint: at most an evaluation and a step
 _REPORTED_BY_THE_RANK = (exitcodes.USER_ERROR, exitcodes.DIVERGED, exitcodes.REQUEUE)
@@ -159,4 +159,5 @@ def main(argv: Sequence[str], start: Start = new_process) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from adarem.launch.snapshot import RunStatus, ask_slurm, find_sweeps, snapshot
 from adarem.run import exitcodes
+from adarem.run.streams import one_line, terminal
 from adarem.run.text import aligned, duration
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def status(*, runs_dir: Path, grid: str | None = None, data: str | None = None, 
 def table_rows(runs: Sequence[RunStatus]) -> list[list[str]]:
     """The table's rows, a text for each of COLUMNS; a run's sweep is named only where several are shown."""
     one_sweep = len({run.sweep for run in runs}) == 1
-    return [_row(run, run.run if one_sweep else f"{run.sweep}/{run.run}") for run in runs]
+    return [[one_line(t) for t in _row(run, run.run if one_sweep else f"{run.sweep}/{run.run}")] for run in runs]
 
 
 def _row(run: RunStatus, name: str) -> list[str]:
@@ -80,7 +81,7 @@ def summary(runs: Sequence[RunStatus]) -> str:
 
 def problems(runs: Sequence[RunStatus]) -> list[str]:
     """A line for each run that has a problem."""
-    return [f"{run.sweep}/{run.run}: {run.state}: {run.problem}" for run in runs if run.problem]
+    return [one_line(f"{run.sweep}/{run.run}: {run.state}: {run.problem}") for run in runs if run.problem]
 
 
 def reasons(runs: Sequence[RunStatus]) -> list[str]:
@@ -113,7 +114,7 @@ def _show_live(sweeps: Sequence[Path]) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    console = Console()
+    console = Console(file=terminal(sys.stdout))
     queue, asked = ask_slurm(sweeps), time.monotonic()
     runs = snapshot(sweeps, queue)
     if not _any_active(runs):
@@ -158,5 +159,5 @@ def _view(runs: Sequence[RunStatus], width: int, height: int | None = None) -> "
         left = i < _LEFT_ALIGNED
         table.add_column(name, justify="left" if left else "right", no_wrap=i > 0, overflow="fold")
     for line in rows:
-        table.add_row(line[0], Text(line[1], style=_STYLES.get(line[1], "")), *line[2:])
+        table.add_row(Text(line[0]), Text(line[1], style=_STYLES.get(line[1], "")), *map(Text, line[2:]))
     return Group(table, *below)

@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from adarem.plan.child_process import ChildProcess, distinct
 from adarem.run.config import RunConfig, to_dict
 from adarem.run.errors import UserError
+from adarem.run.text import user_path
 
 
 def complete_weights(model: MutableMapping[str, object]) -> None:
@@ -21,7 +22,7 @@ def complete_weights(model: MutableMapping[str, object]) -> None:
         return
     if not isinstance(file, str) or not file:
         raise UserError(f"model.init={file}: needs a file of weights, for instance model.init=./weights.pt")
-    path = os.path.abspath(file)
+    path = os.path.abspath(user_path(file))
     try:
         now = os.stat(path)
         digest = _digest(path, now.st_mtime_ns, now.st_size)

@@ -36,7 +36,7 @@ class ChildProcess:
     def __init__(self, limit_seconds: float = LIMIT_SECONDS) -> None:
         self._limit = limit_seconds
         self._child: subprocess.Popen[str] | None = None
-        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe that nobody empties would stop the child
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  a pipe that nobody empties would stop the child
 
     def __enter__(self) -> "ChildProcess":
         return self
@@ -89,6 +89,12 @@ class ChildProcess:
             # -P: like a job on a cluster, which does not find a module because it lies in the current folder.
             command = [sys.executable, "-P", "-m", "adarem.train.try_parts"]
             self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True, process_group=0
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                encoding="utf-8",
+                errors="replace",
+                process_group=0,
             )
         return self._child

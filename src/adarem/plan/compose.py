@@ -27,6 +27,7 @@ from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
 from adarem.plan.micro_batch import AUTO, MicroBatches
 from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
+from adarem.plan.typed_text import as_typed, need_path, restore_text, set_path
 from adarem.resources import config_dirs, config_files, config_groups
 from adarem.run.batch_norm import MICRO_BATCH
 from adarem.run.build import later_keys, nearest
@@ -37,15 +38,16 @@ from adarem.run.identity import identity
 from adarem.run.imported_names import Group, check_form, default_label, is_imported, is_own_network
 from adarem.run.setting import Range
 from adarem.run.sweep import RENAMED, SweepLabels, run_name, setting_text
-from adarem.run.text import typed
+from adarem.run.text import typed, user_path
 from adarem.run.text_models import default_gpt_label
 
 if TYPE_CHECKING:
     from adarem.data.images.own_folder import FolderReading
 
 OmegaConf.register_new_resolver("half", lambda n: n // 2, replace=True)  # epochs, in schedule/halfway.yaml
+OmegaConf.register_new_resolver("ranks_of", lambda run, ranks: ranks.get(run, 1), replace=True)
 
-# Overrides of these say where and how to run, not what: they never show in a run's name.
+# They say where and how to run, not what: they never show in a run's name.
 _NOT_IN_NAME = ("cluster", "wandb", "runs_dir", "results_dir", "seeds", "grid", "data", "scale")
 _NOT_IN_NAME_KEYS = tuple(f"data.{key}" for key in ("root", "beton_dir", "workers", "name", "label", "num_classes"))
 _NOT_IN_NAME_KEYS += ("train.watch_every",)
@@ -53,9 +55,7 @@ _NOT_IN_NAME_KEYS += ("train.watch_every",)
 _IN_PLACE: Mapping[Group, str] = {"optimizer": "sgdm", "model": "resnet18"}
 AXES = ("model", "optimizer", "schedule")  # choices of a file that a grid may vary, next to any dotted key
 
-
-# Keys that need not be in a file of configs/, since the catalog, the config or the grid has a default for them: an
-# override of one adds it.
+# Keys that may be in no file of configs/, since they have a default: an override of one adds it.
 _IN_NO_FILE = (
     "model.label", "optimizer.label", "data.label", "data.expected_train", "data.expected_val", "data.expected_test",
     *later_keys(RunConfig),
@@ -164,7 +164,7 @@ def _checked(overrides: list[str]) -> list[Override]:
         if not named or "=" not in text and not text.startswith("~"):
             raise UserError(f"{text!r}: not an override; write key=value, for instance grid=table2 or optimizer.lr=0.1")
         try:
-            parsed += OverridesParser.create().parse_overrides([text])
+            parsed += OverridesParser.create().parse_overrides([as_typed(text)])
         except OverrideParseException as e:
             form = typed(*text.split("=", 1)) if "=" in text else "key=value"
             raise UserError(
@@ -188,7 +188,7 @@ def _check_names(parsed: list[Override]) -> None:
         if o.is_delete() and head == key:
             raise UserError(f"~{key}: cannot be removed; give it another value, {key}=...")
         if o.is_sweep_override() and key == "seeds":
-            raise UserError(f"{o.input_line}: needs a list, for instance seeds=[0,1,2]")
+            raise UserError(f"{o.input_line}: needs a list, for instance 'seeds=[0,1,2]'")
         if o.is_sweep_override() and (head == "grid" or head == key and key not in AXES):
             raise UserError(f"{o.input_line}: one value at a time; each makes a folder of runs of its own")
         if key in groups:
@@ -215,12 +215,6 @@ def values(override: Override) -> list[str]:
         raise UserError(f"{override.input_line}: an axis needs its values, {key_of(override)}=VALUE,VALUE") from None
 
 
-def _need_path(key: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
-        given = "null" if value is None else value
-        raise UserError(f"{key}={given}: needs a folder, for instance {key}=./{value or 'folder'}")
-
-
 def _nested(override: str) -> bool:
     return "." in override.split("=")[0]
 
@@ -239,14 +233,14 @@ def compose_grid(given: list[str]) -> ComposedGrid:
     base = _compose(_added([s for s in given if _key(s) not in ("seeds", "model", "optimizer") and _of_grid(s)]))
     with _one_line():
         for key in ("runs_dir", "results_dir"):
-            _need_path(key, base[key])
+            need_path(key, base[key])
         grid = OmegaConf.to_container(base.grid, resolve=True)
-        return ComposedGrid(grid, Path(base.runs_dir).absolute(), Path(base.results_dir).absolute())
+        return ComposedGrid(grid, *(Path(user_path(base[key])).absolute() for key in ("runs_dir", "results_dir")))
 
 
 def _added(overrides: Iterable[str]) -> list[str]:
     """The overrides as Hydra takes them where a key is in no file."""
-    return [f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in overrides]
+    return [f"++{s}" if s.split("=")[0] in _IN_NO_FILE else s for s in map(as_typed, overrides)]
 
 
 def _key(override: str) -> str:
@@ -391,6 +385,7 @@ def compose_run(
         )
     with _one_line():
         raw: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    restore_text(raw)
     own_schedule = take_own_schedule(raw["optimizer"])
     for group, source in sources.items():
         if source is None or group == "model" and not is_own_network(source):
@@ -408,16 +403,16 @@ def compose_run(
             kind = raw[group].setdefault("kind", (raw["data"] or {}).get("kind", "images"))
             complete_network(raw[group], source, lookups.networks.signature(source, kind))
     apply_own_schedule(raw, own_schedule, {*choice, *map(_key, shared)})
-    _set_path(raw["data"], "root")
+    set_path(raw["data"], "root")
     lookups.folders.complete(raw["data"])
-    _set_path(raw["data"], "beton_dir")
+    set_path(raw["data"], "beton_dir")
     complete_weights(raw["model"])
     with_catalog(raw)
     holdout.settle(raw["data"], of_search=of_search)
     in_name = {key_of(o): o.get_value_element_as_str() for o in off_axes if names_runs(key_of(o))}
     in_name |= {k: v for k, v in choice.items() if k not in ("model", "optimizer")}
     if "model.init" in in_name:  # where it lies does not matter
-        in_name["model.init"] = os.path.basename(in_name["model.init"])
+        in_name["model.init"] = os.path.basename(in_name["model.init"].strip("\"'"))
     grid = raw.pop("grid")["name"]
     for key in ("seeds", "runs_dir", "results_dir"):
         raw.pop(key)
@@ -446,13 +441,6 @@ def _as_floats(optimizer: dict[str, object]) -> None:
     for key, setting in (known.hparams if known else {}).items():
         if isinstance(setting.allowed, Range) and type(value := optimizer.get(key)) is int:
             optimizer[key] = float(value)
-
-
-def _set_path(data: object, key: str) -> None:
-    """Makes a folder of a composed ``data`` section absolute, in place."""
-    if isinstance(data, dict) and key in data:
-        _need_path(f"data.{key}", data[key])
-        data[key] = os.path.abspath(data[key])
 
 
 def with_catalog(raw: Mapping[str, object]) -> None:

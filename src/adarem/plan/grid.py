@@ -190,7 +190,7 @@ def checked_seeds(seeds: object) -> tuple[int, ...]:
     found = tuple(seed for seed in several if type(seed) is int and seed in SEEDS)
     if len(found) < len(several):
         raise UserError(
-            f"seeds={several}: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]"
+            f"seeds={several}: needs a list of integers of 0 or more, below 2**32, for instance 'seeds=[0,1,2]'"
         )
     if not found or len(set(found)) < len(found):
         raise UserError(f"seeds={several}: needs at least one seed, and each once")

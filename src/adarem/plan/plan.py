@@ -147,8 +147,7 @@ class Plan:
         head = [
             f"{self.spec.name}: {self.spec.title}",
             f"{c.data.label}, {c.scale.epochs} epochs, global batch {c.scale.global_batch_size}, {schedule} "
-            f"schedule, {c.cluster.nodes} x {c.cluster.ranks_per_node} ranks on {c.cluster.device} ({c.cluster.name})"
-            + _passes(c),
+            f"schedule, {self._ranks()} ranks on {c.cluster.device} ({c.cluster.name}){self._passes()}",
         ]
         head += [f"own schedule: {label}: {text}" for label, text in found.own.items()]
         if isinstance(c.data, DataConfig) and c.data.holdout is not None:
@@ -168,10 +167,17 @@ class Plan:
         new = sum(planned.new for planned in self.runs)
         return "\n".join([*head, "", *aligned(rows), "", f"{len(self.runs)} runs, {new} new, in {self.folder}"])
 
+    def _ranks(self) -> str:
+        found = sorted({(p.config.cluster.nodes, p.config.cluster.ranks_per_node) for p in self.runs})
+        return " or ".join(f"{nodes} x {ranks}" for nodes, ranks in found)
 
-def _passes(config: RunConfig) -> str:
-    passes = config.scale.passes(config.cluster.world_size)
-    return f", {passes} passes of {config.scale.micro_batch_size} a step" if passes > 1 else ""
+    def _passes(self) -> str:
+        configs = [planned.config for planned in self.runs]
+        found = sorted({c.scale.passes(c.cluster.world_size) for c in configs})
+        sizes = sorted({c.scale.micro_batch_size or 0 for c in configs})
+        if found == [1]:
+            return ""
+        return f", {' or '.join(map(str, found))} passes of {' or '.join(map(str, sizes))} a step"
 
 
 def _measured(spec: SweepSpec, configs: list[RunConfig]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from adarem.run.errors import UserError
 from adarem.run.reproduction import has_papers_setting
 from adarem.run.selection import FILE, SelectionFile, read_selection
 from adarem.run.sweep import Searched, SweepSpec, read_sweep, scale_in_name, setting_text, sweep_name
+from adarem.run.text import user_path
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,6 @@ def taken(source: str | None, runs_dir: Path, first: RunConfig) -> Taken:
     if source is None:
         return Taken()
     if source.endswith(".yaml"):
-        return Taken(read_selection(Path(os.path.abspath(source))))
+        return Taken(read_selection(Path(os.path.abspath(user_path(source)))))
     scale = scale_in_name(first.data.name, first.scale.name, has_papers_setting(first))
     return Taken(read_selection(runs_dir / sweep_name(source, first.data.name, scale) / FILE))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adarem.launch.commands import after_setup, environment, ranks_command
+from adarem.run import streams
 from adarem.run.config import RunConfig
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
@@ -172,9 +173,9 @@ def _children_cpu() -> float:
 
 def _problem(path: Path, code: int) -> str:
     try:
-        return (path / PROBLEM).read_text()
+        return (path / PROBLEM).read_text(encoding="utf-8")
     except FileNotFoundError:
-        lines = (path / "log.txt").read_text(errors="replace").strip().splitlines()
+        lines = (path / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1] if lines else f"exit code {code}"
 
 
@@ -212,4 +213,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

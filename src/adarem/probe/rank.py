@@ -17,7 +17,7 @@ import torch
 
 from adarem.probe.cells import MEASURED, NO_MEMORY, PROBLEM
 from adarem.probe.stopwatch import EnoughEvaluated, Stopwatch, TooFewSteps, timing
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.directory import RunDir
 from adarem.run.errors import RankLost, UserError
 from adarem.run.files import write_atomically
@@ -208,14 +208,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def _limit_memory(more: int) -> None:
     """This process gets an error where it takes ``more`` bytes than now, before the kernel ends some process."""
-    taken = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    taken = next(
+        line for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if line.startswith("VmData")
+    )
     limit = int(taken.split()[1]) * 1024 + more
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _report(run: RunDir, line: str) -> None:
     """The first rank's line counts."""
-    with contextlib.suppress(OSError), open(run.path / PROBLEM, "x") as f:
+    with contextlib.suppress(OSError), open(run.path / PROBLEM, "x", encoding="utf-8") as f:
         f.write(line)
 
 
@@ -252,4 +254,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

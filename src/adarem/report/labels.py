@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 from adarem.report.load import Sweep
 from adarem.run.labels import own_settings
+from adarem.run.streams import one_line
+
+
+def in_a_cell(text: str) -> str:
+    """The text on one line, and without what ends the cell of a Markdown table."""
+    return one_line(text).replace("|", "¦")
 
 
 @dataclass(frozen=True)
@@ -16,13 +22,13 @@ class Labels:
     settings: Mapping[str, str]  # by the text of the overrides; in the grid's order, then those off its plan
 
     def model(self, name: str) -> str:
-        return self.models.get(name, name)
+        return in_a_cell(self.models.get(name, name))
 
     def optimizer(self, name: str) -> str:
-        return self.optimizers.get(name, name)
+        return in_a_cell(self.optimizers.get(name, name))
 
     def overrides(self, text: str) -> str:
-        return self.settings.get(text, text)
+        return in_a_cell(self.settings.get(text, text))
 
     def cell(self, optimizer: str, overrides: str) -> str:
         """An optimizer with its settings: ``AdaRem (λ 0.9)``."""

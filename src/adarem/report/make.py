@@ -15,6 +15,7 @@ from adarem.report.claims import overview as claims
 from adarem.report.claims.entries import read_claims
 from adarem.report.claims.overview import Overview
 from adarem.report.figures.write import has_times, write_figures
+from adarem.report.harmless import harmless
 from adarem.report.load import Run, Sweep, Sweeps, load_sweep
 from adarem.report.manifest import Files, Manifest, write_manifest
 from adarem.report.page import page
@@ -124,7 +125,7 @@ def write_sweep_results(table: Table, folder: Path) -> list[Path]:
         times_to_accuracy = {"time.md": times.markdown(table), "time.csv": times.to_csv(table)}
     of_search = dict(search_csvs(table.search)) if table.search is not None else {}
     for name, text in (texts | times_to_accuracy | of_search).items():
-        write_atomically(folder / name, text)
+        write_atomically(folder / name, harmless(name, text))
     drawn = write_figures(table, folder / "figures")
     write_atomically(folder / "report.html", page.render(table, [p for p in drawn if p.suffix == ".svg"]))
     files = Files(
@@ -177,5 +178,5 @@ def write_index(
     if judged:
         texts = {"claims.csv": claims.to_csv(judged.judged), "claims.md": claims.markdown(judged), **texts}
     for name, text in texts.items():
-        write_atomically(results_dir / name, text)
+        write_atomically(results_dir / name, harmless(name, text))
     return [results_dir / name for name in texts]

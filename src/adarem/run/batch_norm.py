@@ -54,12 +54,13 @@ def micro_batch_counts(config: RunConfig) -> bool:
     """Whether ``scale.micro_batch_size`` makes a run another one.
 
     False where it is not set; for the AWD-LSTM, whose columns know nothing of each other; and where it normalises as
-    many images together as the paper does.
+    many images together as the paper does, or the ranks of a rehearsal (two, each with 32 of 64 digits).
     """
     if config.scale.micro_batch_size is None or isinstance(config.model, LstmConfig):
         return False
-    found = normalised_together(config)
-    return found is None or found != papers_number(config)
+    found, known = normalised_together(config), DATA_SETS.get(config.data.name)
+    of_ranks = known.normalised_on_ranks.get(config.scale.global_batch_size) if known is not None else None
+    return found is None or found not in (papers_number(config), of_ranks)
 
 
 def batch_norm_text(images: object) -> str:

@@ -171,8 +171,7 @@ def _plain(value: object, kind: object, key: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is str and isinstance(value, int | float):  # what looks like a number to YAML: --time=60
-        quoted = "'" + f'{key}="{value}"' + "'"
-        raise UserError(f'{key}={value!r}: needs text; quote it: {quoted} on the command line, "{value}" in a file')
+        raise UserError(f"{key}={value!r}: needs text; put it in quotes where it is written, as it is to be read")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{key}={value!r}: needs {kind.__name__}, not {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):

@@ -61,6 +61,9 @@ class DataSet:
     counts: Mapping[str, int | None]  # split to images or tokens (end-of-sentence included) of the full set
     default_scale: str  # of configs/scale, where the user names none
     paper_scale: PaperScale | None = None  # None: not of the paper
+    # Global batch to the images that a BatchNorm sees at once on the ranks that configs start. One rank that takes the
+    # batch in as many passes is the same run.
+    normalised_on_ranks: Mapping[int, int] = field(default_factory=dict)
     in_folder_name: bool = True  # False: a sweep's folder does not name it, since the paper's own setting has it
 
 
@@ -190,7 +193,9 @@ DATA_SETS: Mapping[str, DataSet] = {
         PaperScale(100, 20),
         in_folder_name=False,
     ),
-    "digits": DataSet("embedded digits", "images", {"train": 1437, "val": 360}, "rehearsal"),
+    "digits": DataSet(
+        "embedded digits", "images", {"train": 1437, "val": 360}, "rehearsal", normalised_on_ranks={64: 32}
+    ),
     "imagenette": DataSet("Imagenette", "images", {"train": 9469, "val": 3925}, "small"),
     "imagenet100": DataSet("ImageNet-100", "images", {"train": 126689, "val": 5000}, "imagenet_256"),
     "imagenet64": DataSet("ImageNet-64", "images", {"train": 1281167, "val": 50000}, "imagenet_256"),

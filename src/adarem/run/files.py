@@ -108,7 +108,10 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     Raises:
         UserError: it cannot be written: disk full or read-only, no permission.
     """
-    payload = data.encode() if isinstance(data, str) else data
+    try:
+        payload = data.encode() if isinstance(data, str) else data
+    except UnicodeEncodeError as e:  # of a name of a file or folder
+        raise UserError(f"{path}: {e.object[:200]!r} is not UTF-8; rename what has that name") from None
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = open_partial(path)
@@ -225,10 +228,23 @@ def _parsed(lines: Sequence[str]) -> Lines:
     return Lines(records, damaged)
 
 
+def decoded(path: Path, data: bytes) -> str:
+    """The text of a file: UTF-8, after a byte order mark if it has one.
+
+    Raises:
+        UserError: another encoding; with its line. Its content may be right, so nobody is told to remove it.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        at = f"{path}, line {data.count(bytes([10]), 0, e.start) + 1}"
+        raise UserError(f"{at}: byte 0x{data[e.start]:02x} is not UTF-8; save it as UTF-8, or restore it") from None
+
+
 def read_json(path: Path) -> dict[str, object] | None:
     """The object that a JSON file holds; None where there is no such file. Raises UserError for a damaged one."""
     try:
-        value = json.loads(read_file(path, _LONGEST_MAPPING))
+        value = json.loads(decoded(path, read_file(path, _LONGEST_MAPPING)))
     except FileNotFoundError:
         return None
     except UserError:
@@ -277,13 +293,13 @@ def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str
         absent: the complete message where there is no such file.
 
     Raises:
-        UserError: the file is absent, cannot be read, is no text, no YAML or no mapping.
+        UserError: the file is absent, cannot be read, is not UTF-8, no YAML or no mapping.
     """
     try:
         data = read_file(path, _LONGEST_MAPPING)
         if _MAY_BE_DEEP.search(data) or data.count(b"[") + data.count(b"{") > _DEEPEST:
             _check_depth(data)
-        value = yaml.load(data.decode(), Loader=SAFE_YAML)
+        value = yaml.load(decoded(path, data), Loader=SAFE_YAML)
         if b"&" in data and _size(value) > _MOST_VALUES:  # a few lines of references to references are billions
             raise ValueError("too large")
     except (FileNotFoundError, NotADirectoryError):
@@ -292,8 +308,6 @@ def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str
         raise
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or {remedy}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not text; {remedy}") from None
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as e:  # keys that are lists, brackets without end
         mark = getattr(e, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""

@@ -16,7 +16,7 @@ def identity(config: RunConfig) -> dict[str, object]:
 
     Settings that came after version 0.1 are left out while they have their default, as ``to_dict`` does, so that runs
     of before keep their hash, and their checkpoints fit. So is ``scale.micro_batch_size`` where it bears on no result
-    or only does what the paper's ranks do, see `batch_norm.micro_batch_counts`.
+    or only does what the paper's or a rehearsal's ranks do, see `batch_norm.micro_batch_counts`.
     """
 
     def flatten(node: Mapping[str, object], prefix: str) -> dict[str, object]:

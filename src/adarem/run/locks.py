@@ -40,7 +40,9 @@ def hold(
     """
     job = os.environ.get("SLURM_JOB_ID")
     with writing(path, remedy):
-        file = os.fdopen(open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", errors="replace")
+        file = os.fdopen(
+            open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8", errors="replace"
+        )
     with file as f:
         end, waits = time.monotonic() + patience, False
         while not _try(f, fcntl.LOCK_EX):
@@ -85,7 +87,7 @@ def try_hold(path: Path) -> int | None:
 def held(path: Path) -> bool:
     """Whether a process holds it. Asking takes the lock for an instant, which ``hold`` has the patience for."""
     try:
-        with open(open_file(path)) as f:
+        with open(open_file(path), encoding="utf-8") as f:
             return not _try(f, fcntl.LOCK_SH)
     except (FileNotFoundError, UserError):  # what is no file, nobody holds
         return False

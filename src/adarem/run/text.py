@@ -1,8 +1,11 @@
-"""Plain text for a terminal."""
+"""Plain text from and for a terminal."""
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
+
+from adarem.run.errors import UserError
 
 
 def typed(key: str, value: object) -> str:
@@ -13,6 +16,18 @@ def typed(key: str, value: object) -> str:
     # Within quotes a backslash is one, but before a quote.
     quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + found[2].replace('"', '\\"'), text)
     return shlex.quote(f'{key}="{quoted}"')
+
+
+def user_path(text: str) -> str:
+    """A path whose ``~`` is a user's home, where no shell has read it: behind an equals sign, in a file.
+
+    Raises:
+        UserError: there is no such user, or no home.
+    """
+    path = os.path.expanduser(text)
+    if text.startswith("~") and path == text:
+        raise UserError(f"{text}: no such home; name the folder, or ./{text} for one of that very name")
+    return path
 
 
 def listed(words: Sequence[str]) -> str:

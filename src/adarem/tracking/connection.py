@@ -1,6 +1,8 @@
 """Whether wandb is used online, offline or not at all, and its refusals in one line."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
 from adarem.run.config import RunConfig
@@ -8,6 +10,34 @@ from adarem.run.credentials import has_wandb_key
 from adarem.run.errors import UserError
 
 Mode: TypeAlias = Literal["online", "offline", "disabled"]
+
+# Variables that say where wandb is, as whom one writes there, where its files lie and what is nobody's business. Any
+# other would name the run: in a job that a wandb sweep or agent started, all runs of a sweep become one.
+_KEPT = frozenset(
+    f"WANDB_{name}"
+    for name in (
+        "API_KEY", "APP_URL", "BASE_URL", "CREDENTIALS_FILE", "HTTPS_PROXY", "HTTP_PROXY", "IDENTITY_TOKEN_FILE",
+        "INSECURE_DISABLE_SSL", "ENTITY", "MODE", "PROJECT", "USERNAME", "USER_EMAIL",
+        "FILE_PUSHER_TIMEOUT", "HTTP_TIMEOUT", "INIT_TIMEOUT", "X_SERVICE_WAIT", "_SERVICE_WAIT", "X_EXECUTABLE",
+        "ARTIFACT_DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR",
+        "CORE_DEBUG", "DEBUG", "DISABLE_CODE", "DISABLE_GIT", "ERROR_REPORTING", "IGNORE_GLOBS", "SAVE_CODE",
+    )
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def own_environment() -> Iterator[None]:
+    """Within it, or within a function that it decorates, a run of wandb has no settings but adarem's.
+
+    wandb reads the environment when it starts, and starts processes with it.
+    """
+    hidden = {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in _KEPT}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def wandb_mode(config: RunConfig) -> Mode:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from adarem.report.manifest import FILE, Manifest, read_manifest
 from adarem.run.config import RunConfig
+from adarem.run.credentials import wandb_entity, wandb_project
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.sweep import runs_in
-from adarem.tracking.connection import Mode, refusal, sending_mode
+from adarem.tracking.connection import Mode, own_environment, refusal, sending_mode
 from adarem.tracking.naming import report_id, shown_name, shown_tag, stamp_notes, stamp_tags
 
 # Of a table's CSV; empty where there is no number.
@@ -42,6 +43,7 @@ def readable_runs(sweep: Path) -> list[ReadableRun]:
     return found
 
 
+@own_environment()
 def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     """Logs a sweep's table and figures as one wandb run of job type ``report``.
 
@@ -61,8 +63,8 @@ def publish(sweep: Path, results_dir: Path, mode: Mode | None) -> None:
     stamp = "REHEARSAL of " if rehearsal else ""
     try:
         session = wandb.init(
-            project=config.wandb.project,
-            entity=config.wandb.entity,
+            project=wandb_project(config),
+            entity=wandb_entity(config),
             id=report_id(sweep.name),
             name=shown_name(f"{stamp}{manifest.heading}: table and figures"),
             group=shown_name(f"{sweep.name} · report"),

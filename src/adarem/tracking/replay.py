@@ -5,7 +5,7 @@ from pathlib import Path
 
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.tracking.connection import Mode, refusal, sending_mode
+from adarem.tracking.connection import Mode, own_environment, refusal, sending_mode
 from adarem.tracking.sync import sync
 
 
@@ -17,6 +17,7 @@ class Replayed:
     problems: tuple[str, ...]  # a line for each run that could not be sent
 
 
+@own_environment()
 def replay(sweep: Path, mode: Mode | None) -> Replayed:
     """Builds a wandb run from every run directory of a sweep that has finished an epoch.
 

@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adarem.run import streams
 from adarem.run.config import RunConfig
+from adarem.run.credentials import wandb_entity, wandb_project
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import open_file
 from adarem.run.records import count
-from adarem.tracking.connection import Mode, wandb_mode
+from adarem.tracking.connection import Mode, own_environment, wandb_mode
 from adarem.tracking.naming import describe, network_key, run_id
 from adarem.tracking.records import Row, define_metrics, live_values, rows, summary, watched_row
 
@@ -65,6 +67,7 @@ class SyncProcess:
             self._process.wait()
 
 
+@own_environment()
 def sync(run: RunDir, *, follow: bool, mode: Mode | None = None) -> None:
     """Sends what the run directory holds to wandb.
 
@@ -80,8 +83,8 @@ def sync(run: RunDir, *, follow: bool, mode: Mode | None = None) -> None:
 
     shown = describe(run, config)
     session = wandb.init(
-        project=config.wandb.project,
-        entity=config.wandb.entity,
+        project=wandb_project(config),
+        entity=wandb_entity(config),
         id=run_id(run, config),
         name=shown.name,
         group=shown.group,
@@ -174,6 +177,7 @@ def _input_ended(seconds: float) -> bool:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     try:
         sync(RunDir(Path(sys.argv[1])), follow=True)
     except UserError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adarem.report.figures.style import of_optimizer
 from adarem.run.config import RunConfig
+from adarem.run.credentials import wandb_entity, wandb_project
 from adarem.run.errors import UserError
 from adarem.run.labels import heading, shortened, table_cell
 from adarem.run.reproduction import Standing, standing_of_sweep
@@ -50,7 +51,7 @@ class Layout:
 
     @property
     def project(self) -> str:
-        return self.configs[0].wandb.project
+        return wandb_project(self.configs[0])
 
     @property
     def networks(self) -> dict[str, str]:
@@ -276,9 +277,11 @@ def save_report(sweep: Path, entity: str | None, results_dir: Path) -> str:
 
 
 def _entity(layout: Layout, asked: str | None) -> str:
-    owner = asked or layout.configs[0].wandb.entity
+    owner = asked or wandb_entity(layout.configs[0])
     if not owner:
-        raise UserError("--entity: missing; give your wandb user or team, or set wandb.entity when the grid is planned")
+        raise UserError(
+            "--entity: missing; give your wandb user or team, or set WANDB_ENTITY (or wandb.entity in a plan)"
+        )
     return owner
 
 

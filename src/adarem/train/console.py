@@ -18,6 +18,7 @@ from typing import IO, Literal
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import open_file
+from adarem.run.streams import plain, terminal
 from adarem.run.text import duration
 
 _WRITE_EVERY_SECONDS = 5.0
@@ -159,7 +160,7 @@ class _StreamHandler(_Lossy, logging.StreamHandler[IO[str]]): ...
 
 def _log_file_handler(run: RunDir) -> logging.Handler:
     handler = _FileHandler(run.log_file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     return handler
 
 
@@ -171,7 +172,14 @@ def _stream_handler(name: str, stream: IO[str]) -> logging.Handler:
 
 
 def _name_first(name: str) -> logging.Formatter:
-    return logging.Formatter(f"{name.replace('%', '%%')}: %(message)s")
+    return _PlainFormatter(f"{name.replace('%', '%%')}: %(message)s")
+
+
+class _PlainFormatter(logging.Formatter):
+    """For log.txt too, which people show on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 class _ProgressBar:
@@ -183,9 +191,10 @@ class _ProgressBar:
         from rich.progress import Progress as Bar
 
         self._name = name
-        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}")
-        self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(name, total=None, words="starting")
+        description, words = (TextColumn(f"{{task.{of}}}", markup=False) for of in ("description", "fields[words]"))
+        columns = description, BarColumn(), words
+        self._bar = Bar(*columns, console=Console(file=terminal(sys.stderr)), transient=True)
+        self._task = self._bar.add_task(plain(name), total=None, words="starting")
         self._bar.start()
 
     def update(self, progress: Progress) -> None:

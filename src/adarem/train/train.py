@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import statistics
 from contextlib import ExitStack
@@ -180,7 +182,7 @@ def _build(
     _set_up_torch(config, context)
     raise_on_all_ranks(context, lambda: _check_host(config, context))
 
-    task = raise_on_all_ranks(context, lambda: _build_task(config, context))
+    task = raise_on_all_ranks(context, lambda: _build_task(run, config, context))
     model = task.build_model()
     if not resumes:
         raise_on_all_ranks(context, lambda: initialise(model, config))
@@ -257,7 +259,17 @@ def _check_host(config: RunConfig, context: RankContext) -> None:
             )
 
 
-def _build_task(config: RunConfig, context: RankContext) -> Task:
+def _build_task(run: RunDir, config: RunConfig, context: RankContext) -> Task:
+    """The data, opened. What an error says of `adarem prepare` has this run's settings, all of them."""
+    try:
+        return _task_of(config, context)
+    except UserError as e:
+        command = f"`adarem prepare {shlex.quote(str(run.path))}`"
+        said = re.sub(r"`adarem prepare( (data|grid)=[^`]*)?`", lambda _: command, str(e))
+        raise UserError(said, retryable=e.retryable, reported=e.reported) from None
+
+
+def _task_of(config: RunConfig, context: RankContext) -> Task:
     if not isinstance(config.data, TextConfig):
         return ImageTask(config, context)
     return LanguageTask(config, context) if isinstance(config.model, LstmConfig) else WindowTask(config, context)

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from adarem.run import streams
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.errors import UserError
 from adarem.train.models.build import build_network, initialise
@@ -45,11 +46,12 @@ def _config(raw: object) -> RunConfig:
 
 def main() -> None:
     """Answers until its input ends. What imported code prints goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
+    streams.prepare()
     main()

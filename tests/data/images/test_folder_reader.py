@@ -1,6 +1,7 @@
 """The plain backend shows what torchvision shows, and needs no FFCV."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,19 @@ def test_folder_file_that_goes_bad_later_is_named(photo_root):
     loader = open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu")
     with pytest.raises(UserError, match=f"{victim.name}: sample 11 does not decode"):
         list(loader.epoch(0))
+
+
+def test_workers_in_a_deep_temporary_folder_hand_over_their_images(photos, tmp_path: Path) -> None:
+    """Their socket's name would be longer than Linux takes, and the first batch never come."""
+    deep = tmp_path / ("d" * 150)
+    deep.mkdir()
+    program = f"""
+from pathlib import Path
+from tests.support.photos import data_config
+from adarem.data.loaders import open_train
+data = data_config(Path({photos().root!r}), backend="folder", workers=1)
+next(open_train(data, global_batch_size=4, seed=0, rank=0, world_size=1, device="cpu").epoch(0))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "TMPDIR": str(deep)})  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -58,3 +58,16 @@ def test_a_rare_empty_line_is_no_sentence(root: Path) -> None:
     lines = ["the cat sat on the dog <unk>"] * 200
     (root / "ptb.train.txt").write_text("\n".join([*lines[:50], "", *lines[50:]]) + "\n")
     assert read_corpus(text_config(root)).fingerprint["train"]["num_tokens"] == 200 * 8
+
+
+def test_characters_without_width_are_no_words(root: Path) -> None:
+    """They come with pasted text; a word with one looks like the same word without."""
+    before = read_corpus(text_config(root))
+    (root / "ptb.train.txt").write_text(
+        "\ufeff\u00a0the\u200b cat \u200b sat\u2060\u00a0\n\u200e\u200f the dog\u200d s\u00adat on <unk>\n"
+    )
+    corpus = read_corpus(text_config(root))
+    assert corpus.words == before.words and corpus.tokens["train"].tolist() == before.tokens["train"].tolist()
+    assert corpus.fingerprint["train"]["invisible"] == 7 and "invisible" not in corpus.fingerprint["val"]
+    (root / "ptb.train.txt").write_text("the cat sat\nthe dog sat on <unk>\nمی\u200cخواهم\n")
+    assert read_corpus(text_config(root, vocabulary=8)).words[-1] == "می\u200cخواهم"  # a letter of that word

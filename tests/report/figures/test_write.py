@@ -1,5 +1,9 @@
 """Which figures a sweep has, their titles and captions."""
 
+import os
+import subprocess
+import sys
+
 from adarem.report.figures.write import draw_figures, figure_names, write_figures
 from adarem.report.make import load_table
 from tests.support.figures import texts
@@ -37,3 +41,29 @@ def test_the_lambda_grid_is_called_by_words(dirs):
     assert t.title.startswith("REHEARSAL of Section 4.1.1: how often λ is multiplied. Test accuracy of ResNet-18")
     for fig in (named.figure for named in draw_figures(t)):
         assert fig.texts[0].get_text().startswith("REHEARSAL of Section 4.1.1: how often λ is multiplied. T")
+
+
+def test_a_users_look_of_figures_changes_no_byte(dirs, tmp_path):
+    import matplotlib
+
+    folder = write_grid(dirs[0], seeds=[0])
+    finish(folder, make_config("resnet18", "sgdm"), 70.0)
+    table = load_table(folder, dirs[1])
+    before = {p.name: p.read_bytes() for p in write_figures(table, tmp_path / "default")}
+    own = {"font.size": 30.0, "figure.facecolor": "black", "savefig.dpi": 20.0, "lines.linewidth": 9.0}
+    with matplotlib.rc_context(own):
+        after = {p.name: p.read_bytes() for p in write_figures(table, tmp_path / "own")}
+        assert {k: matplotlib.rcParams[k] for k in own} == own  # the session keeps its look
+    assert after == before
+
+
+def test_a_users_files_of_matplotlib_do_not_count(tmp_path):
+    """A backend that does not exist ends the import of matplotlib."""
+    (tmp_path / "matplotlibrc").write_text("font.size: 30\n")
+    program = (
+        "import os; from adarem.report.figures.style import own_look\n"
+        "with own_look(): import matplotlib; print(matplotlib.rcParams['font.size'], os.environ['MPLBACKEND'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "MPLBACKEND": "no-such-backend"})  # fmt: skip
+    assert (done.stdout, done.stderr) == ("10.0 no-such-backend\n", "")

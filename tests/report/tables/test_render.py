@@ -3,6 +3,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -265,3 +266,17 @@ def test_csv_traces_every_cell(dirs, table2_runs):
 def test_the_screen_fits_eighty_columns(dirs, table2_runs):
     t = table(table2_runs, dirs[1])
     assert max(map(len, tables.screen(t, 80).splitlines())) <= 80
+
+
+def test_latex_executes_no_name(dirs):
+    folder = write_grid(dirs[0], data="digits", scale="rehearsal")
+    finish(folder, make_config("resnet18", "sgdm", data="digits"), 70.5)
+    there = table(folder, dirs[1])
+    hostile = "[x]*\\input{/etc/passwd}\n\\write18{id}%"
+    labels = replace(there.labels, optimizers={"sgdm": hostile})
+    of_folder = replace(there.sweep, folder=there.sweep.folder.with_name(hostile.replace("/", "~")))
+    named = replace(there, sweep=of_folder, labels=labels)
+    tex = latex.latex(named)
+    assert r"\label{tab:-x---input--etc-passwd---write18-id--}" in tex
+    assert r"{[}x{]}{*}\textbackslash{}input\{" in tex and "\\input" not in tex.replace("textbackslash{}input", "")
+    assert r"\write18" not in tex

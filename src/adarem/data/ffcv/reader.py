@@ -198,7 +198,7 @@ class FfcvReader:
 
     def file_of(self, sample: int) -> str:
         """The source file that a sample was made from."""
-        with contextlib.suppress(OSError), open(self.files) as f:
+        with contextlib.suppress(OSError), open(self.files, encoding="utf-8") as f:
             for number, line in enumerate(f):
                 if number == sample:
                     return line.strip()

@@ -4,6 +4,7 @@ Slow, and without FFCV: the control that separates FFCV's effect on accuracy, an
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,15 @@ def _listed(
     return _Files(str(folder), files), labels
 
 
+def _use_a_short_temporary_folder(_worker: int) -> None:
+    """A worker hands over its images through a socket with a name, of which Linux takes 107 bytes: it would hang."""
+    for folder in (os.environ.get("TMPDIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
+        short = len(os.fsencode(folder)) + len("/pymp-12345678/listener-12345678") <= 107
+        if folder and short and os.access(folder, os.W_OK | os.X_OK) and os.path.isdir(folder):
+            tempfile.tempdir = folder
+            return
+
+
 class FolderBatches(Iterator[Batch]):
     """One pass over some batches: an iterator and a context manager."""
 
@@ -148,6 +158,7 @@ class FolderBatches(Iterator[Batch]):
             batch_size=None,
             num_workers=reader.workers if len(batches) else 0,
             pin_memory=pin,
+            worker_init_fn=_use_a_short_temporary_folder,
         )
         self.inner: Iterator[Batch | str] | None = iter(loader)
 

@@ -5,19 +5,27 @@ training file, numbered in order of first occurrence.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adarem.run.config import TextConfig
 from adarem.run.errors import UserError
+from adarem.run.files import decoded
 
 EOS = "<eos>"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}  # split to its word in the file's name
 _EMPTY_SHARE = 0.01  # of a file's lines; more are a sign of another format
+# Characters without width, with which two words look alike, or none at all like one: left out. Joiners are letters to
+# some scripts, within a word.
+_INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\u034f\u2800\u3164\uffa0\ufeff]"
+)
+_AT_EDGE = re.compile(r"(?:(?<=\s)|^)[\u200c\u200d]+|[\u200c\u200d]+(?=\s|$)")
 
 
 class TextFingerprint(TypedDict):
@@ -28,6 +36,7 @@ class TextFingerprint(TypedDict):
     num_lines: int
     content_hash: str  # SHA-256 of the file
     vocabulary: int  # distinct words of the training file
+    invisible: NotRequired[int]  # characters without width that were left out, where there are any
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ def read_corpus(data: TextConfig) -> Corpus:
     for split in SPLITS:
         path = text_path(data, split)
         raw = _read(data, path)
-        lines = _lines(path, raw)
+        text, invisible = visible(decoded(path, raw))
+        lines = _lines(path, text)
         found: list[int] = []
         for at, line in lines:
             for word in (*line.split(), EOS):
@@ -78,6 +88,8 @@ def read_corpus(data: TextConfig) -> Corpus:
             "content_hash": hashlib.sha256(raw).hexdigest(),
             "vocabulary": len(number),
         }
+        if invisible:
+            prints[split]["invisible"] = invisible
         if split == "train":
             _check_vocabulary(data, path, len(number))
     return Corpus(tuple(number), tokens, prints)
@@ -100,13 +112,17 @@ class _Line(NamedTuple):
     text: str
 
 
-def _lines(path: Path, raw: bytes) -> list[_Line]:
+def visible(text: str) -> tuple[str, int]:
+    """The text without characters that have no width, and how many those were."""
+    if text.isascii():
+        return text, 0
+    text, within = _INVISIBLE.subn("", text)
+    kept = _AT_EDGE.sub("", text)
+    return kept, within + len(text) - len(kept)
+
+
+def _lines(path: Path, text: str) -> list[_Line]:
     """The lines that hold a word."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as e:
-        line = raw.count(b"\n", 0, e.start) + 1
-        raise UserError(f"{path}, line {line}: byte 0x{raw[e.start]:02x} is not UTF-8; convert the file") from None
     every = text.removesuffix("\n").split("\n")
     lines = [_Line(at, line) for at, line in enumerate(every, 1) if line.strip()]
     if not lines:

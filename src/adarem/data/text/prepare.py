@@ -3,7 +3,7 @@
 import os
 
 from adarem.data.ownership import check_same
-from adarem.data.text.corpus import SPLITS, read_corpus, text_path
+from adarem.data.text.corpus import SPLITS, TextFingerprint, read_corpus, text_path
 from adarem.data.text.pydoc import make_texts
 from adarem.run.config import TextConfig
 from adarem.run.errors import UserError
@@ -28,6 +28,11 @@ def prepare_text(data: TextConfig) -> list[str]:
             write_atomically(paths[split], texts[split])
     return [
         f"{split}: {found['num_tokens']:,} tokens in {found['num_lines']:,} sentences, vocabulary "
-        f"{found['vocabulary']:,}, content {found['content_hash'][:16]}"
+        f"{found['vocabulary']:,}, content {found['content_hash'][:16]}{_left_out(found)}"
         for split, found in read_corpus(data).fingerprint.items()
     ]
+
+
+def _left_out(found: TextFingerprint) -> str:
+    invisible = found.get("invisible", 0)
+    return f"; {invisible:,} characters without width are left out" if invisible else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adarem.launch.slurm.commands import job_name, slurm_folder
 from adarem.launch.slurm.programs import NoAnswer, call
+from adarem.run import streams
 from adarem.run.errors import UserError
 from adarem.run.files import read_file, write_atomically
 from adarem.run.records import text
@@ -110,4 +111,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

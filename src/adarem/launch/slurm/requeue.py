@@ -15,7 +15,7 @@ from pathlib import Path
 
 from adarem.launch.slurm.commands import refusal_file, slurm_folder
 from adarem.launch.slurm.queue import is_ending
-from adarem.run import exitcodes
+from adarem.run import exitcodes, streams
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
 from adarem.run.files import read_json, write_atomically
@@ -208,4 +208,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    streams.prepare()
     sys.exit(main(sys.argv[1:]))

@@ -21,6 +21,7 @@ from adarem.launch.slurm.submission import Submission
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes, locks
 from adarem.run.config import ClusterConfig
+from adarem.run.credentials import wandb_project
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 
@@ -156,8 +157,8 @@ def _print_where_to_look(plan: "Plan", jobs: Sequence[str]) -> None:
     print(f"queue    squeue --array --jobs={','.join(jobs)}")
     print(f"runs     adarem status grid={plan.spec.name} data={plan.spec.data}")
     print(f"logs     {slurm_folder(plan.folder)}")
-    wandb = plan.runs[0].config.wandb
-    if wandb.mode != "disabled":
+    config = plan.runs[0].config
+    if config.wandb.mode != "disabled":
         runs = shlex.quote(str(plan.folder))
-        print(f"wandb    project {wandb.project}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
+        print(f"wandb    project {wandb_project(config)}; offline runs: wandb sync {runs}/{{.,*}}/wandb/latest-run")
     print(f"results  {plan.results_dir}")

@@ -106,7 +106,7 @@ def read_claims(results_dir: Path, models: Collection[str] = (), optimizers: Col
     """
     path = paper_file("claims.yaml", results_dir)
     try:
-        entries = yaml.safe_load(path.read_text())
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as e:
         where = getattr(e, "problem_mark", None)
         at = f" at line {where.line + 1}" if where else ""

@@ -1,8 +1,10 @@
 """What all figures share: the look of a curve, the frame with title, caption, legend and stamp, and the files."""
 
+import contextlib
 import math
+import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -178,6 +180,22 @@ class Legend:
             ncols=columns, fontsize=8.5, frameon=False,
             bbox_to_anchor=(0.5, 1 - 0.3 / figure.get_figheight()), columnspacing=1.2, handlelength=2.4,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def own_look() -> Iterator[None]:
+    """Within it matplotlib has its own defaults, and none of a user's matplotlibrc, style, backend or session."""
+    before = {name: os.environ.pop(name, None) for name in ("MATPLOTLIBRC", "MPLBACKEND")}
+    os.environ["MATPLOTLIBRC"] = os.devnull  # a damaged one of the home would end the import
+    try:
+        import matplotlib
+    finally:
+        del os.environ["MATPLOTLIBRC"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # it may have been imported before
+        matplotlib.rcParams["text.parse_math"] = False  # a label's $ is one
+        yield
 
 
 def save(figure: "Figure", stem: Path) -> Sequence[Path]:

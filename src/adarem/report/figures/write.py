@@ -19,7 +19,7 @@ from adarem.report.figures.panels import (
     last_third,
 )
 from adarem.report.figures.steps import watched_steps
-from adarem.report.figures.style import LONGEST_TITLE, save
+from adarem.report.figures.style import LONGEST_TITLE, own_look, save
 from adarem.report.tables.table import Table
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class NamedFigure:
 
 def write_figures(table: Table, folder: Path) -> list[Path]:
     """Writes the figures of a sweep, each as PNG and SVG, and returns their paths."""
-    return [path for named in draw_figures(table) for path in save(named.figure, folder / named.name)]
+    with own_look():
+        return [path for named in draw_figures(table) for path in save(named.figure, folder / named.name)]
 
 
 def figure_names(table: Table) -> list[str]:

@@ -5,13 +5,17 @@ import re
 from adarem.report import provenance
 from adarem.report.tables.render import lines
 from adarem.report.tables.table import Table
+from adarem.run.streams import one_line
 
 _TEX = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
 _TEX |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "—": "---", "−": "$-$", "±": r"$\pm$"}
 _TEX |= {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "ε": r"$\epsilon$", "λ": r"$\lambda$"}
+# A row that begins with one of these would go on with the \\ before it.
+_TEX |= {"[": "{[}", "]": "{]}", "*": "{*}", "¦": "/"}
 
 
 def _tex(text: str) -> str:
+    text = one_line(text)
     return re.sub("|".join(map(re.escape, _TEX)), lambda m: _TEX[m[0]], text)
 
 
@@ -26,7 +30,7 @@ def latex(table: Table) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{caption}}}",
-        rf"\label{{tab:{table.sweep.name}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9_.:+-]', '-', table.sweep.name)}}}",
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
         r"\toprule",

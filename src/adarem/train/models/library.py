@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from adarem.dependencies import import_problem
+from adarem.run import streams
 from adarem.run.build import nearest
 from adarem.run.catalog import IMAGE_NETWORKS, NETWORKS
 from adarem.run.errors import UserError
@@ -69,6 +70,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 if __name__ == "__main__":  # `python -m adarem.train.models.library NAME ...`: `adarem plan` checks names with it
+    streams.prepare()
     try:
         for asked in sys.argv[1:]:
             check_name(asked)
