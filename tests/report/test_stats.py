@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from adarem.report import stats as st
 
@@ -31,8 +33,12 @@ def test_seeds_that_do_not_differ_have_no_interval():
     s = st.summarize(same)
     assert (s.n, s.sd, s.half_width) == (3, 0.0, None)
     assert st.pooled_deviation([same, [69.3] * 2]) == (0.0, 3)
-    assert st.contrast([same, [69.3] * 2], (1, -1)) is None
+    assert st.contrast([by_seed(same), by_seed([69.3] * 3)], (1, -1)) is None
     assert st.smallest_detectable(0.0, 3) is None
+
+
+def by_seed(values):
+    return dict(enumerate(values))
 
 
 def test_pooled_deviation_leaves_single_seeds_out():
@@ -42,11 +48,19 @@ def test_pooled_deviation_leaves_single_seeds_out():
     assert st.pooled_deviation([[1.0], [2.0]]) is None
 
 
-@pytest.mark.parametrize(("seeds", "points"), [(17, 0.1), (6, 0.2), (4, 0.3)])
-def test_power_of_the_known_seed_noise(seeds, points):
-    """Deviation 0.1: this many seeds see this difference, and one fewer do not."""
-    assert st.smallest_detectable(0.1, seeds) <= points < st.smallest_detectable(0.1, seeds - 1)
-    assert st.smallest_detectable(0.1, 1) is None
+@pytest.mark.parametrize(("seeds", "tests"), [(2, 1), (2, 5), (3, 1), (3, 5), (5, 5), (5, 10)])
+def test_what_is_detectable_is_found_with_80_percent(seeds, tests):
+    """By simulation of the paired t at 5 % / tests, with numpy alone; its bound from scipy's t."""
+    smallest = st.smallest_detectable(0.3, seeds, tests)
+    d = np.random.default_rng(1).normal(smallest, 0.3, (200_000, seeds))
+    t = d.mean(axis=1) / (d.std(axis=1, ddof=1) / math.sqrt(seeds))
+    assert np.mean(np.abs(t) > stats.t.ppf(1 - 0.025 / tests, seeds - 1)) == pytest.approx(0.8, abs=0.005)
+    assert st.smallest_detectable(0.3, 1, tests) is None
+
+
+def test_one_test_of_many_seeds_agrees_with_statsmodels():
+    effect = TTestPower().solve_power(nobs=6, alpha=0.05, power=0.8)
+    assert st.smallest_detectable(0.1, 6) == pytest.approx(0.1 * effect, rel=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -76,78 +90,114 @@ def test_verdict_turns_with_the_metric_and_with_divergence():
     assert st.verdict(values, 69.13, planned=3, diverged=1, lower_is_better=True) == "diverged"
 
 
-def _welch_by_hand(a, b):
-    va, vb = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
-    t = (np.mean(a) - np.mean(b)) / math.sqrt(va + vb)
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    # Two-sided p by numeric integration of Student's density.
-    x = np.linspace(abs(t), 2000, 4_000_001)
-    c = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
-    return 2 * np.trapezoid(c * (1 + x**2 / freedom) ** (-(freedom + 1) / 2), x)
-
-
-def test_welch_and_holm():
-    samples = [([70.5, 70.6, 70.7], [71.0, 71.2, 71.4]), ([70.5, 70.6, 70.7], [70.6, 70.9, 70.7]), ([1, 2.0], [9, 9.5])]
-    found = st.welch(samples)
-    raw = [_welch_by_hand(*s) for s in samples]
-    assert [f.p for f in found] == pytest.approx(raw, rel=1e-3)
+def _holm_by_hand(raw):
     order = np.argsort(raw)  # Holm: the k-th smallest times (m − k), never falling
-    expected, running = [0.0] * 3, 0.0
+    expected, running = [0.0] * len(raw), 0.0
     for k, i in enumerate(order):
-        running = max(running, min(1.0, raw[i] * (3 - k)))
+        running = max(running, min(1.0, raw[i] * (len(raw) - k)))
         expected[i] = running
-    assert [f.adjusted for f in found] == pytest.approx(expected, rel=1e-3)
-    assert st.welch([]) == []
+    return expected
+
+
+def _cells(*samples):
+    return [st.TwoCells(by_seed(a), by_seed(b)) for a, b in samples]
+
+
+SAMPLES = [([70.5, 70.6, 70.7], [71.0, 71.2, 71.4]), ([70.5, 70.6, 70.7], [70.6, 70.9, 70.7]), ([1, 2.0], [9, 9.5])]
+
+
+def test_the_paired_t_and_holm_are_scipys_and_statsmodels():
+    found = st.paired_tests(_cells(*SAMPLES), ["top1"] * 3)
+    raw = [stats.ttest_rel(a, b).pvalue for a, b in SAMPLES]
+    assert [f.p for f in found] == pytest.approx(raw)
+    assert [f.adjusted for f in found] == pytest.approx(_holm_by_hand(raw))
+    assert [f.adjusted for f in found] == pytest.approx(multipletests(raw, method="holm")[1])
+    for f, (a, b) in zip(found, SAMPLES, strict=True):
+        low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+        assert (f.difference, f.half_width, f.n) == pytest.approx(((low + high) / 2, (high - low) / 2, len(a)))
+    assert st.paired_tests([], []) == []
+
+
+def test_holm_runs_over_each_metric_alone():
+    """Six of top-5 do not make one of top-1 harder to show."""
+    alone = st.paired_tests(_cells(SAMPLES[0]), ["top1"])
+    together = st.paired_tests(_cells(SAMPLES[0], *[SAMPLES[1]] * 6), ["top1", *["top5"] * 6])
+    assert together[0] == alone[0] and together[1].adjusted == pytest.approx(min(1.0, 6 * together[1].p))
 
 
 def test_holm_leaves_out_what_has_no_test():
     varied = ([70.5, 70.6, 70.7], [71.0, 71.2, 71.4])
-    alone, three = st.welch([varied])[0], st.welch([([70.1] * 3, [70.3] * 3), varied, ([1.0, 1.0], [1.0, 1.0])])
+    alone = st.paired_tests(_cells(varied), ["top1"])[0]
+    three = st.paired_tests(_cells(([70.1] * 3, [70.3] * 3), varied, ([1.0, 1.0], [1.0, 1.0])), ["top1"] * 3)
     assert three[1] == alone and alone.adjusted == alone.p
     assert [(c.half_width, c.p, c.adjusted) for c in (three[0], three[2])] == [(None, None, None)] * 2
-    assert three[0].text == "−0.20; the seeds did not differ, so there is no test"
-    assert alone.text == "−0.60 ± 0.42 (95 %), p = 0.02, Holm 0.02"
-    one_side = st.welch([([70.5, 70.6, 70.7], [71.0] * 3)])[0]  # then the other's noise, with its n − 1
-    assert one_side.half_width == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    assert three[0].text == "−0.20; the same with every seed, so there is no test"
+    assert alone.text == "−0.60 ± 0.25 (95 %, 3 seeds), p = 0.0091, Holm 0.0091"
 
 
-def test_a_contrast_of_two_is_welchs_test():
-    a, b = [70.5, 70.6, 70.7, 70.9], [71.0, 71.2, 71.4]
-    e, test = st.contrast([a, b], (1, -1)), stats.ttest_ind(a, b, equal_var=False)
+def test_a_difference_that_is_the_same_with_every_seed_has_no_test():
+    """0.3 − 0.1 and 70.3 − 70.1 are rounded apart: without a look at that, p would be 1e-30."""
+    a, b = [70.1, 70.4, 71.3], [70.0, 70.3, 71.2]
+    assert len({x - y for x, y in zip(a, b, strict=True)}) > 1
+    (found,) = st.paired_tests(_cells((a, b)), ["top1"])
+    assert (found.p, found.difference) == (None, pytest.approx(0.1))
+
+
+def test_only_shared_seeds_are_compared():
+    a, b = {0: 71.0, 1: 71.3, 2: 71.1, 7: 99.0}, {2: 70.8, 0: 70.5, 1: 70.6, 3: 1.0}
+    (found,) = st.paired_tests([st.TwoCells(a, b)], ["top1"])
+    assert found.n == 3 and found.p == pytest.approx(stats.ttest_rel([71.0, 71.3, 71.1], [70.5, 70.6, 70.8]).pvalue)
+
+
+def test_seeds_in_any_order_and_under_any_number_give_the_same_figure():
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        n = int(rng.integers(2, 6))
+        a, b = rng.normal(70, 1, (2, n)).tolist()
+        order, names = rng.permutation(n), rng.permutation(1000)[:n].tolist()
+        shuffled = st.TwoCells({names[i]: a[i] for i in order}, {names[i]: b[i] for i in reversed(range(n))})
+        assert st.paired_tests([shuffled], ["x"]) == st.paired_tests(_cells((a, b)), ["x"])
+
+
+def test_a_contrast_of_two_is_the_paired_test():
+    a, b = [70.5, 70.6, 70.7, 70.9], [71.0, 71.2, 71.4, 71.1]
+    e, test = st.contrast([by_seed(a), by_seed(b)], (1, -1)), stats.ttest_rel(a, b)
     assert (e.value / e.standard_error, e.degrees_of_freedom) == pytest.approx((test.statistic, test.df))
     for confidence in (0.9, 0.99):
         assert e.interval(confidence) == pytest.approx(tuple(test.confidence_interval(confidence)))
-    above = stats.ttest_ind(np.array(a) + 1.0, b, equal_var=False, alternative="greater")
+    above = stats.ttest_rel(np.array(a) + 1.0, b, alternative="greater")
     assert e.p_outside(-1.0, math.inf) == pytest.approx(above.pvalue)
-    below = stats.ttest_ind(np.array(a) + 0.1, b, equal_var=False, alternative="less")
+    below = stats.ttest_rel(np.array(a) + 0.1, b, alternative="less")
     assert e.p_outside(-math.inf, -0.1) == pytest.approx(below.pvalue)
     assert e.p_outside(-1.0, -0.1) == pytest.approx(max(above.pvalue, below.pvalue))
     low, high = e.interval(0.9)
     assert e.p_outside(low, math.inf) == pytest.approx(0.05) == e.p_outside(-math.inf, high)
-    assert st.contrast([[1.0, 1.0], [2.0, 2.0]], (1, -1)) is None
+    assert st.contrast([by_seed([1.0, 1.0]), by_seed([2.0, 2.0])], (1, -1)) is None
+    assert st.contrast([{0: 1.0, 1: 2.0}, {2: 1.0, 3: 3.0}], (1, -1)) is None
 
 
 def test_a_contrast_of_one_is_students_test():
-    e, test = st.contrast([[70.5, 70.6, 70.9]], (1,)), stats.ttest_1samp([70.5, 70.6, 70.9], 70.0)
+    e, test = st.contrast([by_seed([70.5, 70.6, 70.9])], (1,)), stats.ttest_1samp([70.5, 70.6, 70.9], 70.0)
     assert (e.value, e.degrees_of_freedom) == pytest.approx((70.0 + 2 / 3, 2))
     assert e.interval(0.9) == pytest.approx(tuple(test.confidence_interval(0.9)))
 
 
-def test_slope_by_hand():
-    """Weights −1/2, 0, 1/2 at x = 0, 1, 2: four samples of variance 0.02 count, each 0.02 / n / 4 with n − 1."""
-    samples = [([1.1, 1.3], [0.9, 1.1]), ([5.0, 9.0], [1.0, 4.0]), ([2.1, 2.3], [0.1, 0.3])]
-    e = st.slope([0, 1, 2], samples)
-    assert (e.value, e.standard_error, e.degrees_of_freedom) == pytest.approx((0.9, 0.1, 4))
-    alone = st.slope([0, 1, 2], [of[:1] for of in samples])
-    assert (alone.value, alone.standard_error, alone.degrees_of_freedom) == pytest.approx((0.5, math.sqrt(0.005), 2))
+def test_the_slope_is_that_of_a_line_through_each_seed():
+    rng = np.random.default_rng(2)
+    x, y = np.log10([25.6, 11.7, 3.5, 2.3, 2.0, 1.4]), rng.normal(70, 1, (6, 3))
+    e = st.contrast([by_seed(of_network) for of_network in y], st.slope_weights(x))
+    slopes = [np.polyfit(x, y[:, seed], 1)[0] for seed in range(3)]
+    assert e.value == pytest.approx(np.mean(slopes))
+    assert e.interval(0.9) == pytest.approx(stats.ttest_1samp(slopes, 0).confidence_interval(0.9))
 
 
 def test_slopes_that_are_not_there_are_found_in_at_most_5_percent():
-    """Six networks, two seeds a side, no gain anywhere. With weights of 1/SE² it is 12 %."""
+    """Six networks, two seeds, no gain anywhere, and whatever seeds share."""
     rng = np.random.default_rng(5)
-    x = np.log10([25_557_032, 11_689_512, 3_504_872, 2_278_604, 1_968_680, 1_366_792])
-    found = [st.slope(x, rng.normal(70.0, 0.15, (6, 2, 2)).tolist()).interval(0.9)[1] < 0 for _ in range(2000)]
-    assert 0.02 < np.mean(found) < 0.06
+    weights = st.slope_weights(np.log10([25_557_032, 11_689_512, 3_504_872, 2_278_604, 1_968_680, 1_366_792]))
+    noise = rng.normal(0.0, 0.15, (2000, 6, 2)) + rng.normal(0.0, 0.15, (2000, 1, 2)) * np.arange(6)[:, None]
+    found = [st.contrast([by_seed(row) for row in table], weights).interval(0.9)[1] < 0 for table in noise.tolist()]
+    assert 0.035 < np.mean(found) < 0.065
 
 
 def test_mcnemar_by_enumeration():
@@ -172,3 +222,29 @@ def test_the_bootstrap_is_scipys_within_its_own_error():
     assert (p.low, p.high) == pytest.approx(tuple(scipys.confidence_interval), abs=tolerance)
     same = st.compare_images(a, a)
     assert (same.p, same.low, same.high) == (1.0, 0.0, 0.0)
+
+
+def test_the_simulation_of_tests_uses_the_tests_that_it_names():
+    """Welch and the paired t are scipy's, Holm is statsmodels', and a seed-blocked table of two cells is a paired t."""
+    from benchmarks import seed_tests as sim
+
+    rng = np.random.default_rng(4)
+    s = sim.Scenario("one network, 5 comparisons", 3, "from 1 to 4", 0.6)
+    cells = sim.simulate(s, np.zeros(5), 20, rng)
+    p = sim.paired(cells)
+    assert sim.welch(cells) == pytest.approx(stats.ttest_ind(cells.a, cells.b, axis=-1, equal_var=False).pvalue)
+    assert p == pytest.approx(stats.ttest_rel(cells.a, cells.b, axis=-1).pvalue)
+    assert sim.holm(p) == pytest.approx(np.array([multipletests(row, method="holm")[1] for row in p]))
+    two = sim.Cells(cells.a[:, :1], cells.b[:, :1], s.layout)
+    assert sim.blocked(two) == pytest.approx(sim.paired(two))
+    y = np.array([0.02, 0.3, 1.0, 4.0, 50.0])
+    assert special.polygamma(1, sim.inverse_trigamma(y)) == pytest.approx(y, rel=1e-6)
+
+
+def test_the_test_in_use_is_the_one_that_the_simulation_takes():
+    """A few tables of the committed run: the paired t keeps its level where the others do not."""
+    from benchmarks import seed_tests as sim
+
+    s = sim.Scenario("six networks, 6 comparisons", 3, "one other 4 times", 0.6)
+    error = sim.family_wise_error(s, 4000, np.random.default_rng(0))
+    assert error["paired t"] < 0.062 and min(error["seed-blocked"], error["moderated paired t"]) > 0.1

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from adarem.plan.compose import AXES, check, no_such_grid_key
 from adarem.plan.draw import drawn, is_range
+from adarem.plan.one_value import is_no_axis
 from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS, metric_named
 from adarem.run.config import SEEDS
@@ -102,6 +103,11 @@ def _checked_axes(axes: object) -> dict[str, list[str]]:
 
 def _check_tried(where: str, key: str, tried: object) -> list[object]:
     """``tried``, a list of values that a run can have under ``key``, else UserError."""
+    if is_no_axis(key):
+        raise UserError(
+            f"{where}: says where runs are or who watches them, and is no axis; give {key} on the command line, or in "
+            "grid.settings"
+        )
     if not isinstance(tried, list) or not tried:
         raise UserError(f"{where}={tried}: needs a list of at least one value")
     for value in tried:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from adarem.report import Report, steps
 from adarem.report.claims import overview as claims
-from adarem.report.claims.entries import read_claims
+from adarem.report.claims.entries import read_claims, read_contradictions
 from adarem.report.claims.overview import Overview
 from adarem.report.figures.write import has_times, write_figures
 from adarem.report.harmless import harmless
@@ -29,6 +29,7 @@ from adarem.resources import paper_file
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
 from adarem.run.files import check_own_folder, write_atomically
+from adarem.run.frozen_claims import claims_now
 from adarem.run.records import number
 from adarem.run.stated import Stated, read_stated
 
@@ -89,7 +90,8 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
             written += write_sweep_results(built[name], results_dir / name)
             if outcome and outcome.file:
                 written.append(outcome.file)
-    judged = claims.judge_all(entries, [table.sweep for table in built.values()])
+    now = claims_now(paper_file("claims.yaml", results_dir))
+    judged = claims.judge_all(entries, [table.sweep for table in built.values()], now, read_contradictions(results_dir))
     # Not shown where all that is there are studies of which no claim speaks.
     claimed = judged.of_paper or any(table.name in claims.grids_of(entries) for table in built.values())
     unreadable = [f"{line} ({name} is not reported)" for name, line in sorted(sweeps.unreadable.items())]

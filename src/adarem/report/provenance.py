@@ -227,23 +227,7 @@ def warnings(sweep: Sweep) -> list[str]:
         "Cells saw different data, so nothing is in bold and no two of them are compared",
         (Valued(" / ".join(h[:12] or "unknown" for h in fingerprints(r)), r.dir.path.name) for r in done),
     )
-    differ(
-        "Cells were made by different commits",
-        (Valued(k.name, r.dir.path.name) for r in started for k in commits(r)),
-    )
-    dirty = sorted({r.dir.path.name for r in started if any(k.dirty for k in commits(r))})
-    if dirty:
-        out.append(f"Made with uncommitted changes, so the commit does not name the code: {_names(dirty)}")
-    worlds = [Valued(a.get("world_size"), r.dir.path.name) for r in started for a in r.attempts]
-    differ(
-        "Cells were trained at different world sizes",
-        [*worlds, *(Valued(r.result.get("world_size"), r.dir.path.name) for r in started)],
-    )
-    differ("Cells were trained on different devices", (Valued(r.result.get("device"), r.dir.path.name) for r in done))
-    differ(
-        "Cells were trained with different versions of torch",
-        (Valued(section(a, "versions").get("torch"), r.dir.path.name) for r in started for a in r.attempts),
-    )
+    out += [f"Cells were {line}" for line in _circumstances(started)]
     for part in ("optimizer", "network"):
         for label in dict.fromkeys(_label(r, part) for r in started):
             own = [r for r in started if _label(r, part) == label]
@@ -259,29 +243,68 @@ def warnings(sweep: Sweep) -> list[str]:
     )
     if off_plan:
         out.append(f"Settings off the grid's own, in rows of their own: {_spell(off_plan)}")
-    return out + _differing_settings(sweep) + _counts(done)
+    by_cell = sweep.spec.settings_from is not None
+    out += [f"Cells differ in {line}" for line in _differing_settings(runs, by_cell)]
+    return out + _counts(done)
 
 
-def _differing_settings(sweep: Sweep) -> list[str]:
+def differing(runs: Sequence[Run], *, by_cell: bool) -> list[str]:
+    """What runs that are compared differ in beyond what a grid varies, in words: the same for tables and for claims.
+
+    Args:
+        by_cell: whether a search selected each cell's settings, as in ``_settings``.
+    """
+    return [*_circumstances(runs), *(f"differing in {line}" for line in _differing_settings(runs, by_cell))]
+
+
+def _circumstances(runs: Sequence[Run]) -> list[str]:
+    """How runs were made, where that differs: code, ranks, passes, machine, versions. Data are held apart."""
+    started = [r for r in runs if r.attempts or r.result]
+    named = [(r.dir.path.name, r) for r in started]
+    attempts = [(name, a) for name, r in named for a in r.attempts]
+    worlds = [Valued(a.get("world_size"), name) for name, a in attempts]
+    worlds += [Valued(r.result.get("world_size"), name) for name, r in named]
+    passes = [Valued(r.config.scale.micro_batch_size or "one pass a step", name) for name, r in named]
+    normalised = [Valued(int(n), name) for name, r in named for n in r.curve("train", "batch_norm_images")[:, 1]]
+    devices = [Valued(r.result.get("device"), name) for name, r in named if r.status == "done"]
+    found = {
+        "made by different commits": [Valued(k.name, name) for name, r in named for k in commits(r)],
+        "trained at different world sizes": worlds,
+        "trained in different micro-batches": passes,
+        "trained with different numbers of images normalised together": normalised,
+        "trained on different devices": devices,
+    }
+    versions = [(name, section(a, "versions")) for name, a in attempts]
+    for package in dict.fromkeys(package for _, of_attempt in versions for package in of_attempt):
+        of_package = [Valued(of_attempt.get(package), name) for name, of_attempt in versions]
+        found[f"trained with different versions of {package}"] = of_package
+    groups = {what: _groups(values) for what, values in found.items()}
+    lines = [f"{what}: {_spell(of_what)}" for what, of_what in groups.items() if len(of_what) > 1]
+    dirty = sorted({name for name, r in named if any(k.dirty for k in commits(r))})
+    if dirty:
+        lines.append(f"made with uncommitted changes, so the commit does not name the code: {_names(dirty)}")
+    return lines
+
+
+def _differing_settings(runs: Sequence[Run], by_cell: bool) -> list[str]:
     """Settings that the grid does not vary and that differ all the same; optimizer and model within their own kind.
 
     What a search selected differs between networks, and between an optimizer's own settings and moved ones, so there
     the optimizer's settings are compared within their cell.
     """
     first: dict[str, object] = {}
-    differing: dict[str, None] = {}  # nearly always empty: values are spelled for these alone
-    by_cell = sweep.spec.settings_from is not None
-    for r in sweep.runs:
+    varying: dict[str, None] = {}  # nearly always empty: values are spelled for these alone
+    for r in runs:
         for key, v in _settings(r, by_cell):
             if first.setdefault(key, v) != v:
-                differing[key] = None
-    values: dict[str, list[Valued]] = {key: [] for key in differing}
-    for r in sweep.runs if differing else ():
+                varying[key] = None
+    values: dict[str, list[Valued]] = {key: [] for key in varying}
+    for r in runs if varying else ():
         for key, v in _settings(r, by_cell):
-            if key in differing:
+            if key in varying:
                 values[key].append(Valued(str(v), r.dir.path.name))
     groups = {key: _groups(of_key) for key, of_key in values.items()}
-    return [f"Cells differ in {key}: {_spell(of_key)}" for key, of_key in groups.items() if len(of_key) > 1]
+    return [f"{key}: {_spell(of_key)}" for key, of_key in groups.items() if len(of_key) > 1]
 
 
 def _settings(run: Run, by_cell: bool) -> Iterator[tuple[str, object]]:

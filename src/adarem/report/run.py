@@ -1,5 +1,6 @@
 """One run as it was when it was read: its metrics, curves and hours, and which of its records are lost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,11 @@ WATCHED = (
     "loss", "lr", "grad_norm", "weight_norm", "update_norm", "update_to_weight", "b_positive", "b_mean", "rate_spread",
 )  # fmt: skip
 MOST_STEPS = 128  # of a run that are shown
+MEANS = {  # over all epochs, or all windows of training
+    "mean_train_loss": ("train", "loss"),
+    "mean_q_mean": ("oscillation", "q_mean"),
+    "mean_q_median_with_gradient": ("oscillation", "q_median_with_gradient"),
+}
 OSCILLATION = ("q_mean", "q_median_with_gradient", "share_without_gradient")  # of the last window
 
 
@@ -61,9 +67,15 @@ class Run:
         return f"{self.dir.path.parent.name}/{self.dir.path.name}"
 
     def value(self, metric: str) -> float | None:
-        """A metric after the final epoch of a run that is done: of result.json or, for Q, of the last window."""
+        """A metric after the final epoch of a run that is done: of result.json or, for Q, of the last window; or one of
+        MEANS over all of training, which a run that lacks an epoch or a window does not have."""
         if self.status != "done":
             return None
+        if metric in MEANS:
+            split, key = MEANS[metric]
+            values = self.curve(split, key)[:, 1]
+            window = self.config.train.oscillation_window if split == "oscillation" else 1
+            return float(values.mean()) if len(values) == math.ceil(self.config.scale.epochs / window) else None
         if self.result.get(metric) is not None:
             return number(self.result, metric)
         windows = self.curve("oscillation", metric)

@@ -2,22 +2,25 @@
 
 Accuracies are in percent, so differences are in points. ``scipy`` and ``statsmodels`` do the mathematics.
 
+Runs of one seed share order, augmentation and initial weights, so cells are compared seed by seed: the paired t test.
+``benchmarks/seed_tests.py`` is why it is this one.
+
 Seeds that all gave the same value do not show that the noise is 0: where nothing varies there is no interval, no test
 and no power.
 """
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
+
+BySeed: TypeAlias = Mapping[int, float]  # seed to the value of its run
 
 Verdict = Literal["reproduced", "better", "worse", "within noise", "underpowered", "diverged", "pending"]
 
@@ -53,7 +56,10 @@ class Summary:
 
 def variance(values: Sequence[float]) -> float:
     """Sample variance of two values or more; exactly 0 where they are equal, which their rounded mean would hide."""
-    return float(np.var(values, ddof=1)) if max(values) > min(values) else 0.0
+    if max(values) == min(values):
+        return 0.0
+    mean = math.fsum(values) / len(values)  # math.fsum: the order of the seeds changes no bit
+    return math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
 
 
 def summarize(values: Sequence[float]) -> Summary:
@@ -81,17 +87,29 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> PooledDeviation | Non
     return PooledDeviation(math.sqrt(sum((len(g) - 1) * variance(g) for g in several) / freedom), freedom)
 
 
-def smallest_detectable(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Difference of means that a two-sided t-test at ``alpha`` detects with ``power``, n seeds each.
+def smallest_detectable(sd: float, n: int, tests: int = 1, power: float = 0.8, alpha: float = 0.05) -> float | None:
+    """Difference that a two-sided paired t test of n seeds finds with ``power``.
 
-    None if n < 2 or if the seeds do not differ.
+    Args:
+        sd: deviation of the differences of one seed.
+        n: seeds that the two cells share.
+        tests: among which the smallest p counts, by Holm's first step: what is found here is found whatever the others
+            come to.
+
+    None if n < 2 or if the differences do not vary.
     """
     if n < 2 or sd == 0:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the solver, on its way to a solution
-        effect = TTestIndPower().solve_power(effect_size=None, nobs1=n, alpha=alpha, power=power, ratio=1.0)
-    return float(np.squeeze(effect)) * sd
+    bound = float(stats.t.ppf(1 - alpha / (2 * tests), n - 1))
+
+    def lacks(effect: float) -> float:
+        """Of the upper tail alone: with that power the lower one is next to nothing, and nct has no figure for it."""
+        return float(stats.nct.sf(bound, n - 1, effect * math.sqrt(n))) - power
+
+    high = 2 * bound  # beyond it the t of the observed difference is nearly always above the bound
+    while lacks(high) < 0:
+        high *= 2
+    return float(optimize.brentq(lacks, 0.0, high)) * sd
 
 
 def verdict(values: Sequence[float], paper: float, *, planned: int, diverged: int, lower_is_better: bool) -> Verdict:
@@ -119,11 +137,15 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """A weighted sum of means."""
+    """A weighted sum of cells, formed within each seed and averaged over the seeds that all of them have."""
 
     value: float
-    standard_error: float  # Welch's: each group has its own variance
-    degrees_of_freedom: float  # Satterthwaite's
+    standard_error: float
+    seeds: int
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        return self.seeds - 1
 
     def interval(self, confidence: float) -> Interval:
         """The two-sided t interval."""
@@ -139,77 +161,96 @@ class Estimate:
         return float(np.max(stats.t.sf(distances, self.degrees_of_freedom)))
 
 
-def contrast(groups: Sequence[Sequence[float]], weights: Sequence[float]) -> Estimate | None:
-    """The sum of ``weights`` times the groups' means, each of two seeds or more; None where no group varies.
+def shared_seeds(cells: Sequence[BySeed]) -> list[int]:
+    """The seeds that all cells have, in order."""
+    return sorted(set.intersection(*(set(c) for c in cells)))
 
-    Weights 1 and −1 make it Welch's t-test.
+
+def within_seeds(cells: Sequence[BySeed], weights: Sequence[float]) -> list[float]:
+    """The sum of ``weights`` times the cells for each seed that all of them have.
+
+    What varies by no more than rounding is one value: 71.1 − 70.1 is not 71.0 − 70.0.
     """
-    assert all(len(g) >= 2 for g in groups)
-    shares = [w**2 * variance(g) / len(g) for g, w in zip(groups, weights, strict=True)]
-    total = sum(shares)
-    if total == 0:
+    seeds = shared_seeds(cells)
+    sums = [math.fsum(w * c[seed] for w, c in zip(weights, cells, strict=True)) for seed in seeds]
+    size = max((abs(w * c[seed]) for w, c in zip(weights, cells, strict=True) for seed in seeds), default=0.0)
+    return [math.fsum(sums) / len(sums)] * len(sums) if sums and max(sums) - min(sums) <= 1e-9 * size else sums
+
+
+def contrast(cells: Sequence[BySeed], weights: Sequence[float]) -> Estimate | None:
+    """The weighted sum within seeds, and its error over them; None of fewer than two seeds, or where it is the same in
+    each.
+
+    Weights 1 and −1 make it the paired t test, whatever the two cells have in common; more cells may covary as they
+    like, too.
+    """
+    values = within_seeds(cells, weights)
+    if len(values) < 2 or (spread := variance(values)) == 0:
         return None
-    freedom = total**2 / sum(s**2 / (len(g) - 1) for g, s in zip(groups, shares, strict=True))
-    value = sum(w * float(np.mean(g)) for g, w in zip(groups, weights, strict=True))
-    return Estimate(value, math.sqrt(total), freedom)
+    return Estimate(math.fsum(values) / len(values), math.sqrt(spread / len(values)), len(values))
 
 
-def slope(x: Sequence[float], samples: Sequence[Sequence[Sequence[float]]]) -> Estimate | None:
-    """Slope of the least-squares line through each x's mean, or difference of means where it has two samples.
-
-    Every x counts alike, so the slope is a fixed contrast of the means and its error is that of the seeds. Weights of
-    1/SE² from two or three seeds favour whatever varies little by chance, and then find slopes that do not exist.
-    """
+def slope_weights(x: Sequence[float]) -> list[float]:
+    """Of the values at x, whose weighted sum is the slope of the least-squares line. Every x counts alike."""
     centred = np.asarray(x, dtype=float) - np.mean(x)
-    groups: list[Sequence[float]] = []
-    weights: list[float] = []
-    for of_x, w in zip(samples, centred / (centred**2).sum(), strict=True):
-        groups += of_x
-        weights += [float(w), -float(w)][: len(of_x)]
-    return contrast(groups, weights)
+    return [float(w) for w in centred / (centred**2).sum()]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Welch's t-test of two cells; all but the difference are None where the seeds of neither cell differ."""
+    """The paired t test of two cells; all but the difference and n are None where there is none."""
 
     difference: float
+    n: int  # seeds that both cells have
     half_width: float | None = None  # 95 %
     p: float | None = None
-    adjusted: float | None = None  # p by Holm's correction over the tests of the table
+    adjusted: float | None = None  # p by Holm's correction over the tests of one metric
 
     @property
     def text(self) -> str:
-        """``+0.60 ± 0.30 (95 %), p = 0.004, Holm 0.02``, or why there is no test."""
+        """``+0.60 ± 0.30 (95 %, 3 seeds), p = 0.004, Holm 0.02``, or why there is no test."""
         difference = f"{self.difference:+.2f}".replace("-", "−")
         if self.p is None:
-            return f"{difference}; the seeds did not differ, so there is no test"
-        return f"{difference} ± {self.half_width:.2f} (95 %), p = {self.p:.2g}, Holm {self.adjusted:.2g}"
+            return f"{difference}; the same with every seed, so there is no test"
+        return (
+            f"{difference} ± {self.half_width:.2f} (95 %, {self.n} seeds), p = {self.p:.2g}, Holm {self.adjusted:.2g}"
+        )
 
 
-class TwoSamples(NamedTuple):
-    """The values of two cells, two seeds or more each."""
+class TwoCells(NamedTuple):
+    """The values of two cells, which share two seeds or more."""
 
-    a: Sequence[float]
-    b: Sequence[float]
+    a: BySeed
+    b: BySeed
 
 
-def welch(comparisons: Sequence[TwoSamples]) -> list[Comparison]:
-    """Welch's t-test of every two samples, difference = mean(a) − mean(b).
+def paired_tests(comparisons: Sequence[TwoCells], families: Sequence[str]) -> list[Comparison]:
+    """The paired t test of every two cells, difference = a − b over the seeds that both have.
 
-    Holm's correction runs over those that have a test.
+    Args:
+        comparisons: what is compared.
+        families: of each the metric; Holm's correction runs over those of one metric that have a test.
     """
-    found = [contrast(samples, (1, -1)) for samples in comparisons]
-    raw = [2 * float(stats.t.sf(abs(e.value) / e.standard_error, e.degrees_of_freedom)) for e in found if e]
-    # One test needs no correction, and multipletests runs the garbage collector: half a second with many runs read.
-    adjusted = iter(zip(raw, multipletests(raw, method="holm")[1] if len(raw) > 1 else raw, strict=True))
+    found = [contrast(cells, (1, -1)) for cells in comparisons]
+    raw: dict[str, dict[int, float]] = {}
+    for i, (e, family) in enumerate(zip(found, families, strict=True)):
+        if e is not None:
+            p = 2 * float(stats.t.sf(abs(e.value) / e.standard_error, e.degrees_of_freedom))
+            raw.setdefault(family, {})[i] = p
+    adjusted: dict[int, float] = {}
+    for of_family in raw.values():
+        # One test needs no correction, and multipletests runs the garbage collector: half a second with many runs read.
+        values = list(of_family.values())
+        corrected = multipletests(values, method="holm")[1] if len(values) > 1 else values
+        adjusted |= {i: float(q) for i, q in zip(of_family, corrected, strict=True)}
     out = []
-    for (a, b), e in zip(comparisons, found, strict=True):
+    for i, (cells, e) in enumerate(zip(comparisons, found, strict=True)):
         if e is None:
-            out.append(Comparison(float(np.mean(a) - np.mean(b))))
-            continue
-        p, q = next(adjusted)
-        out.append(Comparison(e.value, e.interval(0.95)[1] - e.value, p, float(q)))
+            differences = within_seeds(cells, (1, -1))
+            out.append(Comparison(float(np.mean(differences)), len(differences)))
+        else:
+            p = raw[families[i]][i]
+            out.append(Comparison(e.value, e.seeds, e.interval(0.95)[1] - e.value, p, adjusted[i]))
     return out
 
 

@@ -75,6 +75,7 @@ class Metric:
     lower_is_better: bool
     unit: str = ""  # of differences, where they have one
     curve: tuple[str, str] | None = None
+    decides: bool = True  # False: shown, and never tested
     held_out: str | None = None  # the same of held-out training images, where a run may have that in its place
 
     @property
@@ -216,7 +217,10 @@ METRICS: Mapping[str, Metric] = {
     "holdout_top5": Metric("Held-out top-5", False, "points", ("holdout", "top5")),
     "perplexity": Metric("Perplexity", True),
     "val_perplexity": Metric("Validation perplexity", True, curve=("val", "perplexity")),
-    "q_mean": Metric("Q", True),
+    # The mean of l / d has no expectation where d may be 0: shown as the paper defines it, and decided by the median.
+    "mean_q_median_with_gradient": Metric("Median q over training", True),
+    "mean_q_mean": Metric("Q over training", True, decides=False),
+    "q_mean": Metric("Q", True, decides=False),
 }
 
 # Settings whose own name is not what one reads.

@@ -22,7 +22,7 @@ import yaml
 
 from adarem.run import locks
 from adarem.run.config import DataConfig, RunConfig, from_dict, to_dict
-from adarem.run.errors import UserError
+from adarem.run.errors import RunRemoved, UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import (
     Lines,
@@ -141,7 +141,9 @@ class RunDir:
         if not self.config_file.exists():
             found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
             # Another planner may be writing the same file at this moment.
-            if any(name != self.config_file.name and not name.endswith(".partial") for name in found):
+            # So may a process that trained when the rest was removed have left its progress.
+            left = {p.name for p in (self.config_file, self.lock_file, self.claim_file, self.progress_file)}
+            if any(name not in left and not name.endswith(".partial") for name in found):
                 raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
             return
         old = self.config()
@@ -254,6 +256,8 @@ class RunDir:
 
     # progress.json: where a live run is, rewritten every few seconds
     def write_progress(self, record: JsonRecord) -> None:
+        """Raises RunRemoved as ``check_there``."""
+        self.check_there()
         write_atomically(self.progress_file, json.dumps({"time": time.time(), "host": socket.gethostname(), **record}))
 
     def progress(self) -> dict[str, object] | None:
@@ -262,11 +266,26 @@ class RunDir:
         except UserError:
             return None  # being replaced, or cut by a full disk; the next write replaces it
 
+    def check_there(self) -> None:
+        """Raises RunRemoved where the directory is gone, or none of a run any more: it may have been removed while a
+        process wrote into it, which then leaves a part."""
+        if not self.config_file.exists():
+            raise self._removed()
+
+    def _removed(self) -> RunRemoved:
+        return RunRemoved(f"{self.path}: removed while it trained, so it ends; plan it again to train it anew")
+
+    def _write(self, file: Path, data: str | bytes) -> None:
+        """Writes a file of this run, and no directory in place of one that was removed."""
+        if not self.path.is_dir():
+            raise self._removed()
+        write_atomically(file, data)
+
     # result.json
     def write_result(self, record: JsonRecord) -> None:
         assert record["status"] in FINISHED
         sealed = {**record, "checksum": _checksum(record)}
-        write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        self._write(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def result(self) -> dict[str, object] | None:
         """The finished run's record, or None. Raises UserError for a file that is damaged or was edited."""
@@ -290,7 +309,7 @@ class RunDir:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
         np.savez(buffer, n=len(next(iter(correct.values()))), **arrays)
-        write_atomically(self.correct_file, buffer.getvalue())
+        self._write(self.correct_file, buffer.getvalue())
 
     def correct(self) -> dict[str, "np.ndarray"] | None:
         """The bool arrays that ``write_correct`` kept, or None before the final evaluation."""

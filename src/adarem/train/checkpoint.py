@@ -16,7 +16,7 @@ import torch
 
 from adarem.run.directory import CHECKPOINT_NAME
 from adarem.run.errors import UserError
-from adarem.run.files import check_own_folder, open_file, read_file, write_atomically
+from adarem.run.files import check_own_folder, open_file, read_file, write_atomically, writing
 from adarem.train.state import CheckpointRecord, from_format_3
 
 FORMAT = 4
@@ -55,6 +55,8 @@ def _write(folder: Path, step: int, record: Mapping[str, object], keep: int) -> 
     torch.save(record, buffer)
     data = buffer.getvalue()
     check_own_folder(folder)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)  # of a run that was removed meanwhile nothing is made anew
     write_atomically(folder / f"step-{step:09d}-{_digest(data)}.pt", data)
     for file in _files(folder):
         if file.step > step:  # from before an earlier checkpoint was chosen: the run's future differs from it

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from adarem.run.directory import RunDir
-from adarem.run.errors import UserError
+from adarem.run.errors import RunRemoved, UserError
 from adarem.run.files import open_file
 from adarem.run.streams import plain, terminal
 from adarem.run.text import duration
@@ -121,8 +121,12 @@ class RunConsole:
             self._log.debug("%s", progress.line())
             self._logged = now
         if progress.epoch_done or now - self._written > _WRITE_EVERY_SECONDS:
-            with contextlib.suppress(UserError):  # a full disk ends training at the next checkpoint, and not before
+            try:
                 self._run.write_progress(progress.to_record() | {"slurm_job": self._slurm_job})
+            except RunRemoved:
+                raise
+            except UserError:  # a full disk ends training at the next checkpoint, and not before
+                pass
             self._written = now
 
 

@@ -57,7 +57,7 @@ def test_moved_and_own_settings_are_next_to_each_other(dirs) -> None:
 
 
 def test_settings_that_a_search_selected_may_differ_between_cells_and_not_within(dirs) -> None:
-    folder = write_grid(dirs[0], seeds=[0, 1], settings_from="table2_search")
+    folder = write_grid(dirs[0], seeds=[0, 1, 2], settings_from="table2_search")
     for model, lr in (("resnet18", 0.1), ("resnet50", 0.3)):
         for seed in (0, 1):
             finish(folder, make_config(model, "sgdm", seed, changed={"optimizer": {"lr": lr}}), 70.0 + seed)

@@ -5,7 +5,11 @@ import shutil
 import subprocess
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
 
 from adarem.report import stats as statistics
 from adarem.report.load import load_sweep
@@ -137,12 +141,20 @@ def test_fairness_sheet_counts_momentum(dirs, table2_runs):
 
 
 def test_smallest_difference_that_the_seeds_could_show(dirs, table2_runs):
-    """Pooled deviation sqrt((0.02 + 0.08) / 4) = 0.158; three seeds see 3.07 deviations (G*Power: d = 3.07)."""
+    """0.5, 0.6 and 0.7 with each seed: deviation 0.1, of which three seeds see 3.26 by the one paired t there is."""
     notes = tables.power_notes(table(table2_runs, dirs[1]))
-    assert "pooled deviation 0.158 with 4 degrees of freedom" in notes[0] and "3 seeds each" in notes[0]
+    assert "differences of a seed 0.100 with 2 degrees of freedom" in notes[0] and "3 seeds each" in notes[0]
     points = float(re.search(r": ([0-9.]+) points", notes[0])[1])
-    assert points == pytest.approx(3.07 * 0.158, abs=0.01)
-    assert "for one comparison, uncorrected" in notes[0]
+    assert points == pytest.approx(TTestPower().solve_power(nobs=3, alpha=0.05, power=0.8) * 0.1, abs=0.01)
+    assert "two-sided paired t, one test" in notes[0]
+    for seed, value in enumerate((70.0, 70.4, 70.9)):
+        finish(table2_runs, make_config("resnet18", "adam", seed), value, epochs=False)
+    t = table(table2_runs, dirs[1])
+    tests = [c for c in t.comparisons if c.metric == "top1"]
+    assert len(tests) == 2 and "the first of 2 tests by Holm's correction" in tables.power_notes(t)[0]
+    raw = [stats.ttest_rel([71.0, 71.2, 71.4], x).pvalue for x in ([70.5, 70.6, 70.7], [70.0, 70.4, 70.9])]
+    assert [c.test.p for c in tests] == pytest.approx(raw)
+    assert [c.test.adjusted for c in tests] == pytest.approx(multipletests(raw, method="holm")[1])
 
 
 def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
@@ -166,13 +178,30 @@ def test_the_order_of_verdicts_is_printed_as_it_is_applied(dirs, table2_runs):
 
 
 def test_a_difference_has_the_unit_of_its_metric(dirs):
-    """Q has none, and neither has perplexity."""
+    """Perplexity has none."""
+    folder = write_grid(dirs[0], seeds=[0, 1], metrics=["perplexity"])
+    for seed in (0, 1):
+        for optimizer, value in (("adarem", 70.0 + seed), ("sgdm", 72.0 + 2 * seed)):
+            run = finish(folder, make_config("resnet18", optimizer, seed), 70.0, epochs=False)
+            run.write_result(run.result() | {"perplexity": value})
+    note = tables.power_notes(table(folder, dirs[1]))[0]
+    assert note.startswith("Perplexity: smallest difference") and "points" not in note and "a seed 0.707 with" in note
+
+
+def test_the_mean_q_is_shown_and_not_tested(dirs):
+    """It has no finite expectation: the median decides, over all windows, as in the claims."""
     folder = write_grid(dirs[0], "figure2", seeds=[0, 1])
     for seed in (0, 1):
-        run = finish(folder, make_config("resnet18", "sgdm", seed, grid="figure2"), 70.0)
-        run.append_oscillation({"epoch": 100, "step": 1, "q_mean": 50.0 + seed})
-    note = tables.power_notes(table(folder, dirs[1]))[0]
-    assert note.startswith("Q: smallest difference") and "points" not in note and "pooled deviation 0.707" in note
+        for optimizer, q in (("adarem", 4.0), ("sgdm", 6.0)):
+            run = finish(folder, make_config("resnet18", optimizer, seed, grid="figure2"), 70.0, epochs=False)
+            for epoch in range(1, 101):
+                of_window = {"q_mean": 50.0 + q, "q_median_with_gradient": q + seed * q / 10 + epoch / 100}
+                run.append_oscillation({"epoch": epoch, "step": epoch, **of_window})
+    t = table(folder, dirs[1])
+    assert [c.metric for c in t.comparisons] == ["mean_q_median_with_gradient"] * 2
+    ours = cell_texts(t)["ResNet-18 Median q over training", "ours"]["adarem"][0]
+    assert ours.startswith(f"{np.mean([4.505, 4.905]):.2f} ± ")
+    assert cell_texts(t)["ResNet-18 Q over training", "ours"]["sgdm"][0] == "56.00 ± 0.00"
 
 
 def test_seeds_that_did_not_differ_show_no_power_and_no_test(dirs):
@@ -183,7 +212,7 @@ def test_seeds_that_did_not_differ_show_no_power_and_no_test(dirs):
     t = table(folder, dirs[1])
     assert all("the seeds of no cell differed" in note and "0.00" not in note for note in tables.power_notes(t))
     notes = tables.test_notes(t)
-    assert len(notes) == 2 and all("the seeds did not differ" in note and "p =" not in note for note in notes)
+    assert len(notes) == 2 and all("the same with every seed" in note and "p =" not in note for note in notes)
 
 
 def test_one_seed_draws_no_conclusion(dirs):

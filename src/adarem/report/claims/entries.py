@@ -11,20 +11,21 @@ from typing import Literal
 
 import yaml
 
-from adarem.report.load import Run
-from adarem.resources import paper_file
+from adarem.report.run import MEANS, Run
+from adarem.resources import find_paper_file, paper_file
 from adarem.run.build import build, nearest
 from adarem.run.catalog import NETWORKS, OPTIMIZERS
 from adarem.run.config import ScaleConfig, ScheduleConfig, TrainConfig
 from adarem.run.errors import UserError
 from adarem.run.imported_names import is_imported
 
-Relation = Literal["higher", "lower", "equal", "about", "above", "grows_as_models_shrink"]
+Relation = Literal["higher", "lower", "as_good", "equal", "about", "above", "grows_as_models_shrink"]
 
 # Numbers of an entry by relation; those without a default must be given.
 NUMBERS: dict[Relation, tuple[str, ...]] = {
     "higher": ("threshold",),
     "lower": ("threshold",),
+    "as_good": ("margin",),
     "equal": ("margin",),
     "about": ("value", "margin"),
     "above": ("value",),
@@ -32,13 +33,9 @@ NUMBERS: dict[Relation, tuple[str, ...]] = {
 }
 
 FINAL = ("top1", "top5", "perplexity", "train_loss", "q_mean")  # at the end; Q over the last window
-MEANS = {  # over all epochs, or all windows of training
-    "mean_train_loss": ("train", "loss"),
-    "mean_q_mean": ("oscillation", "q_mean"),
-    "mean_q_median_with_gradient": ("oscillation", "q_median_with_gradient"),
-}
 CURVES = {"train_loss": ("train", "loss"), "test_error": ("val", "top1")}  # test_error is 100 − top1
-POINTS = (*CURVES, *(f"{name}_fall" for name in CURVES))  # train_loss@0.1, train_loss_fall@0.1-0.5
+# train_loss@0.1, train_loss_fall@0.1-0.5, train_loss_rate@0.1-0.5
+POINTS = (*CURVES, *(f"{name}_{kind}" for name in CURVES for kind in ("fall", "rate")))
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,53 @@ class Claim:
     value: float | None = None
     margin: float = 0.5
     same: tuple[str, ...] = ()  # settings that both sides must share
+    also: tuple[str, ...] = ()  # further metrics of which the same has to hold
+    at_least: int = 0  # comparisons in which it has to hold; 0: all
+    small: tuple[str, ...] = ()  # of an order of gains: the networks whose gains are above 0 and above the others'
+
+    @property
+    def comparisons(self) -> int:
+        """How many the claim is made of, but for an order of networks."""
+        others = len(self.against) * len(self.against_variant or ("",)) if self.against else 1
+        return len(self.model) * others * (1 + len(self.also))
+
+    @property
+    def sentence(self) -> str:
+        """The claim with the numbers by which it is judged, which are thus shown wherever it is."""
+        most = f"; in {self.at_least} of {self.comparisons} comparisons or more" if self.at_least else ""
+        return f"{self.claim.strip().rstrip('.')} ({self._numbers}{most})."
+
+    @property
+    def _numbers(self) -> str:
+        def number(x: float) -> str:
+            return f"{x:g} {unit(self.metric) if x else ''}".rstrip().replace("-", "−")
+
+        if self.relation == "higher":
+            return f"difference above {number(self.threshold)}"
+        if self.relation == "lower":
+            return f"difference below {number(-self.threshold if self.threshold else 0.0)}"
+        if self.relation == "as_good":
+            return f"at most {number(self.margin)} worse"
+        if self.relation == "equal":
+            return f"within {number(self.margin)}"
+        if self.relation == "about":
+            return f"within {number(self.margin)} of {self.value:g}".replace("-", "−")
+        if self.relation == "above":
+            return f"above {number(self.value or 0.0)}"
+        positive = "; small ones' gains above 0" if self.small and self.against else ""
+        above = (
+            "; their mean above the others'" if positive else "; small ones' mean above the others'" * bool(self.small)
+        )
+        return f"slope below 0, also without any one network{positive}{above}"
+
+
+def unit(metric: str) -> str:
+    """Of differences."""
+    return "points" if metric.split("@")[0] in ("top1", "top5", "test_error", "test_error_fall") else ""
+
+
+def lower_is_better(metric: str) -> bool:
+    return metric.split("@")[0] not in ("top1", "top5", *(p for p in POINTS if p not in CURVES))
 
 
 def measure(run: Run, metric: str) -> float | None:
@@ -66,20 +110,15 @@ def measure(run: Run, metric: str) -> float | None:
         return None
     name, _, shares = metric.partition("@")
     if not shares:
-        return _mean(run, name) if name in MEANS else run.value(name)
-    points = [_point(run, name.removesuffix("_fall"), float(share)) for share in shares.split("-")]
+        return run.value(name)
+    curve, kind = next(((name.removesuffix(end), end) for end in ("_fall", "_rate") if name.endswith(end)), (name, ""))
+    points = [_point(run, curve, float(share)) for share in shares.split("-")]
     known = [p for p in points if p is not None]
     if len(known) < len(points):
         return None
-    return known[0] - known[1] if len(known) == 2 else known[0]
-
-
-def _mean(run: Run, metric: str) -> float | None:
-    """Over all of training: a run that lacks an epoch or a window of it has no such mean."""
-    split, key = MEANS[metric]
-    curve = run.curve(split, key)
-    window = run.config.train.oscillation_window if split == "oscillation" else 1
-    return float(curve[:, 1].mean()) if len(curve) == math.ceil(run.config.scale.epochs / window) else None
+    if kind == "_rate":  # of what was left to fall: a head start alone makes it neither fast nor slow
+        return 100.0 * math.log(known[0] / known[1]) if min(known) > 0 else None
+    return known[0] - known[1] if kind else known[0]
 
 
 def _point(run: Run, name: str, share: float) -> float | None:
@@ -128,6 +167,31 @@ def read_claims(results_dir: Path, models: Collection[str] = (), optimizers: Col
     return claims
 
 
+@dataclass(frozen=True)
+class Contradiction:
+    """Of the paper with itself, in our words."""
+
+    what: str
+    where: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.what.strip()} ({self.where})"
+
+
+def read_contradictions(results_dir: Path) -> list[Contradiction]:
+    """``results/paper/contradictions.yaml``; none where there is no such file. Raises UserError for a damaged one."""
+    path = find_paper_file("contradictions.yaml", results_dir)
+    if path is None:
+        return []
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return [build(Contradiction, entry) for entry in entries]
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as e:
+        reason = str(e).splitlines()[0]
+        raise UserError(f"{path}: {reason}; fix it, or restore it from the repository") from None
+
+
 def _require(ok: bool, message: str) -> None:
     if not ok:
         raise UserError(message)
@@ -141,7 +205,8 @@ def _check(c: Claim, entry: Mapping[str, object], models: Collection[str], optim
     for key, optimizer in (("optimizer", c.optimizer), *((f"against[{i}]", o) for i, o in enumerate(c.against))):
         if not is_imported(optimizer):
             _known(key, optimizer, optimizers)
-    _check_metric(c.metric)
+    for metric in (c.metric, *c.also):
+        _check_metric(metric)
     _check_sides(c)
     for key in ("threshold", "value", "margin"):
         _require(key not in entry or key in NUMBERS[c.relation], f"{key}: relation {c.relation} reads no such number")
@@ -150,6 +215,8 @@ def _check(c: Claim, entry: Mapping[str, object], models: Collection[str], optim
         f"value: missing; relation {c.relation} compares with it",
     )
     _require(c.margin > 0, f"margin={c.margin:g}: needs a number above 0")
+    _require(0 <= c.at_least <= c.comparisons, f"at_least={c.at_least}: the claim has {c.comparisons} comparisons")
+    _check_order(c)
     known = _settings(c)
     for i, key in enumerate(c.same):
         _known(f"same[{i}]", key, known)
@@ -173,16 +240,25 @@ def _check_sides(c: Claim) -> None:
         _require(bool(c.against), f"against: missing; {c.relation} needs at least one optimizer")
 
 
+def _check_order(c: Claim) -> None:
+    in_order = c.relation == "grows_as_models_shrink"
+    _require(not (in_order and (c.also or c.at_least)), "also, at_least: an order of networks is judged as one")
+    _require(in_order or not c.small, f"small: relation {c.relation} reads no such networks")
+    for i, model in enumerate(c.small):
+        _known(f"small[{i}]", model, c.model)
+    _require(not c.small or len(set(c.small)) < len(c.model), "small: leaves no network that they are held against")
+
+
 def _check_metric(metric: str) -> None:
     name, at, shares = metric.partition("@")
-    examples = {p: f"{p}@0.1-0.5" if p.endswith("_fall") else f"{p}@0.1" for p in POINTS}
+    examples = {p: f"{p}@0.1" if p in CURVES else f"{p}@0.1-0.5" for p in POINTS}
     plain = (*FINAL, *MEANS)
     if not at:
         _require(name in plain, f"metric={name}: unknown; {nearest(name, (*plain, *examples.values()))}")
         return
     _known("metric", name, POINTS)
     number = r"(0?\.\d+|1(?:\.0+)?)"
-    found = re.fullmatch(f"{number}-{number}" if name.endswith("_fall") else number, shares)
+    found = re.fullmatch(number if name in CURVES else f"{number}-{number}", shares)
     rising = [0.0, *map(float, found.groups())] if found else [0.0, 0.0]
     ok = all(a < b for a, b in itertools.pairwise(rising))
     _require(ok, f"metric={metric}: needs rising shares of the epochs, above 0 and at most 1: {examples[name]}")

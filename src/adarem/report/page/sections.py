@@ -127,8 +127,10 @@ class ClaimsSection:
     heading: str
     count: int
     summary: str
+    fixed: Sequence[str]  # what the claims were when each sweep was planned
     table: SortableTable
     rule: str
+    contradictions: Notes | None
     evidence: Sequence[Evidence]
 
 
@@ -213,7 +215,11 @@ def _embedded(path: Path) -> EmbeddedFigure:
 
 
 def _times(table: Table) -> Times:
-    header, rows = times.rows(table)
+    header, printed, bold = times.rows(table)
+    rows: list[list[str | PageCell]] = [list(row) for row in printed]
+    for row, wins in zip(rows, bold, strict=True):
+        if wins:
+            row[3] = PageCell(str(row[3]), "best")
     return Times(sortable(header, rows, numeric=range(2, 7)), times.rule(table))
 
 
@@ -305,15 +311,19 @@ def claims_section(claims: Overview) -> ClaimsSection:
     """The claims with their verdicts, and the evidence of those that have runs."""
     judged = claims.judged
     rows = [
-        (j.claim.claim, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), overview.in_rehearsal(j))
+        (j.claim.sentence, j.claim.where, PageCell(j.status, j.status.replace(" ", "-")), overview.in_rehearsal(j))
         for j in judged
     ]
     return ClaimsSection(
         heading=claims.heading,
         count=len(judged),
         summary=overview.summary(judged),
+        fixed=claims.fixed,
         table=sortable(("Claim", "Where in the paper", "Status", "Rehearsed"), rows),
         rule=RULE,
+        contradictions=Notes(overview.CONTRADICTIONS, [c.text for c in claims.contradictions])
+        if claims.contradictions
+        else None,
         evidence=[
             Evidence(j.claim.id, j.status, [*j.evidence, f"Runs: {', '.join(j.runs)}"]) for j in judged if j.runs
         ],

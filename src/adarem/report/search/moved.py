@@ -2,8 +2,8 @@
 
 from adarem.report import stats
 from adarem.report.search.tables import Rows
-from adarem.report.stats import TwoSamples
-from adarem.report.tables.table import Cell, Row, Table
+from adarem.report.stats import TwoCells
+from adarem.report.tables.table import Cell, Row, Table, comparable
 from adarem.run.catalog import METRICS
 from adarem.run.labels import readable
 from adarem.run.sweep import moved_label
@@ -12,16 +12,15 @@ MOVED = "Settings of another optimizer"
 RULE = (
     "Moved are the settings that a search selected for another optimizer on the same network, as far as the optimizer "
     "has them; all others are the defaults of its file. The paper says that AdaRem and AdaRem-S do well with SGDM's. "
-    "Its own settings are the best of further trials, so but for noise they should be no worse. Welch's t, Holm over "
-    "these tests."
+    "Its own settings are the best of further trials, so but for noise they should be no worse. Paired t over the "
+    "seeds, Holm over these tests of each metric."
 )
 
 
 def moved_settings(table: Table) -> Rows | None:
     """One row per network, metric and optimizer with moved settings; None of a sweep without."""
     rows: list[tuple[str, ...]] = []
-    named: list[str] = []
-    samples: list[TwoSamples] = []
+    found: list[tuple[str, str, TwoCells]] = []  # metric, what is compared, and their values
     for target, source in table.sweep.spec.settings_of.items():
         names = table.labels.optimizer(target), table.labels.optimizer(source)
         for row in table.rows:
@@ -50,16 +49,16 @@ def moved_settings(table: Table) -> Rows | None:
                 (f"{head} with {names[1]}'s settings − {names[1]}", moved, of_source),
             )
             for name, first, second in pairs:
-                if first and second and all(len(c.values) > 1 and not c.mixed for c in (first, second)):
-                    named.append(name)
-                    samples.append(TwoSamples(first.values, second.values))
+                if first and second and comparable(first, second):
+                    found.append((row.metric, name, TwoCells(first.by_seed, second.by_seed)))
     if not rows:
         return None
     header = (
         "Network", "Metric", "Optimizer", "Settings of", "That optimizer itself", "With its settings",
         "With its own selected settings", "Own − moved",
     )  # fmt: skip
-    tests = [f"{name} = {test.text}" for name, test in zip(named, stats.welch(samples), strict=True)]
+    done = stats.paired_tests([cells for *_, cells in found], [metric for metric, *_ in found])
+    tests = [f"{name} = {test.text}" for (_, name, _), test in zip(found, done, strict=True)]
     return Rows(MOVED, header, rows, (4, 5, 6, 7), [RULE, *tests])
 
 

@@ -127,36 +127,41 @@ def power_notes(table: Table) -> list[str]:
     if table.search is not None:  # the seeds of the best of many trials say nothing
         return out
     for metric in table.sweep.spec.metrics:
-        cells = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
-        if not cells:
-            continue
-        pooled = statistics.pooled_deviation([c.values for c in cells])
         label = METRICS[metric].label
-        if pooled is None:
+        several = [c for c in table.cells if c.metric == metric and c.values and not c.mixed]
+        if several and all(len(c.values) == 1 for c in several):
             out.append(
                 f"{label}: one seed a cell, so no deviation is known and no difference between optimizers can be "
                 'distinguished from seed noise. seeds=[0,1,2] (SEEDS="0 1 2" with make) runs three.'
             )
+        compared = [c for c in table.comparisons if c.metric == metric]
+        if not compared:
             continue
-        sd, freedom = pooled
-        n = min(len(c.values) for c in cells if len(c.values) > 1)
-        smallest = statistics.smallest_detectable(sd, n)
-        if not smallest:
+        differences = [statistics.within_seeds(c.cells, (1, -1)) for c in compared]
+        pooled = statistics.pooled_deviation(differences)
+        tests = sum(c.test.p is not None for c in compared)
+        n = min(len(d) for d in differences)
+        smallest = statistics.smallest_detectable(pooled.sd, n, tests) if pooled and tests else None
+        if not smallest or not pooled:
             out.append(f"{label}: the seeds of no cell differed, so nothing is known of what they could have shown.")
             continue
         points = f"{smallest:.2f} {METRICS[metric].unit}".rstrip()
+        of_tests = f"the first of {tests} tests by Holm's correction" if tests > 1 else "one test"
         out.append(
             f"{label}: smallest difference of two cells that {n} seeds each could have shown (80 % power, 5 %, "
-            f"two-sided t): {points}; pooled deviation {sd:.3f} with {freedom} degrees of freedom. That is for one "
-            "comparison, uncorrected: under Holm's correction over a complete table, which the comparisons of "
-            "optimizers carry, a difference must be larger to show."
+            f"two-sided paired t, {of_tests}): {points}; pooled deviation of the differences of a seed {pooled.sd:.3f} "
+            f"with {pooled.degrees_of_freedom} degrees of freedom."
         )
     return out
 
 
 def test_notes(table: Table) -> list[str]:
-    """Welch's t of the compared optimizers against the others, one line per comparison."""
-    return [f"{c.row}: {c.first} − {c.second} = {c.test.text}" for c in table.comparisons]
+    """The paired t of the compared optimizers against the others, one line per comparison."""
+    lines = []
+    for c in table.comparisons:
+        beyond = f" ({'; '.join(c.differing)})" if c.differing else ""
+        lines.append(f"{c.row}: {c.first} − {c.second} = {c.test.text}{beyond}")
+    return lines
 
 
 def oscillation_notes(table: Table) -> list[str]:
@@ -196,7 +201,7 @@ def sections(table: Table) -> list[Section]:
         (SELECTED, table.selected),
         (POWER, power_notes(table)),
         (OSCILLATION, oscillation_notes(table)),
-        ("Optimizers compared (Welch's t, Holm over all of them)", test_notes(table)),
+        ("Optimizers compared (paired t over the seeds, Holm over those of one metric)", test_notes(table)),
         ("Runs", runs),
     ]
     return [Section(heading, text) for heading, text in found if text]

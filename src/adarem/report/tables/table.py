@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from adarem.report import provenance
 from adarem.report import stats as statistics
 from adarem.report.labels import Labels, labels
 from adarem.report.load import Run, Sweep, fingerprints
 from adarem.report.search.trials import Search, search_of
-from adarem.report.stats import Comparison, Summary, TwoSamples
+from adarem.report.stats import Comparison, Summary, TwoCells
 from adarem.resources import paper_file
 from adarem.run.catalog import METRICS, metric_named
 from adarem.run.errors import UserError
@@ -133,6 +134,16 @@ class Cell:
         return str(len(self.values)) if len(self.values) == self.planned else f"{len(self.values)} of {self.planned}"
 
 
+def comparable(a: Cell, b: Cell) -> bool:
+    """Whether two cells of a metric that decides share two seeds or more, and data."""
+    return (
+        METRICS[a.metric].decides
+        and not (a.mixed or b.mixed)
+        and a.data == b.data
+        and len(statistics.shared_seeds([a.by_seed, b.by_seed])) > 1
+    )
+
+
 @dataclass(frozen=True)
 class ComparedCells:
     """A test of two cells, under the names that are printed."""
@@ -140,7 +151,10 @@ class ComparedCells:
     row: str
     first: str
     second: str
+    metric: str
+    cells: TwoCells
     test: Comparison
+    differing: Sequence[str]  # what else their runs differ in, in words
 
 
 @dataclass
@@ -207,36 +221,35 @@ class Table:
 
     @cached_property
     def comparisons(self) -> Sequence[ComparedCells]:
-        """Welch's t of the ``compared`` optimizers against the others of their row, and of the settings that a grid
+        """Paired t of the ``compared`` optimizers against the others of their row, and of the settings that a grid
         varies against its own.
 
-        Holm's correction runs over all of them. Cells with one seed or of other data are left out. None of a search,
-        whose cells are the best of many.
+        Holm's correction runs over those of one metric. Cells that share fewer than two seeds or are of other data are
+        left out. None of a search, whose cells are the best of many.
         """
         if self.search is not None:
             return []
-
-        def able(cells: Iterable[Cell]) -> list[Cell]:
-            return [c for c in cells if len(c.values) >= 2 and not c.mixed]
-
-        found: list[tuple[str, str, str]] = []
-        samples: list[TwoSamples] = []
+        found: list[tuple[str, Cell, Cell]] = []
         for row in self.rows:
-            of_row = {c.optimizer: c for c in able(self.cell(row, o) for o in self.columns)}
-            for first, second in self._pairs():
-                if first not in of_row or second not in of_row or of_row[first].data != of_row[second].data:
-                    continue
-                found.append((self.row_label(row), self.labels.optimizer(first), self.labels.optimizer(second)))
-                samples.append(TwoSamples(of_row[first].values, of_row[second].values))
+            of_row = {o: self.cell(row, o) for o in self.columns}
+            pairs = [(of_row[first], of_row[second]) for first, second in self._pairs()]
+            found += [(self.row_label(row), a, b) for a, b in pairs if comparable(a, b)]
         varied = [label for label in self.sweep.spec.labels.overrides if label]
-        for a, b in itertools.product(able(self.cells), able(self.cells)):
-            alike = (a.model, a.optimizer, a.metric, a.data) == (b.model, b.optimizer, b.metric, b.data)
-            if alike and a.overrides in varied and b.overrides == "":
-                label = f"{self.labels.model(a.model)} {METRICS[a.metric].label}"
-                names = self.labels.cell(a.optimizer, a.overrides), self.labels.cell(b.optimizer, b.overrides)
-                found.append((label, *names))
-                samples.append(TwoSamples(a.values, b.values))
-        return [ComparedCells(*names, test) for names, test in zip(found, statistics.welch(samples), strict=True)]
+        for a, b in itertools.product(self.cells, self.cells):
+            alike = (a.model, a.optimizer, a.metric) == (b.model, b.optimizer, b.metric)
+            if alike and a.overrides in varied and b.overrides == "" and comparable(a, b):
+                found.append((f"{self.labels.model(a.model)} {METRICS[a.metric].label}", a, b))
+        cells = [TwoCells(a.by_seed, b.by_seed) for _, a, b in found]
+        tests = statistics.paired_tests(cells, [a.metric for _, a, _ in found])
+        by_cell = self.sweep.spec.settings_from is not None
+        compared = []
+        for (row_label, a, b), values, test in zip(found, cells, tests, strict=True):
+            names = [self.labels.optimizer(c.optimizer) for c in (a, b)]
+            if a.overrides != b.overrides:
+                names = [self.labels.cell(c.optimizer, c.overrides) for c in (a, b)]
+            differing = provenance.differing([*a.runs, *b.runs], by_cell=by_cell)
+            compared.append(ComparedCells(row_label, names[0], names[1], a.metric, values, test, differing))
+        return compared
 
     @property
     def complete(self) -> bool:
