@@ -140,7 +140,7 @@ PLAN = [
     (["seeds=0,1"], "seeds=0,1: needs a list, for instance 'seeds=[0,1,2]'"),
     (
         ["seeds=[9999999999999999]"],
-        "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]",
+        "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance 'seeds=[0,1,2]'",
     ),
     (["seeds=4294967296"], "seeds=[4294967296]: needs a list of integers of 0 or more, below 2**32"),
     (["optimizer.lr=0.1", "++optimizer.lr=0.2"], "optimizer.lr: given twice (optimizer.lr=0.1 and ++optimizer.lr=0.2)"),

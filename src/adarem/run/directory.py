@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import socket
 import time
@@ -27,7 +28,9 @@ from adarem.run.files import (
     Lines,
     NewLines,
     append_line,
+    check_own_folder,
     make_durable,
+    read_file,
     read_json,
     read_lines,
     read_new_lines,
@@ -49,6 +52,7 @@ CHECKPOINT_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
+_LONGEST_CORRECT = 1 << 28  # bytes of correct.npz, unpacked: a bit an image
 
 
 @dataclass(frozen=True)
@@ -231,9 +235,9 @@ class RunDir:
 
     def keep_steps(self, last: int) -> None:
         """Removes the records after step ``last``, to which training goes back, and lines that are damaged."""
-        if not self.steps_file.exists():
+        if not os.path.lexists(self.steps_file):
             return
-        old = self.steps_file.read_bytes()
+        old = read_file(self.steps_file)
         new = b"".join(line for line in old.splitlines(keepends=True) if _step_of(line) in range(1, last + 1))
         if new != old:
             write_atomically(self.steps_file, new)
@@ -311,16 +315,21 @@ class RunDir:
         """The bool arrays that ``write_correct`` kept, or None before the final evaluation."""
         import numpy as np
 
-        if not self.correct_file.exists():
-            return None
         try:
-            with np.load(self.correct_file, allow_pickle=False) as f:
+            data = io.BytesIO(read_file(self.correct_file))
+            if sum(member.file_size for member in zipfile.ZipFile(data).infolist()) > _LONGEST_CORRECT:
+                raise ValueError("unpacks to more than any data set has")
+            with np.load(data, allow_pickle=False) as f:
                 packed = {k: f[k] for k in f.files}
             n = int(packed.pop("n"))
             if any(bits.shape != ((n + 7) // 8,) for bits in packed.values()):
                 raise ValueError("another number of bits than it says")
             return {k: np.unpackbits(bits, count=n).astype(bool) for k, bits in packed.items()}
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile):
+        except FileNotFoundError:
+            return None
+        except UserError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, MemoryError):
             raise UserError(
                 f"{self.correct_file}: damaged; remove it and result.json, and train the run again"
             ) from None
@@ -328,6 +337,7 @@ class RunDir:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Held by the one process that may write here (``locks.hold``). Removes partial files of killed processes."""
+        check_own_folder(self.checkpoints)
         with locks.hold(self.lock_file):
             for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 if not partial.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing
