@@ -88,8 +88,8 @@ def _file_system_error(verb: str, error: OSError) -> int:
     from adarem.run.files import TRANSIENT
 
     refused = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.ENAMETOOLONG, errno.EFBIG)
-    refused += (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ELOOP)
-    if error.errno not in (*refused, *TRANSIENT):
+    too_many = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ELOOP)
+    if error.errno not in (*refused, *too_many, *TRANSIENT):
         raise error
     place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     print(f"adarem {verb}: {place}{error.strerror}; fix that, then rerun the command", file=sys.stderr)
@@ -250,7 +250,9 @@ def _plan(args: argparse.Namespace) -> int:
 
     plan = make_plan(args.overrides)
     if not args.dry_run:
-        plan.write()
+        from adarem.launch.slurm.changes import write_plan
+
+        write_plan(plan)
     print("\n".join([plan.describe(), *plan.price().lines()]))
     return exitcodes.OK
 

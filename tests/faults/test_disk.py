@@ -1,6 +1,7 @@
 """Full and read-only disks, clocks that jump, evaluations that are cut: one line, nothing lost, the same bits."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,31 @@ def test_a_disk_that_is_full_for_the_metrics(
     assert train_here(run.path)[0] == exitcodes.OK
     assert differences(complete, state_of(run)) == []
     assert run.damaged_lines() == 1
+
+
+@pytest.mark.parametrize("leaves", [(), ("progress.json", "lock")])
+def test_a_run_that_is_removed_while_it_trains(
+    leaves: tuple[str, ...], tmp_path: Path, digits_root: Path, train_here: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends, nothing is made in its place, and its sweep can be planned again; some of it may have come back while
+    it was being removed."""
+    run = plan(tmp_path / "runs", digits_root)
+    evaluate = ImageTask.evaluate
+
+    def remove(self, model):
+        shutil.rmtree(run.path)
+        for name in leaves:
+            run.path.mkdir(exist_ok=True)
+            (run.path / name).touch()
+        return evaluate(self, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageTask, "evaluate", remove)
+        code, err = train_here(run.path)
+    assert code == exitcodes.USER_ERROR
+    assert str(run.path) in one_line(err)
+    assert leaves or not run.path.exists()
+    assert plan(tmp_path / "runs", digits_root).config() is not None and run.status() in ("planned", "failed")
 
 
 def test_a_read_only_run(disk: Disk, digits_root: Path, train_here: Train) -> None:

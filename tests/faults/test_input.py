@@ -140,7 +140,7 @@ PLAN = [
     (["seeds=0,1"], "seeds=0,1: needs a list, for instance 'seeds=[0,1,2]'"),
     (
         ["seeds=[9999999999999999]"],
-        "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance seeds=[0,1,2]",
+        "seeds=[9999999999999999]: needs a list of integers of 0 or more, below 2**32, for instance 'seeds=[0,1,2]'",
     ),
     (["seeds=4294967296"], "seeds=[4294967296]: needs a list of integers of 0 or more, below 2**32"),
     (["optimizer.lr=0.1", "++optimizer.lr=0.2"], "optimizer.lr: given twice (optimizer.lr=0.1 and ++optimizer.lr=0.2)"),
@@ -215,7 +215,6 @@ PLAN = [
     (["cluster.stall_seconds=1"], "cluster.stall_seconds=1.0: needs 10 or more"),
     (["data.workers=0"], "data.workers=0: needs 1 or more"),
     (["data.root=null"], "data.root=null: needs a folder, for instance data.root=./folder"),
-    (["runs_dir=3"], "runs_dir=3: needs a folder, for instance runs_dir=./3"),
     (["results_dir=$(touch hacked)"], "'results_dir=$(touch hacked)': not in Hydra's override grammar"),
     (["results_dir=/a b'"], "\"results_dir=/a b'\": not in Hydra's override grammar"),
 ]

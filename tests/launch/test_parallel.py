@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_each_run_has_gpus_of_its_own_and_a_failed_one_keeps_its_place(
     assert starts[0].endswith("starts on GPU a") and starts[1].endswith("starts on GPU b")
     assert lines.index(starts[1]) == lines.index(starts[0]) + 1  # before the first has ended
     assert any(line.startswith(f"{plan.runs[1].config.run_name}: FAILED after") for line in lines)
+
+
+def test_a_run_whose_directory_was_removed_holds_up_no_other(
+    plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    order(plan, "finish", "finish", "finish")
+    tasks = tasks_of(plan)
+    shutil.rmtree(plan.runs[1].run.path)
+    assert ends(train_all(tasks, pool(tmp_path, "a"))) == ["done", "failed", "done"]
+    assert "FAILED: its directory was removed; the same command makes it anew" in capfd.readouterr().out
+    assert not plan.runs[1].run.path.exists()
 
 
 def test_no_more_runs_at_once_than_asked(plan: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The run directory: statuses derived, one owner at a time."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from adarem.plan.plan import make_plan
 from adarem.run.directory import RunDir
-from adarem.run.errors import UserError
+from adarem.run.errors import RunRemoved, UserError
 from adarem.run.sweep import read_sweep, runs_in
 
 
@@ -147,3 +148,27 @@ def test_halves_that_killed_processes_left_go_with_the_next_lock(run: RunDir) ->
     with run.lock():
         assert not any(file.exists() for file in halves)
     assert others.exists()
+
+
+def test_what_was_removed_is_not_made_anew(run: RunDir) -> None:
+    """A process that still trains writes nothing in its place; what it may have left is no obstacle to a new plan."""
+    config = run.config()
+    shutil.rmtree(run.path)
+    for write in (
+        lambda: run.write_progress({"epoch": 1}),
+        lambda: run.write_result({"status": "done"}),
+        lambda: run.write_correct({"top1": [True]}),
+    ):
+        with pytest.raises(RunRemoved, match=f"{run.path}: removed while it trained, so it ends; plan it again"):
+            write()
+    assert not run.path.exists()
+    run.path.mkdir()
+    for name in ("progress.json", "lock", "claim", ".result.json.0.partial"):
+        (run.path / name).touch()
+    with pytest.raises(RunRemoved):
+        run.write_progress({"epoch": 1})
+    assert run.freeze(config)
+    run.config_file.unlink()
+    (run.path / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match="holds files but no config.yaml"):
+        run.freeze(config)

@@ -52,7 +52,7 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
         (b"!!python/object/apply:os.system ['touch pwned']", "not valid YAML at line 1; fix it"),
         (b"- table2", "holds no mapping; fix it"),
         (b"", "holds no mapping; fix it"),
-        (None, "cannot be read (Is a directory); fix that, or fix it"),
+        (None, "a folder and no file; remove it, or put the file itself there"),
     ],
 )
 def test_yaml_that_cannot_be_read_is_one_line(content: bytes | None, words: str, tmp_path: Path) -> None:

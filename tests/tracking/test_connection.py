@@ -52,3 +52,15 @@ def test_a_sweep_of_wandb_names_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with own_environment():
         assert {k: v for k, v in os.environ.items() if k.startswith("WANDB_")} == kept
     assert {k: os.environ.get(k) for k in given} == given
+
+
+def test_a_home_that_cannot_be_written_to_is_not_wandbs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with own_environment():
+        made = os.environ["WANDB_CACHE_DIR"]
+        assert Path(made).is_dir() and "WANDB_DATA_DIR" not in os.environ
+    assert not Path(made).exists() and "WANDB_CACHE_DIR" not in os.environ

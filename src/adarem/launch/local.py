@@ -5,7 +5,8 @@ import importlib.util
 import os
 import shlex
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adarem.dependencies import install_command
@@ -23,6 +24,8 @@ from adarem.launch.parallel import Outcome, Task, train_all
 from adarem.launch.preparation import unprepared
 from adarem.launch.rungs import due, later, places, undecided
 from adarem.launch.signal_forwarding import run_forwarding_signals
+from adarem.launch.slurm.changes import UNKNOWN, write_plan
+from adarem.launch.slurm.queue import Job
 from adarem.launch.snapshot import outcome
 from adarem.run import exitcodes
 from adarem.run.config import DataConfig
@@ -53,10 +56,20 @@ def launch_here(plan: "Plan", *, dry_run: bool = False) -> int:
         return exitcodes.OK
     _check_loader(plan)
     with _fork_server(plan) as server:  # which imports while data are prepared
-        plan.write()
+        plan = _without_queued(plan, write_plan(plan))
+        if not plan.runs:
+            return exitcodes.OK
         if code := _prepare(plan):
             return code
         return _train(plan, server)
+
+
+def _without_queued(plan: "Plan", queue: Mapping[str, Job]) -> "Plan":
+    """What Slurm's queue leaves to this machine; prints a line on each of the others."""
+    for name, job in queue.items():
+        known = f"in Slurm's queue as job {job.id}; skipped, scancel {job.id} to train it here"
+        print(f"{name}: {known if job.id != UNKNOWN else 'submitted to Slurm, which does not answer; skipped'}")
+    return replace(plan, runs=[p for p in plan.runs if p.config.run_name not in queue]) if queue else plan
 
 
 def _fork_server(plan: "Plan") -> contextlib.AbstractContextManager[ForkServer | None]:

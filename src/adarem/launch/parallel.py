@@ -149,6 +149,10 @@ class _Scheduler:
             self._start(task, lease)
 
     def _start(self, task: Task, lease: Lease) -> None:
+        if not task.run.path.is_dir():  # the others go on
+            lease.release()
+            self._finish(task, "failed", "FAILED: its directory was removed; the same command makes it anew")
+            return
         claim = locks.try_hold(task.run.claim_file)
         if claim is None or task.run.locked() or task.run.status() == "running":
             self._finish(task, "elsewhere", "another process trains it; skipped")

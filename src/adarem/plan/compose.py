@@ -26,6 +26,7 @@ from adarem.plan.check_network import NetworkChecks, check_label, complete_netwo
 from adarem.plan.check_optimizer import OptimizerChecks, complete
 from adarem.plan.check_weights import complete_weights
 from adarem.plan.micro_batch import AUTO, MicroBatches
+from adarem.plan.one_value import check_axis, literal
 from adarem.plan.own_schedule import apply_own_schedule, take_own_schedule
 from adarem.plan.typed_text import as_typed, need_path, restore_text, set_path
 from adarem.resources import config_dirs, config_files, config_groups
@@ -105,8 +106,7 @@ def _load(path: Path) -> DictConfig:
         line = e.problem_mark.line + 1 if e.problem_mark else "?"
         raise UserError(f"{path}: not valid YAML at line {line} ({e.problem}); fix it") from None
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as e:
-        why = e.strerror if isinstance(e, OSError) else _first_line(e)
-        raise UserError(f"{path}: cannot be read ({why}); fix it") from None
+        raise UserError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or _first_line(e)}); fix it") from None
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path}: needs a mapping of settings")
     return loaded
@@ -164,7 +164,7 @@ def _checked(overrides: list[str]) -> list[Override]:
         if not named or "=" not in text and not text.startswith("~"):
             raise UserError(f"{text!r}: not an override; write key=value, for instance grid=table2 or optimizer.lr=0.1")
         try:
-            parsed += OverridesParser.create().parse_overrides([as_typed(text)])
+            parsed += OverridesParser.create().parse_overrides([as_typed(literal(text))])
         except OverrideParseException as e:
             form = typed(*text.split("=", 1)) if "=" in text else "key=value"
             raise UserError(
@@ -189,6 +189,7 @@ def _check_names(parsed: list[Override]) -> None:
             raise UserError(f"~{key}: cannot be removed; give it another value, {key}=...")
         if o.is_sweep_override() and key == "seeds":
             raise UserError(f"{o.input_line}: needs a list, for instance 'seeds=[0,1,2]'")
+        check_axis(o)
         if o.is_sweep_override() and (head == "grid" or head == key and key not in AXES):
             raise UserError(f"{o.input_line}: one value at a time; each makes a folder of runs of its own")
         if key in groups:
@@ -255,7 +256,7 @@ def _of_grid(override: str) -> bool:
 def _compose(overrides: list[str]) -> DictConfig:
     try:
         with _one_line():
-            return compose("run", overrides=overrides)
+            return compose("run", overrides=list(map(literal, overrides)))
     except UserError:
         for group in ("", *sorted(config_groups())):
             for _, path in sorted(config_files(group).items()):  # a damaged file, which Hydra does not name

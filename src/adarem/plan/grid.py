@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from adarem.plan.compose import AXES, check, no_such_grid_key
 from adarem.plan.draw import drawn, is_range
+from adarem.plan.one_value import is_no_axis
 from adarem.run.build import build, nearest
 from adarem.run.catalog import METRICS, metric_named
-from adarem.run.config import SEEDS, check_name
+from adarem.run.config import SEEDS
 from adarem.run.errors import UserError
-from adarem.run.sweep import Draw, Searched, SweepLabels, SweepSpec, setting_text
+from adarem.run.sweep import Draw, Searched, SweepLabels, SweepSpec, check_names, setting_text
 
 _BY_PLAN = ("data", "scale", "labels", "runs", "searched", "ranges")  # of a SweepSpec, and of no grid file
 _REQUIRED = ("name", "title", "axes", "metrics", "seeds")
@@ -54,15 +55,7 @@ def spec_of(grid: object) -> SweepSpec:
             _check_tried(f"{where}.{key}", key, tried)
     raw |= {"search": searched, "ranges": ranges}
     spec = build(SweepSpec, raw, "grid")
-    names = {
-        "name": spec.name,
-        "paper.values": spec.paper.values if spec.paper else None,
-        "figure": spec.figure,
-        "settings_from": None if (spec.settings_from or "").endswith(".yaml") else spec.settings_from,
-    }
-    for key, name in names.items():
-        if name is not None:
-            check_name(f"grid.{key}", name)
+    check_names(spec, "grid.")
     for target, source in spec.settings_of.items():
         check([f"optimizer={target}", f"optimizer={source}"], "grid.settings_of")
         if target == source:
@@ -110,6 +103,11 @@ def _checked_axes(axes: object) -> dict[str, list[str]]:
 
 def _check_tried(where: str, key: str, tried: object) -> list[object]:
     """``tried``, a list of values that a run can have under ``key``, else UserError."""
+    if is_no_axis(key):
+        raise UserError(
+            f"{where}: says where runs are or who watches them, and is no axis; give {key} on the command line, or in "
+            "grid.settings"
+        )
     if not isinstance(tried, list) or not tried:
         raise UserError(f"{where}={tried}: needs a list of at least one value")
     for value in tried:

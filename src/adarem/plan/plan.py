@@ -6,7 +6,7 @@ Everything is composed and checked before the first file is written; planning tw
 import contextlib
 import functools
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,10 +101,13 @@ class Plan:
 
             check_unchanged(finished)
 
-    def write(self) -> None:
+    def write(self, keep: Collection[str] = ()) -> None:
         """Freezes every run's config in its directory, and writes grid.yaml next to these directories.
 
         grid.yaml keeps what earlier plans of the same sweep have put there.
+
+        Args:
+            keep: names of runs whose config stays as it is, where there is one: a job in a queue was made for it.
 
         Raises:
             UserError: as `check_data`; nothing is written then.
@@ -123,7 +126,10 @@ class Plan:
             write_sweep(self.folder, widened(self.spec, before, self.file))
             freeze_claims(self.folder, find_paper_file("claims.yaml", self.results_dir))
             for planned in self.runs:
-                planned.run.freeze(planned.config)
+                if planned.config.run_name in keep and planned.run.config_file.exists():
+                    planned.run.check(planned.config)
+                else:
+                    planned.run.freeze(planned.config)
             keep_estimates(self.folder, self.price())
 
     def describe(self) -> str:

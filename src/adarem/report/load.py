@@ -28,6 +28,7 @@ from adarem.run.catalog import METRICS, default_scale
 from adarem.run.config import RunConfig, from_dict
 from adarem.run.directory import SAFE_YAML, RunDir, Status
 from adarem.run.errors import UserError
+from adarem.run.files import read_file
 from adarem.run.halving import Place, read_places
 from adarem.run.identity import hash_of, identity
 from adarem.run.records import JsonRecord, count, is_number, number
@@ -256,12 +257,15 @@ def _config(run: RunDir, sections: dict[str, Mapping[str, object]]) -> RunConfig
     """``run.config()``, faster: what a thousand runs have alike is parsed once. Whatever is odd is left to it."""
     raw: dict[str, object] = {}
     try:
-        for part in re.split(r"\n(?=\w)", run.config_file.read_text(encoding="utf-8")):
+        written = read_file(run.config_file, 1 << 20).decode()
+        if "&" in written:
+            return run.config()
+        for part in re.split(r"\n(?=\w)", written):
             if part not in sections:
                 sections[part] = yaml.load(part, Loader=SAFE_YAML) or {}
             raw |= sections[part]
         return from_dict(raw)
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return run.config()
 
 

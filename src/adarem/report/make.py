@@ -28,7 +28,7 @@ from adarem.report.tables.table import Table, build, read_paper
 from adarem.resources import paper_file
 from adarem.run.directory import FINISHED
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import check_own_folder, write_atomically
 from adarem.run.frozen_claims import claims_now
 from adarem.run.records import number
 from adarem.run.stated import Stated, read_stated
@@ -112,6 +112,8 @@ def make(*, grid: str | None, runs_dir: Path, results_dir: Path, data: str | Non
 
 def write_sweep_results(table: Table, folder: Path) -> list[Path]:
     """All files of one sweep, the manifest last."""
+    for place in (folder, folder / "figures"):
+        check_own_folder(place)
     watched = steps.to_csv(table.sweep)  # first: what cannot be read there joins the problems that the others show
     texts = {
         **({"steps.csv": watched} if watched else {}),

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from adarem.run.build import build
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_file, write_atomically
 from adarem.run.reproduction import Standing
 
 FILE = "manifest.json"
@@ -68,7 +68,7 @@ def read_manifest(path: Path) -> Manifest:
     """
     path = path / FILE if path.is_dir() else path
     try:
-        manifest = build(Manifest, json.loads(path.read_text(encoding="utf-8")))
+        manifest = build(Manifest, json.loads(read_file(path)))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `adarem report` writes it") from None
     except OSError as e:

@@ -306,9 +306,10 @@ def _check_network(m: ModelConfig | LmConfig) -> None:
 
 def check_name(key: str, value: str) -> None:
     """Raises UserError for a name that would not stay inside the folder of the files it names."""
+    shown = value if value.isprintable() else ascii(value)
     require(
         bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,63}", value)),
-        f"{key}={value}: names files; use letters, digits and _ . + = -, at most 64, a letter or digit first",
+        f"{key}={shown}: names files; use letters, digits and _ . + = -, at most 64, a letter or digit first",
     )
 
 

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import re
 import socket
 import time
@@ -21,13 +22,15 @@ import yaml
 
 from adarem.run import locks
 from adarem.run.config import DataConfig, RunConfig, from_dict, to_dict
-from adarem.run.errors import UserError
+from adarem.run.errors import RunRemoved, UserError
 from adarem.run.files import SAFE_YAML as SAFE_YAML
 from adarem.run.files import (
     Lines,
     NewLines,
     append_line,
+    check_own_folder,
     make_durable,
+    read_file,
     read_json,
     read_lines,
     read_new_lines,
@@ -49,6 +52,7 @@ CHECKPOINT_NAME = re.compile(r"step-(\d{9})-([0-9a-f]{16})\.pt")
 
 # A run whose progress file is older than this and whose lock nobody holds is not running any more.
 STALE_SECONDS = 180.0
+_LONGEST_CORRECT = 1 << 28  # bytes of correct.npz, unpacked: a bit an image
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ class RunDir:
         if not self.config_file.exists():
             found = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
             # Another planner may be writing the same file at this moment.
-            if any(name != self.config_file.name and not name.endswith(".partial") for name in found):
+            # So may a process that trained when the rest was removed have left its progress.
+            left = {p.name for p in (self.config_file, self.lock_file, self.claim_file, self.progress_file)}
+            if any(name not in left and not name.endswith(".partial") for name in found):
                 raise UserError(f"{self.path}: holds files but no config.yaml; move it away or choose another runs_dir")
             return
         old = self.config()
@@ -229,9 +235,9 @@ class RunDir:
 
     def keep_steps(self, last: int) -> None:
         """Removes the records after step ``last``, to which training goes back, and lines that are damaged."""
-        if not self.steps_file.exists():
+        if not os.path.lexists(self.steps_file):
             return
-        old = self.steps_file.read_bytes()
+        old = read_file(self.steps_file)
         new = b"".join(line for line in old.splitlines(keepends=True) if _step_of(line) in range(1, last + 1))
         if new != old:
             write_atomically(self.steps_file, new)
@@ -250,6 +256,8 @@ class RunDir:
 
     # progress.json: where a live run is, rewritten every few seconds
     def write_progress(self, record: JsonRecord) -> None:
+        """Raises RunRemoved as ``check_there``."""
+        self.check_there()
         write_atomically(self.progress_file, json.dumps({"time": time.time(), "host": socket.gethostname(), **record}))
 
     def progress(self) -> dict[str, object] | None:
@@ -258,11 +266,26 @@ class RunDir:
         except UserError:
             return None  # being replaced, or cut by a full disk; the next write replaces it
 
+    def check_there(self) -> None:
+        """Raises RunRemoved where the directory is gone, or none of a run any more: it may have been removed while a
+        process wrote into it, which then leaves a part."""
+        if not self.config_file.exists():
+            raise self._removed()
+
+    def _removed(self) -> RunRemoved:
+        return RunRemoved(f"{self.path}: removed while it trained, so it ends; plan it again to train it anew")
+
+    def _write(self, file: Path, data: str | bytes) -> None:
+        """Writes a file of this run, and no directory in place of one that was removed."""
+        if not self.path.is_dir():
+            raise self._removed()
+        write_atomically(file, data)
+
     # result.json
     def write_result(self, record: JsonRecord) -> None:
         assert record["status"] in FINISHED
         sealed = {**record, "checksum": _checksum(record)}
-        write_atomically(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        self._write(self.result_file, json.dumps(sealed, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
     def result(self) -> dict[str, object] | None:
         """The finished run's record, or None. Raises UserError for a file that is damaged or was edited."""
@@ -286,22 +309,27 @@ class RunDir:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: np.packbits(np.asarray(bits, dtype=bool)) for name, bits in correct.items()}
         np.savez(buffer, n=len(next(iter(correct.values()))), **arrays)
-        write_atomically(self.correct_file, buffer.getvalue())
+        self._write(self.correct_file, buffer.getvalue())
 
     def correct(self) -> dict[str, "np.ndarray"] | None:
         """The bool arrays that ``write_correct`` kept, or None before the final evaluation."""
         import numpy as np
 
-        if not self.correct_file.exists():
-            return None
         try:
-            with np.load(self.correct_file, allow_pickle=False) as f:
+            data = io.BytesIO(read_file(self.correct_file))
+            if sum(member.file_size for member in zipfile.ZipFile(data).infolist()) > _LONGEST_CORRECT:
+                raise ValueError("unpacks to more than any data set has")
+            with np.load(data, allow_pickle=False) as f:
                 packed = {k: f[k] for k in f.files}
             n = int(packed.pop("n"))
             if any(bits.shape != ((n + 7) // 8,) for bits in packed.values()):
                 raise ValueError("another number of bits than it says")
             return {k: np.unpackbits(bits, count=n).astype(bool) for k, bits in packed.items()}
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile):
+        except FileNotFoundError:
+            return None
+        except UserError:
+            raise
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, MemoryError):
             raise UserError(
                 f"{self.correct_file}: damaged; remove it and result.json, and train the run again"
             ) from None
@@ -309,6 +337,7 @@ class RunDir:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Held by the one process that may write here (``locks.hold``). Removes partial files of killed processes."""
+        check_own_folder(self.checkpoints)
         with locks.hold(self.lock_file):
             for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 if not partial.name.startswith(f".{self.config_file.name}."):  # which a planner may be writing

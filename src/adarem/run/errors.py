@@ -19,5 +19,9 @@ class UserError(ValueError):
         self.reported = reported
 
 
+class RunRemoved(UserError):
+    """A run's directory was removed while it trained."""
+
+
 class RankLost(RuntimeError):
     """Another rank has ended; the message names its rank, host and last step. It is reported before this is raised."""

@@ -1,10 +1,16 @@
-"""Files that are complete or absent, and lines that are complete or known to be broken; YAML, JSON and JSON lines."""
+"""Files that are complete or absent, and lines that are complete or known to be broken; YAML, JSON and JSON lines.
+
+A file of a run or a sweep may have been put there by somebody else. It is opened here only: a link, pipe, device or
+folder in its place is a UserError that names it, and so is a file larger than any that this program writes.
+"""
 
 import contextlib
 import errno
 import json
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -25,6 +31,57 @@ def writing(path: Path, remedy: str = "fix that and start again") -> Iterator[No
     except OSError as e:
         line = f"{path}: cannot be written ({e.strerror}); {remedy}"
         raise UserError(line, retryable=e.errno in TRANSIENT) from None
+
+
+# Of one file that is read as a whole. ImageNet's 100 epochs take 50 kB in metrics.jsonl, steps.jsonl is bounded.
+_LONGEST = 1 << 30
+_MOST_VALUES = 1_000_000
+_LONGEST_MAPPING = 1 << 26  # YAML and JSON take a hundred times their size in memory
+
+
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a file that is one; with O_CREAT it is made where there is none.
+
+    Raises:
+        UserError: a link, pipe, device or folder is there.
+        OSError: it cannot be opened.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _check_is_file(path, os.lstat(path))  # before it is opened: opening a device may do something
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.ENXIO):  # it was put there this instant
+            _check_is_file(path, os.lstat(path))
+        raise
+    try:
+        _check_is_file(path, os.fstat(descriptor))
+    except UserError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_is_file(path: Path, status: os.stat_result) -> None:
+    kinds = {stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        raise UserError(f"{path}: {kinds.get(kind, 'a device')} and no file; remove it, or put the file itself there")
+
+
+def check_own_folder(path: Path) -> None:
+    """Raises UserError where a link, or anything else that is no folder, is in the place of a run's folder."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise UserError(f"{path}: a link or a file and no folder; remove it, or put the folder itself there")
+
+
+def read_file(path: Path, longest: int = _LONGEST) -> bytes:
+    """All bytes of a file. Raises as ``open_file``, and UserError for one that is too large."""
+    with open(open_file(path), "rb") as f:
+        if (size := os.fstat(f.fileno()).st_size) > longest:
+            raise UserError(f"{path}: {size:,} bytes, and no file of a run has more than {longest:,}; remove it")
+        return f.read(size)  # what is appended from here on is not read
 
 
 class Partial(NamedTuple):
@@ -94,8 +151,9 @@ def append_line(path: Path, record: Mapping[str, object], *, durable: bool = Tru
         durable: the line survives a power cut once this returns; False leaves that to ``make_durable``.
     """
     line = json.dumps(record, allow_nan=False) + "\n"
-    with writing(path), open(path, "ab+", buffering=0) as f:
-        if f.tell() > 0:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    with writing(path), open(open_file(path, flags), "ab+", buffering=0) as f:
+        if f.seek(0, os.SEEK_END) > 0:
             f.seek(-1, os.SEEK_END)
             if f.read(1) != b"\n":
                 line = "\n" + line
@@ -108,7 +166,7 @@ def append_line(path: Path, record: Mapping[str, object], *, durable: bool = Tru
 
 def make_durable(path: Path) -> None:
     """Brings what was written to a file to the disk; nothing where there is no such file."""
-    with writing(path), contextlib.suppress(FileNotFoundError), open(path, "rb") as f:
+    with writing(path), contextlib.suppress(FileNotFoundError), open(open_file(path), "rb") as f:
         os.fsync(f.fileno())
 
 
@@ -119,7 +177,7 @@ def read_lines(path: Path, at_most: int | None = None) -> Lines:
         at_most: of a longer file every 2nd, 4th, 8th ... line, so many that these are not more. Others are not parsed.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except FileNotFoundError:
         return Lines([], 0)
     lines = [line for line in data.split(b"\n") if line.strip()]
@@ -139,9 +197,9 @@ class NewLines(NamedTuple):
 def read_new_lines(path: Path, begin: int) -> NewLines:
     """The records that were appended behind the first ``begin`` bytes; none where there is no such file."""
     try:
-        with open(path, "rb") as f:
+        with open(open_file(path), "rb") as f:
             f.seek(begin)
-            complete, newline, _ = f.read().rpartition(b"\n")
+            complete, newline, _ = f.read(_LONGEST).rpartition(b"\n")
     except FileNotFoundError:
         return NewLines([], begin)
     lines = [line.decode(errors="replace") for line in complete.split(b"\n") if line.strip()]
@@ -155,12 +213,12 @@ def _parsed(lines: Sequence[str]) -> Lines:
         parsed = json.loads(f"[{','.join(lines)}]")
         if len(parsed) == len(lines) and all(isinstance(r, dict) for r in parsed):
             return Lines(parsed, 0)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         pass
     for line in lines:
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # numbers of too many digits, too many brackets
             damaged += 1
             continue
         if isinstance(record, dict):
@@ -186,10 +244,12 @@ def decoded(path: Path, data: bytes) -> str:
 def read_json(path: Path) -> dict[str, object] | None:
     """The object that a JSON file holds; None where there is no such file. Raises UserError for a damaged one."""
     try:
-        value = json.loads(decoded(path, path.read_bytes()))
+        value = json.loads(decoded(path, read_file(path, _LONGEST_MAPPING)))
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as e:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not readable as JSON ({e}); move it away to have it made again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds no JSON object; move it away to have it made again")
@@ -198,6 +258,31 @@ def read_json(path: Path) -> dict[str, object] | None:
 
 # libyaml where PyYAML has it: ten times faster, which `adarem status` and the report feel.
 SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+# A value within _DEEPEST others takes as many brackets, or as many signs or spaces on one line.
+_DEEPEST = 64
+_MAY_BE_DEEP = re.compile(rb"(?:[-?:][ \t]+){4}|^[ ?:-]{%d}" % _DEEPEST, re.MULTILINE)
+
+
+def _check_depth(data: bytes) -> None:
+    """Raises ValueError for values in values without end: libyaml recurses until the process crashes."""
+    depth = 0
+    for event in yaml.parse(data, Loader=SAFE_YAML):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError("too deep")
+
+
+def _size(value: object) -> int:
+    """Of a nested value: how many it consists of; not much more than _MOST_VALUES is counted."""
+    waiting, found = [value], 0
+    while waiting and found <= _MOST_VALUES:
+        value = waiting.pop()
+        found += 1
+        if isinstance(value, Mapping | list):
+            waiting += value.values() if isinstance(value, Mapping) else value
+    return found
 
 
 def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str, object]:
@@ -211,14 +296,19 @@ def read_yaml(path: Path, remedy: str, *, absent: str | None = None) -> dict[str
         UserError: the file is absent, cannot be read, is not UTF-8, no YAML or no mapping.
     """
     try:
-        value = yaml.load(decoded(path, path.read_bytes()), Loader=SAFE_YAML)
+        data = read_file(path, _LONGEST_MAPPING)
+        if _MAY_BE_DEEP.search(data) or data.count(b"[") + data.count(b"{") > _DEEPEST:
+            _check_depth(data)
+        value = yaml.load(decoded(path, data), Loader=SAFE_YAML)
+        if b"&" in data and _size(value) > _MOST_VALUES:  # a few lines of references to references are billions
+            raise ValueError("too large")
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(absent or f"{path}: no such file; {remedy}") from None
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or {remedy}") from None
     except UserError:
         raise
-    except (yaml.YAMLError, ValueError) as e:
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror}); fix that, or {remedy}") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as e:  # keys that are lists, brackets without end
         mark = getattr(e, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}: not valid YAML{where}; {remedy}") from None

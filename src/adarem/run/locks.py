@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO
 
 from adarem.run.errors import UserError
-from adarem.run.files import writing
+from adarem.run.files import open_file, writing
 
 PATIENCE_SECONDS = 3.0
+_BEGINNING, _LONGEST = "host ", 1000  # of what a lock file holds
 
 
 @contextlib.contextmanager
@@ -39,8 +40,9 @@ def hold(
     """
     job = os.environ.get("SLURM_JOB_ID")
     with writing(path, remedy):
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW  # a link that lies there is not written through
-        file = os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8")
+        file = os.fdopen(
+            open_file(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+", encoding="utf-8", errors="replace"
+        )
     with file as f:
         end, waits = time.monotonic() + patience, False
         while not _try(f, fcntl.LOCK_EX):
@@ -49,13 +51,16 @@ def hold(
                 waits = True
             if time.monotonic() > end:
                 f.seek(0)
-                holder = f.read().strip() or "owner unknown"
+                holder = f.read(_LONGEST).strip() or "owner unknown"
                 line = f"{path.parent}: another process works on it ({holder}); wait until that one has ended"
                 raise UserError(line, retryable=job is not None)
             time.sleep(0.05)
+        f.seek(0)
+        if (before := f.read(_LONGEST)) and not before.startswith(_BEGINNING):  # another file by a second name
+            raise UserError(f"{path}: holds something else than the name of a process; move it away")
         with writing(path, remedy):
             f.truncate(0)
-            f.write(f"host {socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
+            f.write(f"{_BEGINNING}{socket.gethostname()}, pid {os.getpid()}" + (f", Slurm job {job}" if job else ""))
             f.flush()
         yield
 
@@ -70,7 +75,7 @@ def try_hold(path: Path) -> int | None:
         UserError: the file cannot be made or opened.
     """
     with writing(path, "fix its permissions, and rerun"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        descriptor = open_file(path, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -82,9 +87,9 @@ def try_hold(path: Path) -> int | None:
 def held(path: Path) -> bool:
     """Whether a process holds it. Asking takes the lock for an instant, which ``hold`` has the patience for."""
     try:
-        with open(path, encoding="utf-8") as f:
+        with open(open_file(path), encoding="utf-8") as f:
             return not _try(f, fcntl.LOCK_SH)
-    except FileNotFoundError:
+    except (FileNotFoundError, UserError):  # what is no file, nobody holds
         return False
 
 

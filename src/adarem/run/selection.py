@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from adarem.run.catalog import OPTIMIZERS, metric_named
 from adarem.run.config import RunConfig
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import read_yaml, write_atomically
+from adarem.run.files import read_file, read_yaml, write_atomically
 from adarem.run.halving import CellRungs, kendall_tau, read_rungs
 from adarem.run.records import number
 from adarem.run.setting import Range, Setting, Value
@@ -329,7 +330,7 @@ def write_selection(folder: Path, selection: Selection) -> Path:
     raw = {k: v for k, v in _plain(dataclasses.asdict(selection)).items() if k != "format" and v != []}  # type: ignore[attr-defined]
     text = "# Written by `adarem report` of a finished search; `adarem plan grid.settings_from=...` reads it.\n"
     text += yaml.safe_dump({"format": FORMAT, **raw}, sort_keys=False, allow_unicode=True)
-    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != text:
+    if not os.path.lexists(path) or read_file(path) != text.encode():
         write_atomically(path, text)
     return path
 
@@ -343,11 +344,11 @@ def _plain(value: object) -> object:
 def read_selection(path: Path) -> SelectionFile:
     """Raises UserError where there is no such file, or it is damaged or of another format."""
     absent = f"{path}: no such file; `adarem report` of the search writes it once all of its runs are finished"
-    raw = read_yaml(path, "have `adarem report` write it again", absent=absent)
+    raw = read_yaml(Path(os.path.realpath(path)), "have `adarem report` write it again", absent=absent)
     if raw.get("format") != FORMAT:
         raise UserError(f"{path}: no selection of format {FORMAT}; have `adarem report` write it again")
     try:
         selection = build(Selection, raw)
     except UserError as e:
         raise UserError(f"{path}: {e}; have `adarem report` write it again") from None
-    return SelectionFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), selection)
+    return SelectionFile(path, hashlib.sha256(read_file(Path(os.path.realpath(path)))).hexdigest(), selection)

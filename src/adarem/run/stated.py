@@ -1,5 +1,6 @@
 """What the paper states of optimizer settings next to its tables: ``results/paper/settings.yaml``."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def read_stated(path: Path) -> Stated:
                 raise UserError(f"{path}: {where}: {key}: no such name; {nearest(str(key), names)}")
         return value
 
-    raw = read_yaml(path, "restore it from the repository")
+    raw = read_yaml(Path(os.path.realpath(path)), "restore it from the repository")
     for key in raw:
         if key not in ("images", "text", "figures"):
             raise UserError(f"{path}: {key}: no such name; {nearest(str(key), ('images', 'text', 'figures'))}")

@@ -18,9 +18,10 @@ import yaml
 
 from adarem.run.build import build
 from adarem.run.catalog import DATA_SETS, METRICS, default_scale
+from adarem.run.config import check_name
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import read_yaml, write_atomically
+from adarem.run.files import read_file, read_yaml, write_atomically
 from adarem.run.setting import AT_LEAST_0, AT_LEAST_1, Setting, Value
 from adarem.run.text import listed
 
@@ -223,7 +224,53 @@ def spec_from_dict(raw: Mapping[str, object]) -> SweepSpec:
         elif paper is None and name in _PARTS_WITHOUT_NUMBERS:
             new["paper"] = {"source": _PARTS_WITHOUT_NUMBERS[name]}
     empty = [k for k in ("title", "seeds", "settings", "overrides", "search", "labels") if new.get(k, ...) is None]
-    return build(SweepSpec, {k: v for k, v in new.items() if k not in empty})
+    spec = build(SweepSpec, {k: v for k, v in new.items() if k not in empty})
+    check_names(spec)
+    return spec
+
+
+def check_names(spec: SweepSpec, where: str = "") -> None:
+    """Raises UserError for a name that would lead out of the folder of the files that it names.
+
+    Args:
+        where: goes before the keys.
+    """
+    of_files = {
+        "name": spec.name,
+        "paper.values": spec.paper.values if spec.paper else None,
+        "figure": spec.figure,
+        "settings_from": None if (spec.settings_from or "").endswith(".yaml") else spec.settings_from,
+    }
+    for key, name in of_files.items():
+        if name is not None:
+            check_name(f"{where}{key}", name)
+    of_folders = {
+        "searched.sweep": spec.searched.sweep if spec.searched else "-",
+        "data": spec.data,
+        "scale": spec.scale,
+    }
+    for key, value in (*of_folders.items(), *(("runs", run) for run in spec.runs)):
+        if value is not None:
+            check_folder_name(f"{where}{key}", value)
+
+
+def check_folder_name(where: str, name: str) -> None:
+    """Raises UserError for what names no folder within another, as a run's name does."""
+    if not re.fullmatch(r"[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}", name):
+        raise UserError(f"{where}: {name[:80]!r}: names no folder next to this one; plan the grid again")
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a list of runs, one a line.
+
+    Raises:
+        UserError: one of them leads elsewhere, or the list is no file.
+        OSError: it cannot be read.
+    """
+    names = read_file(path).decode(errors="replace").splitlines()
+    for name in names:
+        check_folder_name(str(path), name)
+    return names
 
 
 def spec_to_dict(spec: SweepSpec) -> dict[str, object]:

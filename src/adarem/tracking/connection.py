@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import Literal, TypeAlias
 
@@ -34,10 +35,32 @@ def own_environment() -> Iterator[None]:
     hidden = {k: v for k, v in os.environ.items() if k.startswith("WANDB_") and k not in _KEPT}
     for name in hidden:
         del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    with tempfile.TemporaryDirectory(prefix="adarem-wandb-", ignore_cleanup_errors=True) as temporary:
+        elsewhere = {name: temporary for name in _unwritable_folders()}
+        os.environ.update(elsewhere)
+        try:
+            yield
+        finally:
+            for name in elsewhere:
+                os.environ.pop(name, None)
+            os.environ.update(hidden)
+
+
+def _unwritable_folders() -> list[str]:
+    """The variables of wandb's own folders that cannot be made where wandb would make them: a home without room."""
+    home = os.path.expanduser("~")
+    folders = {
+        "WANDB_CACHE_DIR": os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"),
+        "WANDB_DATA_DIR": os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share"),
+    }
+    return [name for name, base in folders.items() if name not in os.environ and not _can_be_made(base)]
+
+
+def _can_be_made(folder: str) -> bool:
+    place = os.path.join(folder, "wandb")
+    while not os.path.lexists(place):
+        place = os.path.dirname(place) or "."
+    return os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK)
 
 
 def wandb_mode(config: RunConfig) -> Mode:

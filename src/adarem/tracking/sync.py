@@ -18,6 +18,7 @@ from adarem.run.config import RunConfig
 from adarem.run.credentials import wandb_entity, wandb_project
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
+from adarem.run.files import open_file
 from adarem.run.records import count
 from adarem.tracking.connection import Mode, own_environment, wandb_mode
 from adarem.tracking.naming import describe, network_key, run_id
@@ -39,7 +40,10 @@ class SyncProcess:
         if config.wandb.mode == "disabled":
             return
         try:
-            with open(run.path / "wandb.log", "ab") as log:
+            for name in ("wandb", "wandb.log"):
+                if (run.path / name).is_symlink():
+                    raise UserError(f"{run.path / name}: a link, which is not followed; remove it")
+            with open(open_file(run.path / "wandb.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "adarem.tracking.sync", str(run.path)],
                     stdin=subprocess.PIPE,
@@ -47,7 +51,7 @@ class SyncProcess:
                     stderr=log,
                     start_new_session=True,  # Ctrl-C is for training; this process ends when its input does
                 )
-        except OSError as e:  # a full disk, too many processes: it costs the copy and not the run
+        except (OSError, UserError) as e:  # a full disk, too many processes: it costs the copy and not the run
             self.problem = f"wandb: not copied there ({e}); `adarem wandb replay` does it later"
 
     def close(self) -> None:

@@ -52,6 +52,7 @@ class Attempt:
     def end(self, why: str, detail: str) -> None:
         """Records and shows an end that all ranks come to; does nothing on other ranks than 0."""
         if self.console is not None:
+            self._run.check_there()
             self._run.end_attempt(self._number, why, detail)
             self.console.info(f"{why}: {detail}")
 
@@ -61,6 +62,7 @@ class Attempt:
         if not self._number:
             return
         with contextlib.suppress(OSError, UserError):  # the disk may be what is lost
+            self._run.check_there()
             if not any(a["attempt"] == self._number and "end" in a for a in self._run.attempts()):
                 self._run.end_attempt(self._number, "failed", line)
             append_to_log(self._run, f"failed: {line}")

@@ -5,6 +5,8 @@ A file is named ``step-<step>-<sha256 of its bytes, 16 digits>.pt``: the checksu
 
 import hashlib
 import io
+import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 
 from adarem.run.directory import CHECKPOINT_NAME
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import check_own_folder, open_file, read_file, write_atomically, writing
 from adarem.train.state import CheckpointRecord, from_format_3
 
 FORMAT = 4
@@ -31,7 +33,8 @@ def _digest(data: bytes) -> str:
 
 
 def _files(folder: Path) -> list[_File]:
-    """In order of step."""
+    """In order of step. Raises UserError where a link is in the place of their folder."""
+    check_own_folder(folder)
     found = [(path, CHECKPOINT_NAME.fullmatch(path.name)) for path in folder.glob("step-*.pt")]
     return sorted(_File(int(match[1]), match[2], path) for path, match in found if match)
 
@@ -51,6 +54,9 @@ def _write(folder: Path, step: int, record: Mapping[str, object], keep: int) -> 
     buffer = io.BytesIO()
     torch.save(record, buffer)
     data = buffer.getvalue()
+    check_own_folder(folder)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)  # of a run that was removed meanwhile nothing is made anew
     write_atomically(folder / f"step-{step:09d}-{_digest(data)}.pt", data)
     for file in _files(folder):
         if file.step > step:  # from before an earlier checkpoint was chosen: the run's future differs from it
@@ -115,7 +121,9 @@ def find_newest(folder: Path) -> Newest:
     """The newest intact checkpoint; others of that name are renamed."""
     notes: list[str] = []
     for _, digest, path in reversed(_files(folder)):
-        if _digest(path.read_bytes()) != digest:
+        if (problem := _problem(path)) is not None:
+            wrong, aside = problem, path.with_suffix(".foreign")
+        elif _digest(read_file(path, longest=sys.maxsize)) != digest:
             wrong, aside = "damaged (checksum differs)", path.with_suffix(".damaged")
         elif _read(path, mmap=True) is None:
             wrong, aside = "foreign (no checkpoint of adarem)", path.with_suffix(".foreign")
@@ -126,11 +134,22 @@ def find_newest(folder: Path) -> Newest:
     return Newest(None, notes)
 
 
+def _problem(path: Path) -> str | None:
+    """Why a checkpoint is no file; None where it is one."""
+    try:
+        os.close(open_file(path))
+    except UserError as e:
+        return f"foreign ({str(e).removeprefix(f'{path}: ').partition(';')[0]})"
+    return None
+
+
 def _read(path: Path, *, mmap: bool = False) -> dict[str, object] | None:
     """A file's content, or None if it is no checkpoint. Nothing in it is executed."""
     try:
-        record = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except (OSError, MemoryError):
+        with open(open_file(path), "rb") as f:
+            given = f"/proc/self/fd/{f.fileno()}" if mmap else f
+            record = torch.load(given, map_location="cpu", weights_only=True, mmap=mmap)
+    except (OSError, MemoryError, UserError):
         raise  # a fault of the disk or the machine, not of the file
     except Exception as e:  # whatever torch and pickle raise on other bytes
         if "memory" in str(e):

@@ -6,14 +6,18 @@ checkpoints) reports a full disk itself.
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import TextIOWrapper
+from pathlib import Path
 from typing import IO, Literal
 
 from adarem.run.directory import RunDir
-from adarem.run.errors import UserError
+from adarem.run.errors import RunRemoved, UserError
+from adarem.run.files import open_file
 from adarem.run.streams import plain, terminal
 from adarem.run.text import duration
 
@@ -117,8 +121,12 @@ class RunConsole:
             self._log.debug("%s", progress.line())
             self._logged = now
         if progress.epoch_done or now - self._written > _WRITE_EVERY_SECONDS:
-            with contextlib.suppress(UserError):  # a full disk ends training at the next checkpoint, and not before
+            try:
                 self._run.write_progress(progress.to_record() | {"slurm_job": self._slurm_job})
+            except RunRemoved:
+                raise
+            except UserError:  # a full disk ends training at the next checkpoint, and not before
+                pass
             self._written = now
 
 
@@ -145,7 +153,10 @@ class _Lossy(logging.Handler):
             super().handleError(record)
 
 
-class _FileHandler(_Lossy, logging.FileHandler): ...
+class _FileHandler(_Lossy, logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        descriptor = open_file(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        return open(descriptor, "a", encoding=self.encoding)
 
 
 class _StreamHandler(_Lossy, logging.StreamHandler[IO[str]]): ...

@@ -343,6 +343,7 @@ class Trainer:
             }
             if self._evaluated is not None:
                 record["evaluated"] = self._evaluated
+            self.run.check_there()
             self._checkpoints.save(self.state.step, record)
         self.state.checkpoint_seconds += time.perf_counter() - begin
 
@@ -383,6 +384,7 @@ class Trainer:
 
     def _record(self, epoch: int, split: str, metrics: Mapping[str, float | int]) -> None:
         if self.context.is_main:
+            self.run.check_there()
             place = {"epoch": epoch + 1, "split": split, "step": self.state.step, "time": time.time()}
             self.run.append_metrics({**place, **metrics})
 

@@ -13,10 +13,10 @@ from adarem.launch.slurm.commands import job_name, slurm_folder
 from adarem.launch.slurm.programs import NoAnswer, call
 from adarem.run import streams
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_file, write_atomically
 from adarem.run.records import text
 from adarem.run.spent import JobRecord, write_accounting
-from adarem.run.sweep import runs_in
+from adarem.run.sweep import read_names, runs_in
 
 PATIENCE_SECONDS = 60.0
 _FIELDS = ("JobID", "JobName", "State", "Start", "ElapsedRaw", "AllocCPUS", "AllocTRES")
@@ -53,7 +53,7 @@ def _jobs(sweep: Path) -> dict[str, str]:
     """The sweep's jobs: those of its arrays, and those that attempts recorded (of arrays whose id was not kept)."""
     found = {}
     for file in slurm_folder(sweep).glob("*.array"):
-        found[file.read_text(encoding="utf-8").strip()] = ""
+        found[read_file(file).decode(errors="replace").strip()] = ""
     for run in runs_in(sweep):
         for attempt in run.attempts():
             if job := text(attempt, "slurm_job"):
@@ -77,7 +77,7 @@ def _ask(sweep: Path, jobs: Mapping[str, str]) -> list[JobRecord]:
             continue
         job, name, state, start, elapsed, cpus, tres = fields
         if name in lists and name not in names:
-            names[name] = lists[name].read_text(encoding="utf-8").splitlines()
+            names[name] = read_names(lists[name])
         run = _run_of(job, names.get(name, ()), jobs)
         if run and elapsed.isdigit() and int(elapsed):  # a task that waits has taken nothing
             state_word = (state.split() or [""])[0]  # of "CANCELLED by 1000"

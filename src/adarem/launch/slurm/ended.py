@@ -8,7 +8,9 @@ from adarem.launch.slurm.commands import array_list, slurm_folder
 from adarem.launch.slurm.programs import NoAnswer, call
 from adarem.launch.slurm.queue import Job
 from adarem.run.directory import RunDir
+from adarem.run.files import read_file
 from adarem.run.records import number, text
+from adarem.run.sweep import read_names
 
 
 class Ended(NamedTuple):
@@ -54,11 +56,8 @@ def _newest(sweep: Path) -> dict[str, _Task]:
     found: dict[str, _Task] = {}
     for kept in sorted(slurm_folder(sweep).glob("*.array"), key=lambda p: p.stat().st_mtime):
         try:
-            job, names = (
-                kept.read_text(encoding="utf-8").strip(),
-                array_list(sweep, kept.stem).read_text(encoding="utf-8").splitlines(),
-            )
-        except OSError:
+            job, names = read_file(kept).decode().strip(), read_names(array_list(sweep, kept.stem))
+        except (OSError, ValueError):
             continue
         for i, name in enumerate(names):
             found[name] = _Task(f"{job}_{i}", kept.stat().st_mtime)

@@ -8,7 +8,8 @@ from pathlib import Path
 from adarem.launch.slurm.commands import job_name, slurm_folder
 from adarem.launch.slurm.programs import NoAnswer, call
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_file, write_atomically
+from adarem.run.sweep import read_names
 
 _REPORT_JOB = "report.job"  # in the sweep's Slurm folder: the id of its newest report job
 # Whatever the site hides or a user's settings leave out; the state and its reason come last, since both are optional.
@@ -55,7 +56,7 @@ def queued(sweep: Path, patience: float = 120.0) -> dict[str, Job]:
         words = line.split()
         if len(words) < 3 or words[2] not in lists or not words[1].isdigit():
             continue  # another's job, or a line of the site's own
-        runs = lists[words[2]].read_text(encoding="utf-8").splitlines()
+        runs = read_names(lists[words[2]])
         if int(words[1]) >= len(runs):
             continue
         name, job = runs[int(words[1])], _job(f"{words[0]}_{words[1]}", words[3:])
@@ -103,7 +104,7 @@ def keep_report_job(sweep: Path, job: str, token: str) -> None:
 def report_job(sweep: Path) -> Job | None:
     """The sweep's newest report job, where it is in the queue. Raises UserError when squeue does not answer."""
     try:
-        job, _, token = (slurm_folder(sweep) / _REPORT_JOB).read_text(encoding="utf-8").strip().partition(" ")
+        job, _, token = read_file(slurm_folder(sweep) / _REPORT_JOB).decode().strip().partition(" ")
     except FileNotFoundError:
         return None
     # Not by --jobs: squeue fails for an id that it has forgotten. Another sweep's job may have the same name.

@@ -18,7 +18,7 @@ from adarem.launch.slurm.queue import is_ending
 from adarem.run import exitcodes, streams
 from adarem.run.directory import FINISHED, RunDir
 from adarem.run.errors import UserError
-from adarem.run.files import write_atomically
+from adarem.run.files import read_json, write_atomically
 from adarem.run.halving import place_of
 from adarem.run.records import count
 
@@ -136,10 +136,9 @@ class _Counts:
 
     def _read(self) -> dict[str, object]:
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            return read_json(self._file) or {}
+        except UserError:
             return {}
-        return found if isinstance(found, dict) else {}
 
     def _write(self, record: Mapping[str, object]) -> None:
         write_atomically(self._file, json.dumps(record))

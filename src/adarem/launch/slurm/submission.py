@@ -25,7 +25,7 @@ from adarem.launch.slurm.sbatch import NotSubmitted, new_token, submit
 from adarem.run.config import ClusterConfig
 from adarem.run.errors import UserError
 from adarem.run.estimate import FLAT_TIME, time_limit
-from adarem.run.files import write_atomically
+from adarem.run.files import read_file, write_atomically
 
 if TYPE_CHECKING:
     from adarem.plan.plan import Plan, PlannedRun
@@ -141,7 +141,7 @@ class Submission:
             if key not in self._prepared_by:
                 kept = slurm_folder(sweep) / f"prepare-{key}.id"
                 known = {} if self.dry_run else jobs_named(prepare_name(key), ended=True)
-                earlier = known.get(kept.read_text(encoding="utf-8").strip()) if kept.exists() else None
+                earlier = known.get(read_file(kept).decode().strip()) if kept.exists() else None
                 if earlier is not None and not earlier.is_ending:
                     job = earlier.id
                     print(f"prepare  job {job}: in the queue already")

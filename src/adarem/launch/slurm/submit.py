@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adarem.launch.commands import make_report
 from adarem.launch.rungs import later, places
 from adarem.launch.slurm.accounting import write_down
+from adarem.launch.slurm.changes import write_plan
 from adarem.launch.slurm.commands import slurm_folder
 from adarem.launch.slurm.programs import ignored
 from adarem.launch.slurm.queue import Job, queued, report_job
@@ -51,7 +52,7 @@ def launch_on_slurm(plan: "Plan", *, dry_run: bool = False) -> int:
             )
     for name in ignored(os.environ):
         print(f"{name}={os.environ[name]}: not used; give cluster.partition, cluster.account or cluster.extra")
-    plan.write()
+    write_plan(plan)
     write_down(plan.folder)  # what earlier jobs took
     with _one_launcher(plan.folder):
         return _launch(plan, queued(plan.folder), dry_run=False)

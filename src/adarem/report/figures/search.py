@@ -1,6 +1,7 @@
 """Figures of a search: best of k trials, the settings that were tried, the figure against the learning rate."""
 
 import math
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def figure_names(search: Search) -> list[str]:
     """File names, without ending, in the order of ``figures``."""
     several = len(search.models) > 1
     names = [f"search-{what}{f'-{m}' if several else ''}" for what in ("settings", "lr") for m in search.models]
-    return ["search-best-of-k", *(name.replace(":", "_") for name in names)]
+    return ["search-best-of-k", *(re.sub(r"[^A-Za-z0-9_.=+-]+", "_", name) for name in names)]
 
 
 def figures(table: Table, search: Search, stamp: str, data: str) -> list["Figure"]:

@@ -23,6 +23,8 @@ from adarem.report.tables.settings import fairness_sheet
 from adarem.report.tables.table import Cell, Table
 from adarem.run.catalog import METRICS
 from adarem.run.directory import RunDir
+from adarem.run.errors import UserError
+from adarem.run.files import open_file
 from adarem.run.records import section
 
 TAIL_LINES = 15
@@ -297,11 +299,11 @@ def _logs(runs: Sequence[Run]) -> list[LogTail]:
 def log_tail(run: RunDir) -> str:
     """The last lines of a run's log, read from its end; empty where there is no log."""
     try:
-        with open(run.log_file, "rb") as f:
+        with open(open_file(run.log_file), "rb") as f:
             f.seek(0, 2)
             f.seek(max(0, f.tell() - TAIL_BYTES))
-            return "\n".join(f.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
-    except OSError:
+            return "\n".join(f.read(TAIL_BYTES).decode(errors="replace").splitlines()[-TAIL_LINES:])
+    except (OSError, UserError):
         return ""
 
 

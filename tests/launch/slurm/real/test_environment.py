@@ -68,7 +68,7 @@ def test_jobs_that_lose_their_environment(lost: str, env: dict[str, str], digits
     run = plan.runs[0].run
     wait_for(lambda: run.status() == "done", plan, env)
     ranks = ranks_of(plan)
-    assert len(ranks) == 4 and all(r["world"] == 4 and r["MASTER_ADDR"] and r["MASTER_PORT"] for r in ranks)
+    assert len(ranks) == 4 and all(r["world"] == 4 and r["MASTER_ADDR"] and r["ADAREM_TOKEN"] for r in ranks)
     wait_for((tmp_path / "results" / "report.json").exists, plan, env)
     assert (tmp_path / "setup").read_text().splitlines() == ["setup"] * 2  # of the run's job and of the report's
 
