@@ -144,7 +144,7 @@ def measure(folder: Path, kind: str, epochs: int) -> dict[str, tuple[float, floa
     words += ["wandb.mode=disabled", f"data.root={folder}/data", f"runs_dir={out}/runs", f"results_dir={out}/results"]
     command = [sys.executable, "-m", "benchmarks.start_up", "--launch", str(out), "forked" if forked else "before"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    env = os.environ | {"NUMBA_CACHE_DIR": f"{folder}/numba"}
+    env = os.environ | {"NUMBA_CACHE_DIR": f"{folder}/numba", "ADAREM_LOCKS": f"{folder}/locks"}
     subprocess.run([*command, *words], check=True, env=env, stdout=subprocess.DEVNULL)
     ended, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
     found = {

@@ -215,7 +215,6 @@ PLAN = [
     (["cluster.stall_seconds=1"], "cluster.stall_seconds=1.0: needs 10 or more"),
     (["data.workers=0"], "data.workers=0: needs 1 or more"),
     (["data.root=null"], "data.root=null: needs a folder, for instance data.root=./folder"),
-    (["runs_dir=3"], "runs_dir=3: needs a folder, for instance runs_dir=./3"),
     (["results_dir=$(touch hacked)"], "'results_dir=$(touch hacked)': not in Hydra's override grammar"),
     (["results_dir=/a b'"], "\"results_dir=/a b'\": not in Hydra's override grammar"),
 ]

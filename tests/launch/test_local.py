@@ -160,3 +160,22 @@ def test_without_ffcv_nothing_is_started(plan: Plan, monkeypatch: pytest.MonkeyP
     ):
         launch(plan)
     assert not plan.runs_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "forks"),
+    [
+        ({}, True),
+        ({"device": "cuda"}, False),
+        ({"setup": "module load torch"}, False),
+        ({"threads_per_rank": 0}, False),
+    ],
+)
+def test_ranks_are_forked_where_a_fork_is_as_a_new_process(
+    changed: dict[str, object], forks: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, str]] = []
+    monkeypatch.setattr(local, "ForkServer", lambda environment: made.append(environment) or contextlib.nullcontext())
+    cluster: dict[str, object] = {"device": "cpu", "setup": "", "threads_per_rank": 3, **changed}
+    local._fork_server(moved(plan, plan.runs_dir, **cluster))
+    assert [e["OMP_NUM_THREADS"] for e in made] == (["3"] if forks else [])
