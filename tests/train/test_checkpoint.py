@@ -108,6 +108,6 @@ def test_a_failed_write_is_reported_at_the_next_chance(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     writer = CheckpointWriter(blocked)
     writer.save(1, {"x": 1})
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="a link or a file and no folder"):
         writer.wait()
     writer.wait()  # reported once
