@@ -226,8 +226,9 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
     tracked = {"train": {"oscillation": True}}
     run = finish(folder, make_config("resnet18", "sgd", grid="figure2", data="digits", changed=tracked), 95.0)
     way = {"parameter": "fc.weight[0, 1]", "from_step": 0, "values": [0.0, 1.0]}
+    q = {"q_mean": 9.0, "q_median_with_gradient": 8.0}
     for epoch in range(1, 11):
-        run.append_oscillation({"epoch": epoch, "step": epoch, "q_mean": 9.0, "trajectories": [way] * (epoch == 1)})
+        run.append_oscillation({"epoch": epoch, "step": epoch, **q, "trajectories": [way] * (epoch == 1)})
     (read,) = load.load_sweep(folder).runs
     assert read.problems == [] and read.value("q_mean") == 9.0 and read.trajectories[0].values.tolist() == [0.0, 1.0]
     complete = run.oscillation_file.read_text()
@@ -239,9 +240,10 @@ def test_damaged_oscillation_is_named(dirs, damage, words):
         run.append_oscillation({"epoch": "ten"})
     else:
         odd = [{"parameter": "fc"}, way | {"values": [1.0, None]}, way] if damage == "trajectory" else 7
-        run.append_oscillation({"epoch": 10, "step": 10, "q_mean": 9.0, "trajectories": odd})
+        run.append_oscillation({"epoch": 10, "step": 10, **q, "trajectories": odd})
     (read,) = load.load_sweep(folder).runs
-    lacking = ["done, but its final q_mean cannot be read"] if damage in ("cut", "gone") else []
+    names = "mean_q_median_with_gradient and mean_q_mean and q_mean"
+    lacking = [f"done, but its final {names} cannot be read"] if damage in ("cut", "gone") else []
     assert (read.problems, read.status) == ([*words, *lacking], "done")
     assert read.value("q_mean") == (None if lacking else 9.0)
     told = provenance.problems(load.load_sweep(folder))
@@ -259,7 +261,7 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\xff\xfe\x00name", "not text; plan the grid again"),
+        (b"\xff\xfe\x00name", ", line 1: byte 0xff is not UTF-8; save it as UTF-8, or restore it"),
         (b"name: [", "not valid YAML"),
         (b"name: 2024-99-99", "not valid YAML"),
         (b"- table2", "holds no mapping; plan"),
@@ -267,7 +269,7 @@ def test_a_finished_run_without_a_figure_of_its_grid_is_named(dirs):
         (COMPLETE_GRID.replace(b"[top1]", b"top1"), "metrics='top1': needs a list"),
         (COMPLETE_GRID + b"labels: {model: [a]}", "labels.model=['a']: needs a mapping"),
         (COMPLETE_GRID + b"seeds: 3", "seeds=3: needs a list"),
-        (None, "grid.yaml: cannot be read (Is a directory)"),
+        (None, "grid.yaml: a folder and no file; remove it, or put the file itself there"),
     ],
 )
 def test_a_damaged_grid_file_is_one_line(dirs, content, words):
@@ -290,7 +292,7 @@ def test_campaigns_are_read_once_and_the_unreadable_named(dirs, table2_runs, mon
         assert len(sweeps.get("table2").runs) == 6 and sweeps.get("table1") is sweeps.get("nothing") is None
     assert read == [table2_runs, bad, dirs[0] / "nothing"]
     assert sweeps.unreadable == {
-        "table1": f"{bad / 'grid.yaml'}: not text; plan the grid again",
+        "table1": f"{bad / 'grid.yaml'}, line 1: byte 0xff is not UTF-8; save it as UTF-8, or restore it",
         "nothing": f"{dirs[0] / 'nothing'}: no grid.yaml there; `adarem plan` makes it",
     }
 
