@@ -106,7 +106,8 @@ def test_a_python_that_is_not_there_is_one_line(make: Make) -> None:
 def test_an_environment_of_ones_own_is_used_as_it_is(make: Make, own: Path, tmp_path: Path) -> None:
     done = make("reproduce-table2", f"VENV={own}", "SEEDS=1 2")
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "checkout" / "words").read_text() == "launch grid=table2 data=digits seeds=[1,2] "
+    words = "launch grid=table2 data=digits cluster=rehearsal scale.micro_batch_size=32 seeds=[1,2] "
+    assert (tmp_path / "checkout" / "words").read_text() == words
     assert make("status", f"VENV={own}").returncode == 0
     assert (tmp_path / "checkout" / "words").read_text() == "status "
     assert not (tmp_path / "checkout" / ".venv").exists()

@@ -7,7 +7,7 @@ import pytest
 
 from adarem.launch.launch import launch
 from adarem.launch.rungs import due, later, places, undecided
-from adarem.launch.snapshot import snapshot
+from adarem.launch.snapshot import NO_SLURM, snapshot
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes
 from adarem.run.selection import select
@@ -28,7 +28,7 @@ def test_one_launch_goes_from_rung_to_rung(search: Plan, capfd: pytest.CaptureFi
     chosen = select(search.folder).selected["resnet18"]["sgdm"]
     assert chosen.best and chosen.best.figure == 38.0 and chosen.halved
     assert [rung.trials for rung in chosen.halved.rungs] == [4, 2, 1] and chosen.halved.epochs == 16
-    shown = {run.run: run.state for run in snapshot([search.folder], {search.folder: {}})}
+    shown = {run.run: run.state for run in snapshot([search.folder], {search.folder: NO_SLURM})}
     assert [shown[p.run.path.name] for p in search.runs] == ["stopped", "stopped", "stopped", "done"]
 
     assert launch(search) == exitcodes.OK  # nothing trains again

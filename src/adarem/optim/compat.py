@@ -233,3 +233,8 @@ def eager(model: nn.Module) -> AbstractContextManager[object]:
     """Runs compiled parts of ``model`` as they are written."""
     compiled = any(hasattr(module, "_orig_mod") for module in model.modules())
     return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
+def import_dynamo() -> None:
+    """Imports ``torch._dynamo``, which takes seconds and which every optimizer of torch imports at its first step."""
+    import torch._dynamo  # noqa: F401

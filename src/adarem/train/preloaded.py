@@ -8,9 +8,11 @@ import contextlib
 import os
 
 import numpy as np
-import torch._dynamo  # which every optimizer of torch imports at its first step  # noqa: F401
 
 import adarem.train.train
+from adarem.optim import compat
+
+compat.import_dynamo()
 
 with contextlib.suppress(ImportError):  # extras
     import torchvision  # noqa: F401
