@@ -71,8 +71,9 @@ def test_a_job_measures_on_slurms_nodes(
     assert probe(plan, seconds=20.0) == exitcodes.OK
     asked = (tmp_path / "asked").read_text().splitlines()
     assert {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--time=00:19:00"} <= set(asked)
-    script, folder, runs_dir, seconds = asked[-4:]
-    assert script.endswith("slurm/probe.sbatch") and runs_dir == str(tmp_path / "runs") and seconds == "20"
+    script, job_file, folder, runs_dir, seconds = asked[-5:]
+    assert script.endswith("slurm/probe.sbatch") and job_file.startswith("--job-file=") and job_file.endswith(".job")
+    assert runs_dir == str(tmp_path / "runs") and seconds == "20"
     assert sorted(p.name for p in Path(folder).iterdir()) == ["0", "1"]
     assert (Path(folder) / "0" / "auto").exists() and (Path(folder) / "0" / "config.yaml").exists()
     assert "probe    job 77: 2 cells, 2 nodes x 8 ranks each" in capsys.readouterr().out

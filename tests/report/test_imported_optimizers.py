@@ -133,7 +133,7 @@ def test_a_schedule_of_its_own_is_said_and_no_warning(tmp_path: Path) -> None:
 
 
 def test_a_later_setting_that_only_some_cells_have_is_warned_about(tmp_path: Path) -> None:
-    folder = write_grid(tmp_path, "table2", "digits", "rehearsal")
+    folder = write_grid(tmp_path, "table2", "digits", "rehearsal", seeds=[0, 1])
     finish(folder, make_config("resnet18", "sgdm", data="digits"), 95.0)
     other = make_config("resnet18", "sgdm", 1, data="digits", changed={"schedule": {"min_lr": 0.001}})
     finish(folder, other, 95.0)
