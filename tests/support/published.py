@@ -15,7 +15,7 @@ REHEARSAL = (
 def finished_sweep(tmp_path: Path, data: str = "digits", grid: str = "table2") -> Path:
     """Three finished runs for two cells of the table, one of them with two seeds, under tmp_path/runs."""
     scale = "paper" if data == "imagenet" else "rehearsal"
-    folder = write_grid(tmp_path / "runs", grid, data, scale)
+    folder = write_grid(tmp_path / "runs", grid, data, scale, seeds=[0, 1])
     write_sweep(folder, replace(read_sweep(folder), data=data, scale=scale))
     for optimizer, seed, top1 in (("sgdm", 0, 70.0), ("adarem", 0, 71.0), ("adarem", 1, 71.5)):
         finish(folder, make_config("resnet18", optimizer, seed, grid=grid, data=data), top1)
