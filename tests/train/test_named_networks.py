@@ -1,6 +1,7 @@
 """Networks by where they are imported from: found, built under the seed, recorded; or refused in one line."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.sweeps import make_config
 @pytest.fixture(autouse=True)
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nets_to_name", raising=False)  # another test's, whose file is gone
     return write_networks(tmp_path, "nets_to_name")
 
 

@@ -1,6 +1,7 @@
 """Optimizers by where they are imported from: found, built with the settings that their signature names, recorded."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +30,7 @@ def build(name: str, model: nn.Module, hparams: dict[str, Value] | None = None, 
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user's module on the path."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_of_this_test", raising=False)  # another test's, whose file is gone
     return write_module(tmp_path, "own_of_this_test")
 
 
