@@ -152,8 +152,8 @@ def went_on(place: Path) -> dict[str, dict[str, Any]]:
 
 
 def train(place: Path, run: Path, ranks: int) -> str:
-    torchrun = ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")
-    return python(place, *torchrun, "-m", "adarem", "train", str(run.relative_to(place)))
+    launcher = ("-m", "adarem.launch.ranks", f"--nproc-per-node={ranks}")
+    return python(place, *launcher, "-m", "adarem", "train", str(run.relative_to(place)))
 
 
 def golden_json(record: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Stops a run, starts its ranks, compares what runs leave."""
 
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def torchrun(ranks: int, path: Path, **environment: str) -> subprocess.Completed
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     return subprocess.run(
         [*command, "-m", "adarem", "train", str(path)],
-        env=os.environ | environment,
+        env=os.environ | {"ADAREM_TOKEN": secrets.token_hex(32)} | environment,
         capture_output=True,
         text=True,
         timeout=300,
