@@ -64,4 +64,4 @@ def test_a_run_needs_no_folder_but_its_own(tiny_run: Callable[..., Path], tmp_pa
     assert not home.exists()
     log = run.log_file.read_text()
     assert log.count(f"HOME={home}: no such folder") == 1
-    assert log.count("__pycache__: cannot be written, nor can numba's folder in HOME; set NUMBA_CACHE_DIR") == 1
+    assert "cannot be written" not in log  # numba's folder is in the same place: one line for both
