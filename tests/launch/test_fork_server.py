@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,7 +88,9 @@ def ended(run: ForkedRun) -> tuple[int, str, str]:
 
 def facts(output: str) -> tuple[list[dict[str, object]], list[str]]:
     """What the ranks found, in their order, and what else they printed."""
-    words = output.replace("left", "left\n").splitlines()
+    for piece in ("left", "waited for", "}"):  # a line's end may be written after the other rank's line
+        output = re.sub(re.escape(piece) + (r"(?=[{a])" if piece == "}" else ""), f"{piece}\n", output)
+    words = [word for word in output.splitlines() if word]
     found = sorted((json.loads(w) for w in words if w.startswith("{")), key=lambda f: f["env"]["RANK"])
     return found, sorted(w for w in words if not w.startswith("{"))
 

@@ -47,7 +47,8 @@ def test_the_exit_code_is_that_of_the_first_rank_to_end() -> None:
 def test_ranks_inherit_one_memory_and_keep_to_the_loopback_interface() -> None:
     done = run(
         "store = int(os.environ['ADAREM_RANKS'].split(',')[0])\n"
-        "print(r, os.environ['WORLD_SIZE'], os.environ['GLOO_SOCKET_IFNAME'], os.environ['OMP_NUM_THREADS'])\n"
+        "of_rank = [os.environ[key] for key in ('WORLD_SIZE', 'GLOO_SOCKET_IFNAME', 'OMP_NUM_THREADS')]\n"
+        "os.write(1, f'{r} {\" \".join(of_rank)}\\n'.encode())\n"  # one write: ranks share the pipe
         "sys.exit('memfd' not in os.readlink(f'/proc/self/fd/{store}'))\n"
     )
     assert done.returncode == 0 and sorted(done.stdout.splitlines()) == ["0 2 lo 1", "1 2 lo 1"]
