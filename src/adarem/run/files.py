@@ -232,7 +232,7 @@ def decoded(path: Path, data: bytes) -> str:
     """The text of a file: UTF-8, after a byte order mark if it has one.
 
     Raises:
-        UserError: another encoding; with its line. Its content may be right, so nobody is told to remove it.
+        UserError: another encoding; with its line. Its content may be right: the message does not advise to remove it.
     """
     try:
         return data.decode("utf-8-sig")

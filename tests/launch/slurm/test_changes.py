@@ -1,8 +1,5 @@
 """What a plan does to runs that are in the queue, with stand-ins for Slurm's programs."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from adarem.cli import main
@@ -11,13 +8,6 @@ from adarem.plan.plan import Plan
 from adarem.run import exitcodes
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.launching import moved
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    fake = FakeSlurm(tmp_path / "slurm")
-    monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
-    return fake
 
 
 @pytest.fixture

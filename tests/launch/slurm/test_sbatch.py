@@ -1,7 +1,6 @@
 """One job: refused, taken, or taken while the answer is lost."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -11,14 +10,6 @@ from tests.support.fake_slurm import FakeSlurm
 from tests.support.launching import executable
 
 COMMAND = ["sbatch", "--parsable", "--job-name=mine", "script"]
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    fake = FakeSlurm(tmp_path / "slurm")
-    monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(sbatch, "LOOKS_SECONDS", 0.0)
-    return fake
 
 
 def test_tokens_differ() -> None:

@@ -1,6 +1,5 @@
 """Launches at sites with limits, by stand-ins for Slurm's programs that share a queue."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,21 +7,12 @@ import pytest
 
 from adarem.launch import preparation
 from adarem.launch.launch import launch
-from adarem.launch.slurm import sbatch
 from adarem.plan.plan import Plan
 from adarem.run import exitcodes
 from adarem.run.directory import RunDir
 from adarem.run.errors import UserError
 from tests.support.fake_slurm import FakeSlurm, option
 from tests.support.launching import moved
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
-    fake = FakeSlurm(tmp_path / "slurm")
-    monkeypatch.setenv("PATH", f"{fake.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(sbatch, "LOOKS_SECONDS", 0.0)
-    return fake
 
 
 def many(plan: Plan, runs: int, **cluster: object) -> Plan:

@@ -118,7 +118,7 @@ class Submission:
         try:
             job = self._submit(command, cluster, token)
         except NotSubmitted as e:
-            if e.kind != "unsure":  # where the answer is lost, the list tells the next launch what to look for
+            if e.kind != "unsure":  # where the answer is lost, the next launch looks for what is listed
                 names.unlink(missing_ok=True)
             raise
         if not self.dry_run:

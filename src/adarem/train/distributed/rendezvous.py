@@ -124,7 +124,7 @@ def open_board(timeout_seconds: float) -> Board:
 
 
 class MeetingPoint(NamedTuple):
-    """Where ranks of several hosts meet, and the secret that tells them from strangers."""
+    """Where ranks of several hosts meet, and the secret that proves who belongs to them."""
 
     host: str
     ports: tuple[int, ...]  # of which rank 0 takes the first that is free

@@ -77,7 +77,7 @@ class Server:
                 keys = [word.decode() for word in words]
                 found = self._changed.wait_for(lambda: all(k in self._values for k in keys), _WAIT_SECONDS)
                 return [b"1", *(self._values[k] for k in keys)] if found else [b""]
-            if verb == b"read":  # what is there of many keys; an absent one is told from an empty one
+            if verb == b"read":  # what is there of many keys; an absent one differs from an empty one
                 held = [self._values.get(word.decode()) for word in words]
                 return [b"" if value is None else b"+" + value for value in held]
             if verb == b"count":
